@@ -1,0 +1,60 @@
+"""Metadata and dependencies of the package; the build itself is configured in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+CORE = [
+    "torch>=2.6",
+    "einops>=0.7",
+    "fire>=0.6",
+    "huggingface_hub>=0.25",
+    "numpy>=1.24",
+    "opencv-python-headless>=4.8",
+    "pillow>=10.0",
+    # protobuf, sentencepiece and tokenizers are what transformers needs to read T5's tokenizer.
+    "protobuf>=3.20",
+    "safetensors>=0.4.3",
+    "sentencepiece>=0.2",
+    "tokenizers>=0.20",
+    "tqdm>=4.65",
+    "transformers>=4.45,<6",
+]
+EXTRAS = {
+    # Reading specs, drawing reports, scoring pictures.
+    "demo": ["matplotlib>=3.7", "pydantic>=2.5", "scikit-image>=0.21"],
+    # diffusers is an independent implementation to hold ours against, and no part of ours.
+    "test": ["diffusers>=0.31", "jsonschema>=4.18", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
+}
+EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+
+
+def version() -> str:
+    """The version as `src/flux/__init__.py` states it; importing the package would need its dependencies."""
+    source = (ROOT / "src" / "flux" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', source, flags=re.MULTILINE)[1]
+
+
+def readme() -> str:
+    path = ROOT / "README.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+setup(
+    name="flux",
+    version=version(),
+    description="A drop-in replacement of the FLUX package with hooks for layer ablation and image editing",
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={"flux.tiny": ["weights/**/*"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["flux = flux.cli:app"]},
+)

@@ -1,0 +1,49 @@
+"""Attention and rotary position embedding (RoPE), the only maths the blocks share."""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
+    """Rotate queries and keys by `pe`, attend, and merge the heads.
+
+    q, k, v: (B, H, L, D). pe: what `EmbedND` returns, (B or 1, 1, L, D / 2, 2, 2).
+    Returns (B, L, H * D).
+    """
+    q, k = apply_rope(q, k, pe)
+    x = F.scaled_dot_product_attention(q, k, v)
+    return rearrange(x, "B H L D -> B L (H D)")
+
+
+def rope(pos: Tensor, dim: int, theta: int) -> Tensor:
+    """Rotation matrices of RoPE (arXiv 2104.09864, eq. 15) for the positions `pos`.
+
+    pos: (..., n), any number type. dim: even number of channels to rotate.
+    Returns float32 (..., n, dim / 2, 2, 2); channel pair i turns by pos * theta ** (-2 i / dim).
+    Angles are computed in float64 where the device has it, so that large positions keep their phase.
+    """
+    if dim % 2:
+        raise ValueError(f"RoPE rotates pairs of channels, so its dimension must be even; got {dim}")
+    wide = torch.float32 if pos.device.type == "mps" else torch.float64
+    exponent = torch.arange(0, dim, 2, dtype=wide, device=pos.device) / dim
+    angle = pos.to(wide)[..., None] * theta**-exponent  # (..., n, dim / 2)
+    cos, sin = angle.cos(), angle.sin()
+    rotation = torch.stack((cos, -sin, sin, cos), dim=-1)
+    return rotation.unflatten(-1, (2, 2)).float()
+
+
+def apply_rope(xq: Tensor, xk: Tensor, freqs_cis: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotate interleaved channel pairs of queries and keys, in float32; returns them in their own dtypes.
+
+    xq, xk: (B, H, L, D). freqs_cis: rotation matrices broadcastable to (B, H, L, D / 2, 2, 2).
+    """
+    return _rotate(xq, freqs_cis), _rotate(xk, freqs_cis)
+
+
+def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    pairs = x.float().unflatten(-1, (-1, 2))  # (B, H, L, D / 2, 2)
+    # Column j of each 2 x 2 matrix says where component j of the pair goes.
+    turned = rotation[..., 0] * pairs[..., 0, None] + rotation[..., 1] * pairs[..., 1, None]
+    return turned.flatten(-2).to(x.dtype)

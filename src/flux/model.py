@@ -1,0 +1,133 @@
+"""The FLUX flow model: 19 double and 38 single stream blocks for FLUX.1, any number by `FluxParams`."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flux.hooks import Hooks, Layers
+from flux.modules.layers import (
+    DoubleStreamBlock,
+    EmbedND,
+    LastLayer,
+    MLPEmbedder,
+    SingleStreamBlock,
+    timestep_embedding,
+)
+from flux.modules.lora import LinearLora, replace_linear_with_lora
+
+
+@dataclass
+class FluxParams:
+    """Widths and depths of a flow model. `sum(axes_dim)` is the width of one head."""
+
+    in_channels: int
+    out_channels: int
+    vec_in_dim: int
+    context_in_dim: int
+    hidden_size: int
+    mlp_ratio: float
+    num_heads: int
+    depth: int
+    depth_single_blocks: int
+    axes_dim: list[int]
+    theta: int
+    qkv_bias: bool
+    guidance_embed: bool
+
+
+class Flux(nn.Module):
+    """Predicts the velocity `noise - clean` of a packed latent, from text, timestep and guidance."""
+
+    def __init__(self, params: FluxParams):
+        super().__init__()
+        self.params = params
+        self.in_channels = params.in_channels
+        self.out_channels = params.out_channels
+        self.hidden_size = params.hidden_size
+        self.num_heads = params.num_heads
+        if params.hidden_size % params.num_heads:
+            raise ValueError(f"hidden_size {params.hidden_size} is not divisible by num_heads {params.num_heads}")
+        head_dim = params.hidden_size // params.num_heads
+        if sum(params.axes_dim) != head_dim:
+            raise ValueError(f"axes_dim {params.axes_dim} must add up to the width of a head, {head_dim}")
+
+        hidden, heads = params.hidden_size, params.num_heads
+        self.pe_embedder = EmbedND(dim=head_dim, theta=params.theta, axes_dim=params.axes_dim)
+        self.img_in = nn.Linear(params.in_channels, hidden, bias=True)
+        self.time_in = MLPEmbedder(in_dim=256, hidden_dim=hidden)
+        self.vector_in = MLPEmbedder(params.vec_in_dim, hidden)
+        self.guidance_in = MLPEmbedder(in_dim=256, hidden_dim=hidden) if params.guidance_embed else nn.Identity()
+        self.txt_in = nn.Linear(params.context_in_dim, hidden)
+        self.double_blocks = nn.ModuleList(
+            DoubleStreamBlock(hidden, heads, mlp_ratio=params.mlp_ratio, qkv_bias=params.qkv_bias)
+            for _ in range(params.depth)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleStreamBlock(hidden, heads, mlp_ratio=params.mlp_ratio) for _ in range(params.depth_single_blocks)
+        )
+        self.final_layer = LastLayer(hidden, 1, params.out_channels)
+
+    @property
+    def layers(self) -> Layers:
+        return Layers(len(self.double_blocks), len(self.single_blocks))
+
+    def forward(
+        self,
+        img: Tensor,
+        img_ids: Tensor,
+        txt: Tensor,
+        txt_ids: Tensor,
+        timesteps: Tensor,
+        y: Tensor,
+        guidance: Tensor | None = None,
+        *,
+        hooks: Hooks | None = None,
+    ) -> Tensor:
+        """One evaluation.
+
+        img: packed latent (B, L_img, in_channels); img_ids: (B, L_img, 3); txt: (B, L_txt, context_in_dim);
+        txt_ids: (B, L_txt, 3); timesteps: (B,) from 1 (noise) to 0; y: pooled text (B, vec_in_dim);
+        guidance: (B,), needed by a guidance-distilled model. Returns the velocity, (B, L_img, out_channels).
+        Raises ValueError for tensors that are not sequences, missing guidance, or hooks on layers the model lacks.
+        """
+        if img.ndim != 3 or txt.ndim != 3:
+            raise ValueError(
+                f"img and txt must be (batch, tokens, channels); got {tuple(img.shape)} and {tuple(txt.shape)}"
+            )
+        vec = self.vector(timesteps, y, guidance, img.dtype)
+        pe = self.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
+        img = self.img_in(img)
+        txt = self.txt_in(txt)
+        txt_len = txt.shape[1]
+        plan = (hooks or Hooks()).resolve(self.layers)
+
+        for layer, block in enumerate(self.double_blocks):
+            img, txt = block(img=img, txt=txt, vec=vec, pe=pe, **plan.for_block(layer, txt_len, pe))
+        x = torch.cat((txt, img), dim=1)
+        for layer, block in enumerate(self.single_blocks, start=len(self.double_blocks)):
+            x = block(x, vec=vec, pe=pe, **plan.for_block(layer, txt_len, pe))
+        return self.final_layer(x[:, txt_len:], vec)
+
+    def vector(self, timesteps: Tensor, y: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """What steers every modulation: timestep, guidance and pooled text, added up, (B, hidden)."""
+        vec = self.time_in(timestep_embedding(timesteps, 256).to(dtype))
+        if self.params.guidance_embed:
+            if guidance is None:
+                raise ValueError("this model is guidance-distilled: pass guidance, a tensor of one value per row")
+            vec = vec + self.guidance_in(timestep_embedding(guidance, 256).to(dtype))
+        return vec + self.vector_in(y)
+
+
+class FluxLoraWrapper(Flux):
+    """A flow model whose linear layers carry low-rank updates, as the Canny and Depth LoRA checkpoints need."""
+
+    def __init__(self, lora_rank: int = 128, lora_scale: float = 1.0, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.lora_rank = lora_rank
+        replace_linear_with_lora(self, max_rank=lora_rank, scale=lora_scale)
+
+    def set_lora_scale(self, scale: float) -> None:
+        for module in self.modules():
+            if isinstance(module, LinearLora):
+                module.set_scale(scale=scale)

@@ -1,0 +1,113 @@
+"""Text encoders: T5 for the tokens, CLIP for the pooled text, through `transformers` (4.45 and later)."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+QUOTED = 200  # characters of a cut prompt that a warning repeats
+
+
+class HFEmbedder(nn.Module):
+    """A frozen text encoder with its tokenizer.
+
+    version: a hub name, or a folder. A folder is either one model with its tokenizer, or, in the layout of a
+    FLUX.1-dev clone, the model's folder (`text_encoder`) with its tokenizer beside it (`tokenizer`).
+    CLIP is told from T5 by the name's prefix `openai`, for a folder by `model_type` in its `config.json`.
+    max_length: tokens are cut or padded to this length; no attention mask is used.
+    hf_kwargs: passed to the model's `from_pretrained`. `torch_dtype`, also spelt `dtype`, is float32 if not
+    given, whatever the default of the installed transformers.
+    Raises ValueError for a folder that holds neither, OSError for files that cannot be had.
+    """
+
+    def __init__(self, version: str, max_length: int, **hf_kwargs):
+        super().__init__()
+        from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
+
+        self.max_length = max_length
+        self.is_clip = is_clip(version)
+        self.output_key = "pooler_output" if self.is_clip else "last_hidden_state"
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(version), model_max_length=max_length)
+        model_class = CLIPTextModel if self.is_clip else T5EncoderModel
+        self.hf_module = model_class.from_pretrained(version, **with_known_dtype(hf_kwargs))
+        self.hf_module.eval().requires_grad_(False)
+        self._warned: set[str] = set()
+
+    def forward(self, text: list[str]) -> Tensor:
+        """Prompts to bfloat16 (B, max_length, width) for T5, (B, width) for CLIP.
+
+        Warns, once for each prompt, of what does not fit into `max_length` tokens.
+        """
+        tokens = self.tokenizer(
+            text, truncation=True, max_length=self.max_length, padding="max_length", return_tensors="pt"
+        )
+        self._warn_of_cuts(text)
+        output = self.hf_module(input_ids=tokens["input_ids"].to(self.hf_module.device), attention_mask=None)
+        return output[self.output_key].bfloat16()
+
+    def lost_to_length(self, prompt: str) -> str:
+        """The end of a prompt that does not fit into `max_length` tokens, as the tokenizer spells it."""
+        ids = self.tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=False)
+        return self.tokenizer.decode(ids[room:]).strip() if len(ids) > room else ""
+
+    def _warn_of_cuts(self, text: list[str]) -> None:
+        prompts = [text] if isinstance(text, str) else text
+        for prompt in dict.fromkeys(prompts):
+            lost = "" if prompt in self._warned else self.lost_to_length(prompt)
+            if lost:
+                self._warned.add(prompt)
+                warnings.warn(self._cut_message(lost), stacklevel=3)
+
+    def _cut_message(self, lost: str) -> str:
+        quoted = lost if len(lost) <= QUOTED else lost[:QUOTED] + "..."
+        if self.is_clip:
+            return (
+                f"CLIP's summary of a prompt covers its first {self.max_length} tokens, which does no harm "
+                f"where T5 reads on; the summary misses {quoted!r}"
+            )
+        return f"T5 reads the first {self.max_length} tokens of a prompt; what came after was cut: {quoted!r}"
+
+
+def with_known_dtype(hf_kwargs: dict) -> dict:
+    """The same keyword arguments with the number type under the name the installed transformers knows."""
+    import transformers
+
+    kwargs = dict(hf_kwargs)
+    given = [kwargs.pop(name, None) for name in ("dtype", "torch_dtype")]
+    dtype = next((dtype for dtype in given if dtype is not None), torch.float32)
+    release = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    return {**kwargs, "dtype" if release >= (4, 56) else "torch_dtype": dtype}
+
+
+def is_clip(version: str) -> bool:
+    """Whether a hub name or folder holds CLIP rather than T5; ValueError for a folder that holds neither."""
+    if not Path(version).is_dir():
+        return version.startswith("openai")
+    config = Path(version) / "config.json"
+    if not config.is_file():
+        raise ValueError(f"{version} has no config.json: name the folder of a T5 or CLIP text encoder")
+    kind = _model_type(config)
+    if not kind.startswith(("clip", "t5", "mt5", "umt5")):
+        raise ValueError(f"{config} says model_type {kind!r}: a CLIP text model or a T5 encoder is needed")
+    return kind.startswith("clip")
+
+
+def _model_type(config: Path) -> str:
+    try:
+        return str(json.loads(config.read_text(encoding="utf-8")).get("model_type", ""))
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ValueError(f"{config} is not the config of a text encoder: {error}") from error
+
+
+def tokenizer_of(version: str) -> str:
+    """Where the tokenizer of a model is: with it, or in the sibling `tokenizer*` of `text_encoder*`."""
+    if not Path(version).is_dir():
+        return version
+    # Not `resolve`: the sibling of a link named text_encoder stands beside the link.
+    folder = Path(os.path.abspath(version))
+    sibling = folder.with_name(folder.name.replace("text_encoder", "tokenizer")) if folder.name else folder
+    return str(sibling) if sibling != folder and sibling.is_dir() else version

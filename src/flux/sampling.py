@@ -1,0 +1,216 @@
+"""From noise to latent: packing, schedule, and the Euler sampler of a rectified flow.
+
+x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, and t runs from 1 to 0 (arXiv 2209.03003).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor
+
+from flux.hooks import Hooks
+from flux.model import Flux
+from flux.modules.conditioner import HFEmbedder
+
+
+def get_noise(
+    num_samples: int,
+    height: int,
+    width: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int,
+) -> Tensor:
+    """Starting noise, (num_samples, 16, 2 ceil(height / 16), 2 ceil(width / 16)); height and width in pixels.
+
+    Drawn on the CPU in `dtype`, then moved, so that a seed gives the same bits on every device.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    shape = (num_samples, 16, 2 * math.ceil(height / 16), 2 * math.ceil(width / 16))
+    return torch.randn(shape, dtype=dtype, generator=generator).to(device)
+
+
+def pack(latent: Tensor) -> Tensor:
+    """Latent (B, C, 2h, 2w) to tokens of 2 x 2 patches, (B, h w, 4C)."""
+    return rearrange(latent, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
+
+
+def unpack(x: Tensor, height: int, width: int) -> Tensor:
+    """Tokens of a picture of height x width pixels back to its latent, in float32; undoes `pack`."""
+    h, w = math.ceil(height / 16), math.ceil(width / 16)
+    return rearrange(x, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=h, w=w, ph=2, pw=2).float()
+
+
+def image_ids(h: int, w: int) -> Tensor:
+    """RoPE ids of h x w image tokens, row by row: (h w, 3) holding (0, row, column), float32."""
+    zero, row, column = torch.zeros(h, w), torch.arange(h), torch.arange(w)
+    return torch.stack((zero, zero + row[:, None], zero + column[None, :]), dim=-1).flatten(0, 1)
+
+
+def prepare(t5: HFEmbedder, clip: HFEmbedder, img: Tensor, prompt: str | list[str]) -> dict[str, Tensor]:
+    """What the flow model takes, from a latent or noise (B, 16, 2h, 2w) and one prompt or one per row.
+
+    A single latent is repeated for a list of prompts, a single prompt for a batch of latents.
+    Returns img (B, h w, 64), img_ids, txt, txt_ids and vec, on the device and in the dtype of `img`.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    batch = len(prompts) if len(img) == 1 else len(img)
+    if len(prompts) not in (1, batch):
+        raise ValueError(f"{len(prompts)} prompts do not match {len(img)} latents: give one prompt or one per latent")
+    tokens = pack(_repeated(img, batch))
+    ids = image_ids(img.shape[-2] // 2, img.shape[-1] // 2)
+    txt, vec = (_repeated(embed(prompts).to(img), batch) for embed in (t5, clip))
+    return {
+        "img": tokens,
+        "img_ids": repeat(ids, "n d -> b n d", b=batch).to(img.device),
+        "txt": txt,
+        "txt_ids": torch.zeros(batch, txt.shape[1], 3, device=img.device),
+        "vec": vec,
+    }
+
+
+def _repeated(x: Tensor, batch: int) -> Tensor:
+    return x.expand(batch, *x.shape[1:]) if len(x) == 1 else x
+
+
+def time_shift(mu: float, sigma: float, t: Tensor) -> Tensor:
+    """Move timesteps towards noise: e^mu / (e^mu + (1 / t - 1)^sigma) (arXiv 2403.03206, sec. 5.3.2)."""
+    return math.exp(mu) / (math.exp(mu) + (1 / t - 1) ** sigma)
+
+
+def get_lin_function(
+    x1: float = 256, y1: float = 0.5, x2: float = 4096, y2: float = 1.15
+) -> Callable[[float], float]:
+    """The line through (x1, y1) and (x2, y2)."""
+    slope = (y2 - y1) / (x2 - x1)
+    return lambda x: y1 + slope * (x - x1)
+
+
+def get_schedule(
+    num_steps: int,
+    image_seq_len: int,
+    base_shift: float = 0.5,
+    max_shift: float = 1.15,
+    shift: bool = True,
+) -> list[float]:
+    """`num_steps + 1` timesteps from 1 to 0; with `shift`, larger pictures spend more of them near noise."""
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be 1 or more; got {num_steps}")
+    timesteps = torch.linspace(1, 0, num_steps + 1)
+    if shift:
+        mu = get_lin_function(y1=base_shift, y2=max_shift)(image_seq_len)
+        timesteps = time_shift(mu, 1.0, timesteps)
+    return timesteps.tolist()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a sampling run: from `t` to `t_next`, `before` to `after`, both (B, L_img, 64).
+
+    `pred` is the model's velocity at (before, t). `steps` is the length of the run, `index` counts from 0.
+    """
+
+    index: int
+    steps: int
+    t: float
+    t_next: float
+    before: Tensor
+    after: Tensor
+    pred: Tensor
+
+    @property
+    def estimate(self) -> Tensor:
+        """The clean latent as the model sees it now: x_0 = x_t - t (noise - x_0)."""
+        return self.before - self.t * self.pred
+
+
+def denoise_steps(
+    model: Flux,
+    img: Tensor,
+    img_ids: Tensor,
+    txt: Tensor,
+    txt_ids: Tensor,
+    vec: Tensor,
+    timesteps: Sequence[float],
+    guidance: float | Sequence[float] | Tensor = 4.0,
+    img_cond: Tensor | None = None,
+    img_cond_seq: Tensor | None = None,
+    img_cond_seq_ids: Tensor | None = None,
+    *,
+    hooks: Hooks | None = None,
+) -> Iterator[Step]:
+    """Yield each Euler step of a run. The caller owns progress, pictures on the way, and stopping.
+
+    guidance: one value, or one per row. img_cond is joined to the channels, img_cond_seq (with its ids) to the
+    tokens of every evaluation. hooks: a plan for every step; it is told the step.
+    """
+    if (img_cond_seq is None) != (img_cond_seq_ids is None):
+        raise ValueError("img_cond_seq and img_cond_seq_ids must be given together")
+    guidance = _per_row(guidance, img)
+    steps = len(timesteps) - 1
+    for i, (t, t_next) in enumerate(zip(timesteps, timesteps[1:], strict=False)):
+        x, ids = img, img_ids
+        if img_cond is not None:
+            x = torch.cat((x, img_cond), dim=-1)
+        if img_cond_seq is not None:
+            x, ids = torch.cat((x, img_cond_seq), dim=1), torch.cat((ids, img_cond_seq_ids), dim=1)
+        pred = model(
+            img=x,
+            img_ids=ids,
+            txt=txt,
+            txt_ids=txt_ids,
+            y=vec,
+            timesteps=torch.full((len(img),), t, dtype=img.dtype, device=img.device),
+            guidance=guidance,
+            **({} if hooks is None else {"hooks": hooks.at(i, steps)}),
+        )[:, : img.shape[1]]
+        after = img + (t_next - t) * pred
+        yield Step(i, steps, t, t_next, img, after, pred)
+        img = after
+
+
+def denoise(
+    model: Flux,
+    img: Tensor,
+    img_ids: Tensor,
+    txt: Tensor,
+    txt_ids: Tensor,
+    vec: Tensor,
+    timesteps: list[float],
+    guidance: float | Sequence[float] | Tensor = 4.0,
+    img_cond: Tensor | None = None,
+    img_cond_seq: Tensor | None = None,
+    img_cond_seq_ids: Tensor | None = None,
+    *,
+    hooks: Hooks | None = None,
+) -> Tensor:
+    """Run `denoise_steps` to its end and return the final latent, (B, L_img, 64)."""
+    steps = denoise_steps(
+        model,
+        img,
+        img_ids,
+        txt,
+        txt_ids,
+        vec,
+        timesteps,
+        guidance,
+        img_cond,
+        img_cond_seq,
+        img_cond_seq_ids,
+        hooks=hooks,
+    )
+    for step in steps:
+        img = step.after
+    return img
+
+
+def _per_row(value: float | Sequence[float] | Tensor, img: Tensor) -> Tensor:
+    rows = torch.as_tensor(value, dtype=img.dtype, device=img.device)
+    if rows.ndim == 0:
+        return rows.expand(len(img))
+    if rows.shape != (len(img),):
+        raise ValueError(f"guidance has {tuple(rows.shape)} values for {len(img)} rows: give one, or one per row")
+    return rows
