@@ -1,0 +1,69 @@
+"""Where and in which precision to compute: `auto` and names into torch's devices and dtypes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class OutOfMemory(torch.cuda.OutOfMemoryError):
+    """The GPU's memory is full; the message is one line that says what to lower."""
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """The device to use: `auto` is CUDA where there is a GPU, else the CPU.
+
+    Raises ValueError, in one line, for a name torch does not know and for a GPU this machine does not have.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device {device!r} is unknown: give auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda":
+        _require_gpu(device)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' is not available here: give auto or cpu")
+    return device
+
+
+def _require_gpu(device: torch.device) -> None:
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"device {str(device)!r} is not available: torch {torch.__version__} sees no CUDA GPU; "
+            "give auto or cpu"
+        )
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise ValueError(
+            f"device {str(device)!r} does not exist: this machine has cuda:0 to cuda:{count - 1}"
+        )
+
+
+def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision of the weights: `auto` is bfloat16 on CUDA and float32 elsewhere.
+
+    Raises ValueError, in one line, for anything but float32, bfloat16 and float16.
+    """
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    picked = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if picked not in DTYPES.values():
+        raise ValueError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
+    return picked
+
+
+@contextmanager
+def out_of_memory_hint() -> Iterator[None]:
+    """Turn the GPU's running out of memory into one line that says what to lower (`OutOfMemory`)."""
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemory(
+            "the GPU is out of memory: use a smaller picture, a smaller batch, dtype bfloat16, or offload"
+        ) from error
