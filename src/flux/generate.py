@@ -1,0 +1,114 @@
+"""Pictures from text: encode prompts, sample step by step, decode.
+
+A picture depends on its prompt, its seed and its sampling, not on what is made beside it: each prompt is
+encoded and each latent decoded by itself, each row's noise comes from its own seed, and in between rows do
+not see each other, unless hooks make them. What remains is how a dtype rounds sums of different batches.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from flux.hooks import Hooks
+from flux.sampling import Step, denoise_steps, get_noise, get_schedule, prepare, unpack
+from flux.util import Models
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a picture is sampled. width, height: multiples of 16. guidance: None where the model has none."""
+
+    steps: int
+    guidance: float | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Encoded prompts: txt[prompt] is T5's (1, L, C), vec[prompt] is CLIP's (1, C)."""
+
+    txt: Mapping[str, Tensor]
+    vec: Mapping[str, Tensor]
+
+
+@torch.inference_mode()
+def encode(models: Models, prompts: Sequence[str], *, offload: bool = False) -> Texts:
+    """Encode each prompt once, by itself. offload: the encoders leave the device afterwards."""
+    prompts = list(dict.fromkeys(prompts))
+    with at_work(models.device, offload, models.t5, models.clip):
+        return Texts(
+            txt={prompt: models.t5([prompt]) for prompt in prompts},
+            vec={prompt: models.clip([prompt]) for prompt in prompts},
+        )
+
+
+@torch.inference_mode()
+def sample_steps(
+    models: Models,
+    texts: Texts,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    *,
+    hooks: Hooks | None = None,
+    offload: bool = False,
+) -> Iterator[Step]:
+    """Yield each step of sampling one row per prompt, each from the noise of its seed."""
+    size = (sampling.height, sampling.width)
+    # Drawn in bfloat16, as upstream does, so that a seed gives one picture whatever the precision.
+    noise = torch.cat([get_noise(1, *size, models.device, torch.bfloat16, seed) for seed in seeds])
+    inputs = prepare(_lookup(texts.txt), _lookup(texts.vec), noise.to(models.dtype), list(prompts))
+    timesteps = get_schedule(sampling.steps, inputs["img"].shape[1], shift=models.spec.shift)
+    with at_work(models.device, offload, models.flow):
+        yield from denoise_steps(
+            models.flow, **inputs, timesteps=timesteps, guidance=sampling.guidance or 0.0, hooks=hooks
+        )
+
+
+def _lookup(texts: Mapping[str, Tensor]):
+    """Encoded prompts in the place of an encoder."""
+    return lambda prompts: torch.cat([texts[prompt] for prompt in prompts])
+
+
+@torch.inference_mode()
+def decode(models: Models, tokens: Tensor, sampling: Sampling, *, offload: bool = False) -> Tensor:
+    """Packed latents (B, L, 64) to RGB in about [-1, 1], float32 (B, 3, height, width) on the CPU."""
+    half = torch.autocast(models.device.type, torch.bfloat16, enabled=models.dtype == torch.bfloat16)
+    latents = unpack(tokens, sampling.height, sampling.width)
+    with at_work(models.device, offload, models.ae), half:
+        return torch.cat([models.ae.decode(latent[None]).float().cpu() for latent in latents])
+
+
+def generate(
+    models: Models,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    *,
+    hooks: Hooks | None = None,
+    offload: bool = False,
+) -> Tensor:
+    """One picture per prompt and seed, side by side: RGB in about [-1, 1], float32 (B, 3, height, width)."""
+    texts = encode(models, prompts, offload=offload)
+    for step in sample_steps(models, texts, prompts, seeds, sampling, hooks=hooks, offload=offload):  # noqa: B007
+        pass
+    return decode(models, step.after, sampling, offload=offload)
+
+
+@contextmanager
+def at_work(device: torch.device, offload: bool, *modules: nn.Module) -> Iterator[None]:
+    """Modules on the device; with `offload` they wait on the CPU before and after."""
+    for module in modules:
+        module.to(device)
+    try:
+        yield
+    finally:
+        if offload:
+            for module in modules:
+                module.cpu()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()

@@ -1,0 +1,109 @@
+"""A caller written for upstream runs unchanged: names, leading parameters and defaults of its public surface.
+
+`data/upstream_interface.json` lists that surface; here are the modules that this release carries.
+"""
+
+import dataclasses
+import importlib
+import inspect
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+UPSTREAM = json.loads(
+    (Path(__file__).parent / "data" / "upstream_interface.json").read_text(encoding="utf-8")
+)
+MODULES = (
+    "flux",
+    "flux.__main__",
+    "flux.cli",
+    "flux.math",
+    "flux.model",
+    "flux.modules.layers",
+    "flux.modules.autoencoder",
+    "flux.modules.conditioner",
+    "flux.modules.lora",
+    "flux.sampling",
+    "flux.util",
+)
+LATER = {("flux.sampling", f"prepare_{task}") for task in ("control", "fill", "redux", "kontext")}
+NAMES = [(module, name) for module in MODULES for name in UPSTREAM[module] if (module, name) not in LATER]
+
+
+def value_of(source: str) -> object:
+    """A default as upstream's source has it."""
+    return eval(source, {"torch": torch})
+
+
+def check_parameters(function, upstream: list[dict], where: str) -> None:
+    """Upstream's parameters come first, by name, order and default; ours are keyword-only with defaults."""
+    ours = list(inspect.signature(function).parameters.values())
+    catch_all = [p for p in upstream if p["name"].startswith("*")]
+    named = [p for p in upstream if not p["name"].startswith("*")]
+    assert [p.name for p in ours[: len(named)]] == [p["name"] for p in named], where
+    for mine, theirs in zip(ours, named, strict=False):
+        assert mine.kind is mine.POSITIONAL_OR_KEYWORD, f"{where}: {mine}"
+        if theirs["required"]:
+            assert mine.default is mine.empty, f"{where}: {mine}"
+        else:
+            assert mine.default == value_of(theirs["default"]), f"{where}: {mine}"
+    kinds = {"*": inspect.Parameter.VAR_POSITIONAL, "**": inspect.Parameter.VAR_KEYWORD}
+    for theirs in catch_all:
+        stars = theirs["name"].removesuffix(theirs["name"].lstrip("*"))
+        assert any(mine.kind is kinds[stars] for mine in ours), f"{where}: {theirs['name']}"
+    for mine in ours[len(named) :]:
+        if mine.kind not in kinds.values():
+            assert mine.kind is mine.KEYWORD_ONLY and mine.default is not mine.empty, f"{where}: {mine}"
+
+
+def base_named(name: str, module: ModuleType) -> type:
+    known = {"nn.Module": nn.Module, "torch.nn.Module": nn.Module, "nn.Linear": nn.Linear}
+    return known.get(name) or getattr(module, name)
+
+
+def check_class(ours: type, upstream: dict, module: ModuleType, where: str) -> None:
+    for base in upstream["bases"]:
+        assert issubclass(ours, base_named(base, module)), where
+    if "fields" in upstream:
+        fields = dataclasses.fields(ours)[: len(upstream["fields"])]
+        assert [field.name for field in fields] == [field["name"] for field in upstream["fields"]], where
+        for mine, theirs in zip(fields, upstream["fields"], strict=True):
+            if theirs["default"] is not None:
+                assert mine.default == value_of(theirs["default"]), f"{where}.{mine.name}"
+        extra = dataclasses.fields(ours)[len(fields) :]
+        missing = dataclasses.MISSING
+        assert not any(f.default is missing and f.default_factory is missing for f in extra), where
+    for name, parameters in upstream["methods"].items():
+        check_parameters(getattr(ours, name), parameters, f"{where}.{name}")
+
+
+@pytest.mark.parametrize("module_name, name", NAMES, ids=[f"{module}.{name}" for module, name in NAMES])
+def test_as_upstream(module_name, name):
+    module, upstream = importlib.import_module(module_name), UPSTREAM[module_name][name]
+    where = f"{module_name}.{name}"
+    assert hasattr(module, name), where
+    ours = getattr(module, name)
+    if upstream["kind"] == "function":
+        check_parameters(ours, upstream["params"], where)
+    elif upstream["kind"] == "class":
+        check_class(ours, upstream, module, where)
+    elif "value" in upstream:
+        plain = json.loads(json.dumps(ours))  # pairs may be lists or tuples
+        assert plain == upstream["value"], where
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_is_there(name):
+    importlib.import_module(name)
+
+
+def test_package_says_what_it_is():
+    import flux
+
+    assert flux.PACKAGE == "flux"
+    assert (flux.PACKAGE_ROOT / "__init__.py").samefile(flux.__file__)
+    assert flux.__version__

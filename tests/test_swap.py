@@ -1,0 +1,195 @@
+"""The package in upstream's place: in an existing install, with upstream's dependencies and nothing more."""
+
+import importlib.metadata
+import os
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import flux
+from flux.util import TINY_WEIGHTS, configs
+
+# What upstream asks pip for, and what these names bring along.
+UPSTREAM = (
+    "einops",
+    "fire",
+    "huggingface-hub",
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "pillow",
+    "requests",
+    "safetensors",
+    "sentencepiece",
+    "tokenizers",
+    "torch",
+    "tqdm",
+    "transformers",
+)
+# Never to be needed, whatever brings them along on this machine.
+FORBIDDEN = ("diffusers", "gradio", "jsonschema", "matplotlib", "pydantic", "ray", "scipy", "skimage")
+
+# Parts that ask for more packages than upstream does.
+NOT_IN_PLACE = ("flux.tiny.training",)
+
+SITECUSTOMIZE = '''
+"""An environment with fewer packages than the one beneath it, and no network."""
+import importlib.machinery
+import socket
+import sys
+
+HIDDEN = set({hidden!r})
+
+
+class Fewer(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in HIDDEN else super().find_spec(name, path, target)
+
+
+def refuse(*address):
+    raise OSError("no network in this test")
+
+
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Fewer
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+'''
+
+IMPORT_ALL = """
+import importlib, os, sys
+
+environment = dict(os.environ)
+install, *names = sys.argv[1:]
+failed = {}
+for name in names:
+    try:
+        assert importlib.import_module(name).__file__.startswith(install), "not the copy"
+    except Exception as error:
+        failed[name] = repr(error)
+assert not failed, failed
+changed = {name for name in {**environment, **os.environ} if environment.get(name) != os.environ.get(name)}
+assert not [name for name in changed if name.startswith(("FLUX", "HF_", "HUGGING", "BFL"))], changed
+"""
+
+
+def dependencies(names: tuple[str, ...]) -> set[str]:
+    """Installed distributions among `names` and, through all levels, what they require without extras."""
+    found: set[str] = set()
+    waiting = [canonicalize_name(name) for name in names]
+    while waiting:
+        name = waiting.pop()
+        try:
+            required = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if name not in found:
+            found.add(name)
+            needed = (
+                r for r in map(Requirement, required) if not r.marker or r.marker.evaluate({"extra": ""})
+            )
+            waiting += [canonicalize_name(r.name) for r in needed]
+    return found
+
+
+def hidden_modules() -> set[str]:
+    """Top-level modules of this environment that an install of upstream does not have."""
+    allowed = dependencies(UPSTREAM)
+    owners = importlib.metadata.packages_distributions()
+    foreign = {
+        module
+        for module, distributions in owners.items()
+        if not allowed & {canonicalize_name(name) for name in distributions}
+    }
+    return (foreign | set(FORBIDDEN)) - {"flux"}
+
+
+@pytest.fixture(scope="module")
+def install(tmp_path_factory) -> Path:
+    """A folder for PYTHONPATH in which `flux` was upstream's package before ours was copied over it."""
+    site = tmp_path_factory.mktemp("site")
+    upstream = site / "flux"
+    (upstream / "trt").mkdir(parents=True)
+    (upstream / "__init__.py").write_text("raise ImportError('upstream')")
+    (upstream / "util.py").write_text("raise ImportError('upstream')")
+    (upstream / "_version.py").write_text("version = '0.0.1'")
+    (upstream / "trt" / "__init__.py").write_text("import tensorrt")
+    shutil.copytree(
+        flux.PACKAGE_ROOT, upstream, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    (site / "sitecustomize.py").write_text(SITECUSTOMIZE.format(hidden=sorted(hidden_modules())))
+    return site
+
+
+@pytest.fixture
+def python(install, tmp_path):
+    """Runs Python in the install, in an empty working folder and with an empty home."""
+    for folder in ("work", "home"):
+        (tmp_path / folder).mkdir()
+    kept = ("PATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "SYSTEMROOT", "TMPDIR")
+    environment = {name: os.environ[name] for name in kept if name in os.environ} | {
+        "HOME": str(tmp_path / "home"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(install),
+    }
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path / "work",
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def modules() -> list[str]:
+    names = [
+        module.name for module in pkgutil.walk_packages(flux.__path__, "flux.", onerror=lambda name: None)
+    ]
+    return ["flux", *(name for name in names if not name.startswith(NOT_IN_PLACE))]
+
+
+def test_upstreams_dependencies_are_left():
+    hidden = hidden_modules()
+    assert not hidden & {"torch", "einops", "transformers", "PIL", "cv2", "fire", "numpy", "tqdm", "yaml"}
+    assert {"pytest", "pydantic"} <= hidden
+
+
+def test_every_module_imports_and_does_nothing_else(python, install, tmp_path):
+    (tmp_path / "work").chmod(0o555)
+    names = modules()
+    assert "flux.util" in names and "flux.modules.layers" in names and "flux.tiny.scenes" in names
+    done = python("-c", IMPORT_ALL, str(install), *names)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and done.stderr == ""
+    assert not [*(tmp_path / "work").iterdir(), *(tmp_path / "home").rglob("*")]
+
+
+def test_importing_the_package_is_cheap(python):
+    done = python("-c", "import flux, sys; print('torch' in sys.modules, 'numpy' in sys.modules)")
+    assert done.stdout.split() == ["False", "False"], done.stderr
+
+
+def test_mistakes_on_the_command_line(python):
+    done = python("-m", "flux", "--name", "flux-tiny", "--with", "64")
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"flux: unknown option --with; options: --name, .*\n", done.stderr)
+
+
+def test_a_picture(python, tmp_path):
+    if not (TINY_WEIGHTS / configs["flux-tiny"].repo_flow).is_file():
+        pytest.skip("flux-tiny has no weights yet")
+    done = python("-m", "flux", "--name", "flux-tiny", "--prompt", "a small blue cat on the grass at night")
+    assert done.returncode == 0, done.stderr
+    assert [file.name for file in (tmp_path / "work" / "output").iterdir()] == ["img_0.jpg"]
