@@ -1,0 +1,115 @@
+"""Captions for World A: plain English that says everything a scene shows except where things stand.
+
+Captions are lower case and hold only letters and single spaces, so `caption.split()` gives their words, and
+every word is one of `vocabulary()`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from flux.tiny.scenes import COLOURS, KINDS, Scene, Thing
+
+MAX_WORDS = 28
+
+# The first wording of each is the one `plain_caption` uses.
+SKY_PHRASES: dict[str, tuple[str, ...]] = {
+    "day": ("under a blue day sky", "by day", "in the daytime", "on a sunny day"),
+    "night": ("under a night sky", "at night", "under a starry sky", "on a dark night"),
+    "sunset": ("under a sunset sky", "at sunset", "at sundown", "under an orange evening sky"),
+}
+GROUND_PHRASES: dict[str, tuple[str, ...]] = {
+    "grass": ("on the grass", "in a meadow", "on a lawn", "in the grass"),
+    "sand": ("on the sand", "on a beach", "in the desert", "on a sandy beach"),
+    "snow": ("in the snow", "on a snowy field", "on the snow", "on fresh snow"),
+    "water": ("on the water", "on a lake", "on the sea", "at sea"),
+}
+SIZE_WORDS: dict[str, tuple[str, ...]] = {
+    "big": ("big", "large", "huge"),
+    "small": ("small", "little", "tiny"),
+}
+HAT_PHRASES: dict[bool, tuple[str, ...]] = {
+    True: ("with a hat", "wearing a hat", "in a hat"),
+    False: ("without a hat",),
+}
+JOINERS = ("and", "next to", "beside")
+OPENER = "there is"
+
+NO_HAT_RATE = 0.25  # how often a bare head is mentioned
+OMIT_RATE = 0.25  # how often an incomplete caption leaves out the sky, the ground, or a thing's size
+
+# Orders of the parts of a caption; "opener" is said only where scenery precedes it.
+ORDERS: tuple[tuple[str, ...], ...] = (
+    ("things", "ground", "sky"),
+    ("things", "sky", "ground"),
+    ("sky", "ground", "opener", "things"),
+    ("ground", "sky", "opener", "things"),
+    ("sky", "things", "ground"),
+)
+
+
+def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = True) -> str:
+    """Describe a scene in one of many wordings, in at most 28 words.
+
+    A complete caption says every attribute: the sky, the ground, and each thing's kind, colour, size and hat
+    (no hat is mostly said by silence). With `complete=False` each of sky, ground and sizes may be missing.
+    """
+    omit_rate = 0.0 if complete else OMIT_RATE
+    parts = {
+        "sky": "" if rng.random() < omit_rate else _pick(rng, SKY_PHRASES[scene.sky]),
+        "ground": "" if rng.random() < omit_rate else _pick(rng, GROUND_PHRASES[scene.ground]),
+        "things": _describe_things(scene, rng, omit_rate),
+        "opener": "",
+    }
+    if parts["sky"] or parts["ground"]:
+        parts["opener"] = OPENER
+    order = _pick(rng, ORDERS)
+    return " ".join(parts[name] for name in order if parts[name])
+
+
+def plain_caption(scene: Scene) -> str:
+    """The one canonical wording, such as "a big red house with a hat and a small blue cat on the grass under
+    a night sky"."""
+    hats = [HAT_PHRASES[True][0] if thing.hat else "" for thing in scene.things]
+    phrases = [_describe_thing(thing, thing.size, hat) for thing, hat in zip(scene.things, hats)]
+    return f"{' and '.join(phrases)} {GROUND_PHRASES[scene.ground][0]} {SKY_PHRASES[scene.sky][0]}"
+
+
+@lru_cache(maxsize=None)
+def vocabulary() -> tuple[str, ...]:
+    """All words that captions can use, sorted."""
+    tables = (SKY_PHRASES, GROUND_PHRASES, SIZE_WORDS, HAT_PHRASES)
+    phrases = [phrase for table in tables for wordings in table.values() for phrase in wordings]
+    phrases += [*JOINERS, OPENER, "a", *COLOURS, *KINDS]
+    return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
+
+
+def __getattr__(name: str) -> tuple[str, ...]:
+    """`WORDS` is `vocabulary()`, computed when first asked for."""
+    if name == "WORDS":
+        return vocabulary()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _describe_things(scene: Scene, rng: np.random.Generator, omit_rate: float) -> str:
+    """All things of a scene, in a random order."""
+    phrases = []
+    for index in rng.permutation(len(scene.things)):
+        thing = scene.things[index]
+        size = "" if rng.random() < omit_rate else _pick(rng, SIZE_WORDS[thing.size])
+        says_hat = thing.hat or rng.random() < NO_HAT_RATE
+        hat = _pick(rng, HAT_PHRASES[thing.hat]) if says_hat else ""
+        phrases.append(_describe_thing(thing, size, hat))
+    return f" {_pick(rng, JOINERS)} ".join(phrases)
+
+
+def _describe_thing(thing: Thing, size: str, hat: str) -> str:
+    """For example "a big red house with a hat"; an empty `size` or `hat` is left out."""
+    return " ".join(word for word in ("a", size, thing.colour, thing.kind, hat) if word)
+
+
+def _pick(rng: np.random.Generator, options: tuple):
+    """One of `options`, all equally likely."""
+    return options[int(rng.integers(len(options)))]

@@ -1,0 +1,153 @@
+"""Edits with a known right answer: pairs of captions that differ in one attribute, and how to score the pictures.
+
+The judge says where the thing is and whether the wanted change was made; PSNR outside the edited region says how
+much of the source was kept.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flux.hooks import CopySource, Hooks
+from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
+from flux.tiny.captions import plain_caption
+from flux.tiny.judge import FoundThing, Judge, Reading
+from flux.tiny.scenes import ATTRIBUTES, HAT_RISE, SIZE_PIXELS, Scene, Thing, sample_scene, variations
+
+MARGIN = 8
+"""Pixels left free around a thing that is edited."""
+HORIZON = (0.48, 0.62)
+"""The shares of the height between which every horizon lies, with some room."""
+
+
+@dataclass(frozen=True)
+class EditPair:
+    """A source scene and the same with one attribute changed; `seed` is that of the noise."""
+
+    attribute: str
+    source: Scene
+    target: Scene
+    seed: int
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        return plain_caption(self.source), plain_caption(self.target)
+
+    @property
+    def changed(self) -> tuple[Thing, Thing] | None:
+        """The thing before and after, None where sky or ground changes."""
+        pairs = zip(self.source.things, self.target.things, strict=True)
+        return next(((a, b) for a, b in pairs if a != b), None)
+
+
+@dataclass(frozen=True)
+class EditScore:
+    """made: the judge finds the wanted value. kept: PSNR in dB to the source outside the edited region.
+    others: share of all other attributes that are as in the target's caption."""
+
+    attribute: str
+    made: bool
+    kept: float
+    others: float
+
+
+def draw_pairs(count: int, seed: int, attributes: Sequence[str] = ATTRIBUTES) -> list[EditPair]:
+    """`count` pairs, the attributes in turn, drawn by `seed`."""
+    rng = np.random.default_rng((seed, 5))
+    pairs = []
+    for i in range(count):
+        source = sample_scene(rng)
+        attribute = attributes[i % len(attributes)]
+        pairs.append(EditPair(attribute, source, variations(source, attribute, rng), int(rng.integers(2**31))))
+    return pairs
+
+
+@torch.no_grad()
+def make_pair(
+    flow: Callable,
+    ae: Callable,
+    encode: tuple,
+    pair: EditPair,
+    hooks: Hooks | None,
+    *,
+    steps: int = 16,
+    guidance: float = 3.5,
+) -> Tensor:
+    """Source and edit from the same noise, (2, 3, H, W) in [-1, 1]; `encode` is (t5, clip)."""
+    width, height = pair.source.width, pair.source.height
+    noise = get_noise(1, height, width, "cpu", torch.float32, pair.seed)
+    inputs = prepare(*encode, noise, list(pair.prompts))
+    timesteps = get_schedule(steps, inputs["img"].shape[1])
+    latent = denoise(flow, **inputs, timesteps=timesteps, guidance=guidance, hooks=hooks)
+    return ae.decode(unpack(latent, height, width)).clamp(-1, 1)
+
+
+def copy_in(layers: Sequence[int]) -> Hooks:
+    """Keys and values of the source in these layers, as in the paper."""
+    return Hooks(inject=dict.fromkeys(layers, CopySource()))
+
+
+def score_pairs(
+    pairs: Sequence[EditPair], judge: Judge, make: Callable[[EditPair], Tensor]
+) -> Iterator[EditScore]:
+    """Make and score each pair; `make` returns source and edit as `make_pair` does."""
+    for pair in pairs:
+        pictures = make(pair)
+        yield score(pair, pictures, judge.read(pictures))
+
+
+def score(pair: EditPair, pictures: Tensor, readings: list[Reading]) -> EditScore:
+    source, edit = readings
+    outside = ~region(pair, pictures.shape[-2:], source, edit)
+    error = ((pictures[0] - pictures[1]) / 2).square().mean(dim=0)[outside].mean()
+    kept = float(-10 * torch.log10(error.clamp(min=1e-6)))
+    made, others = _attributes(pair, edit)
+    return EditScore(pair.attribute, made, kept, others)
+
+
+def region(pair: EditPair, size: tuple[int, int], *readings: Reading) -> Tensor:
+    """Where the edit may change the picture, bool (H, W): the thing in both pictures, or sky or ground."""
+    height, width = size
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    if pair.attribute == "sky":
+        mask[: round(HORIZON[1] * height)] = True
+    elif pair.attribute == "ground":
+        mask[round(HORIZON[0] * height) :] = True
+    else:
+        for reading, thing in zip(readings, pair.changed, strict=True):
+            for found in _like(reading, thing):
+                left, top, right, bottom = _box(found)
+                mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = True
+    return mask
+
+
+def _like(reading: Reading, thing: Thing) -> list[FoundThing]:
+    """What the judge takes for the thing: those of its kind, or else everything it found."""
+    return [found for found in reading.things if found.kind == thing.kind] or list(reading.things)
+
+
+def _box(found: FoundThing) -> tuple[int, int, int, int]:
+    """The thing, its hat and a margin; big whatever its size, so that a change of size stays inside."""
+    half = SIZE_PIXELS["big"] / 2
+    top = found.y - half - 2 * half * HAT_RISE - MARGIN
+    return tuple(
+        round(v) for v in (found.x - half - MARGIN, top, found.x + half + MARGIN, found.y + half + MARGIN)
+    )
+
+
+def _attributes(pair: EditPair, edit: Reading) -> tuple[bool, float]:
+    """Whether the wanted value is there, and the share of all other attributes that are right."""
+    right = {"sky": edit.sky == pair.target.sky, "ground": edit.ground == pair.target.ground}
+    for i, thing in enumerate(pair.target.things):
+        found = next((f for f in edit.things if f.kind == thing.kind), None)
+        right[f"kind{i}"] = found is not None
+        for name in ("colour", "size", "hat"):
+            right[f"{name}{i}"] = found is not None and getattr(found, name) == getattr(thing, name)
+    wanted = pair.attribute
+    if pair.changed is not None:
+        wanted += str(pair.target.things.index(pair.changed[1]))
+    made = right.pop(wanted)
+    return bool(made), float(np.mean(list(right.values())))

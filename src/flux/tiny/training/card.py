@@ -1,0 +1,153 @@
+"""The model card: what flux-tiny was trained on, how long, and how good each part is, measured here and now."""
+
+import json
+import platform
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flux.hooks import VITAL_LAYERS
+from flux.tiny.edit_pairs import copy_in, draw_pairs, make_pair, score_pairs
+from flux.tiny.judge import load_judge
+from flux.tiny.scenes import ATTRIBUTES, render
+from flux.tiny.training import autoencoder
+from flux.tiny.training.evaluate import held_out_scenes, judge_generated, judge_rendered
+from flux.tiny.training.loop import mean_of
+from flux.tiny.training.steps import STEPS
+from flux.util import load_models
+
+STAGES = {
+    "autoencoder": ("psnr",),
+    "text": ("t5_things", "clip_things"),
+    "flow": ("flow64", "flow128", "label128"),
+    "distil": ("distil128",),
+    "judge": ("centre",),
+    "dino": ("class", "patch"),
+}
+RENDERED, GENERATED, PAIRS = 400, 200, 96
+
+
+def write(folder: Path, repo: Path) -> dict:
+    """Measure everything in `repo`, write `card.json` and `MODEL_CARD.md` there, and return the figures."""
+    models = load_models("flux-tiny", device="cpu", dtype="float32", weights=str(repo))
+    judge = load_judge(repo / "judge.safetensors")
+    encode = (models.t5, models.clip)
+    held_out = held_out_scenes(max(RENDERED, GENERATED))
+    card = {
+        "made_with": {"torch": torch.__version__, "python": platform.python_version(), "device": "cpu"},
+        "training": training_figures(folder),
+        "parameters": {
+            name: sum(p.numel() for p in part.parameters())
+            for name, part in (("flow", models.flow), ("ae", models.ae), ("t5", models.t5), ("clip", models.clip))
+        },
+        "autoencoder_psnr": autoencoder.psnr(models.ae, np.stack([render(s) for s in held_out[:128]])),
+        "judge_rendered": judge_rendered(judge, held_out[:RENDERED]),
+        "judge_decoded": judge_rendered(judge, held_out[:RENDERED], models.ae),
+        "generated": {
+            str(guidance): judge_generated(
+                models.flow, models.ae, encode, judge, held_out[:GENERATED], guidance=guidance
+            )
+            for guidance in (1.0, 2.0, 3.5, 5.0)
+        },
+        "edits": edit_table(models, judge),
+    }
+    (repo / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    (repo / "MODEL_CARD.md").write_text(as_markdown(card))
+    return card
+
+
+def training_figures(folder: Path) -> dict:
+    """Steps, minutes and last losses of each stage, from the logs in `folder`."""
+    figures = {}
+    for name, keys in STAGES.items():
+        log = json.loads((folder / f"{name}.json").read_text())
+        last = {key: round(mean_of(log["history"], key), 4) for key in keys}
+        figures[name] = {"steps": log["step"], "planned": STEPS[name], "minutes": round(log["seconds"] / 60, 1), **last}
+    return figures
+
+
+def edit_table(models, judge, layer_sets: dict[str, tuple[int, ...]] | None = None, seed: int = 0) -> dict:
+    """Per layer set and attribute: PSNR kept outside the edit, share of edits made, other attributes right."""
+    sets = layer_sets or {
+        "none": (),
+        "default": VITAL_LAYERS["flux-tiny"]["default"],
+        "all": tuple(range(len(models.flow.layers))),
+    }
+    pairs = draw_pairs(PAIRS, seed)
+    table = {}
+    for name, layers in sets.items():
+        hooks = copy_in(layers) if layers else None
+        make = partial(make_pair, models.flow, models.ae, (models.t5, models.clip), hooks=hooks)
+        by_attribute = defaultdict(list)
+        for score in score_pairs(pairs, judge, make):
+            by_attribute[score.attribute].append(score)
+            by_attribute["all"].append(score)
+        table[name] = {
+            "layers": list(layers),
+            **{
+                attribute: {
+                    "kept_db": float(np.mean([s.kept for s in scores])),
+                    "made": float(np.mean([s.made for s in scores])),
+                    "others": float(np.mean([s.others for s in scores])),
+                    "pairs": len(scores),
+                }
+                for attribute, scores in by_attribute.items()
+            },
+        }
+    return table
+
+
+def as_markdown(card: dict) -> str:
+    """The figures as a page."""
+    parts = [HEAD.format(**card["parameters"], **card["made_with"])]
+    parts += ["## Training\n\n| stage | steps | minutes | last figures |\n| --- | --- | --- | --- |"]
+    for name, row in card["training"].items():
+        rest = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("steps", "minutes", "planned"))
+        parts.append(f"| {name} | {row['steps']} | {row['minutes']} | {rest} |")
+    parts += ["\n## Quality, on attribute combinations no training picture shows\n"]
+    parts += [f"Autoencoder: {card['autoencoder_psnr']:.1f} dB PSNR on rendered pictures.\n"]
+    names = ["attributes", *ATTRIBUTES, "extra", "missing"]
+    parts += ["| read by the judge | " + " | ".join(names) + " | pictures |"]
+    parts += ["| --- " * (len(names) + 2) + "|"]
+    rows = {"rendered": card["judge_rendered"], "rendered, through the autoencoder": card["judge_decoded"]}
+    rows |= {f"generated, guidance {g}": row for g, row in card["generated"].items()}
+    for label, row in rows.items():
+        parts.append(f"| {label} | " + " | ".join(f"{row[n]:.3f}" for n in names) + f" | {row['pictures']} |")
+    parts += [EDITS_HEAD.format(pairs=PAIRS)]
+    for label, row in card["edits"].items():
+        for attribute in (*ATTRIBUTES, "all"):
+            r = row[attribute]
+            parts.append(
+                f"| {label} {row['layers'] or ''} | {attribute} | {r['kept_db']:.1f} | {r['made']:.2f} "
+                f"| {r['others']:.2f} | {r['pairs']} |"
+            )
+    return "\n".join(parts) + "\n"
+
+
+HEAD = """# flux-tiny
+
+A small model of FLUX.1's architecture, trained from nothing on drawn scenes by `python -m flux.tiny.training`. It
+exists so that every tool of this package runs for real on a laptop; it knows one world and nothing else.
+
+- flow model {flow:,} parameters (4 double and 8 single blocks, hidden 192), guidance-distilled; autoencoder {ae:,};
+  T5 encoder {t5:,}; CLIP text model {clip:,}.
+- Its world, 128 x 128: a day, night or sunset sky; grass, sand, snow or water; one or two of house, tree, car, boat,
+  cat, flower, each red, yellow, green, blue, purple or white, small or big, with or without a hat, anywhere.
+- Data: scenes drawn by `flux.tiny.scenes` with captions by `flux.tiny.captions`; one combination of kind, colour,
+  size and hat in eight never shown in training. No pictures or texts from elsewhere. Licence: as the package.
+- Made with torch {torch}, Python {python}, on {device}.
+"""
+
+EDITS_HEAD = """
+## Edits
+
+{pairs} pairs drawn by a seed, one attribute changed in each; source and edit from the same noise, guidance 3.5, 16
+steps; keys and values of the source copied into the layers given. Kept: PSNR in dB between source and edit outside
+the edited region. Made: share of pairs in which the judge finds the wanted value. Others: share of all other
+attributes as asked.
+
+| layers | attribute | kept, dB | made | others | pairs |
+| --- | --- | --- | --- | --- | --- |"""

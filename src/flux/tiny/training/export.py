@@ -1,0 +1,31 @@
+"""Write trained parts in the layout of a FLUX repository, small: bfloat16 or float16 where that costs nothing."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from flux.model import Flux
+from flux.modules.autoencoder import AutoEncoder
+from flux.tiny.judge import Judge
+
+
+def save_flow(flow: Flux, repo: Path) -> None:
+    _save(flow, repo / "flux1-tiny.safetensors", torch.bfloat16)
+
+
+def save_autoencoder(ae: AutoEncoder, repo: Path) -> None:
+    _save(ae, repo / "ae.safetensors", torch.float16)
+
+
+def save_judge(judge: Judge, repo: Path) -> None:
+    _save(judge, repo / "judge.safetensors", torch.float16)
+
+
+def _save(model: nn.Module, path: Path, dtype: torch.dtype) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.replace(path)

@@ -1,0 +1,273 @@
+"""Train the flow model: first on small canvases, then mixed with whole ones, then distil its guidance.
+
+Three things make it learn in hours on a CPU:
+
+- 64 x 64 pictures first: a thing fills most of the tokens, and RoPE carries over to 128 x 128;
+- tokens that show a thing weigh more, and timesteps lean to noise, where what is drawn is decided;
+- a linear head on the image tokens after the double blocks must name what each token shows (the idea of REPA,
+  arXiv 2410.06940, with the scene's truth in place of another network's features); the head is dropped at the end.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from tqdm import tqdm
+
+from flux.model import Flux
+from flux.modules.autoencoder import AutoEncoder
+from flux.modules.conditioner import HFEmbedder
+from flux.sampling import image_ids, pack
+from flux.tiny import config
+from flux.tiny.captions import caption
+from flux.tiny.scenes import COLOURS, GROUNDS, KINDS, SIZES, SKIES, Scene, token_labels
+from flux.tiny.training.data import pictures, scenes, to_model
+from flux.tiny.training.loop import Stage
+
+THING_WEIGHT = 4.0
+EMPTY_CAPTIONS = 0.08
+LABEL_WEIGHT = 0.15
+GUIDANCE_RANGE = (1.0, 5.0)
+LABELS = {"kind": len(KINDS), "colour": len(COLOURS), "size": len(SIZES), "hat": 2}
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Pictures of one size: how many, how many to a batch, and where their timesteps centre."""
+
+    side: int
+    count: int
+    batch: int
+    logit_mean: float
+
+
+SMALL = Canvas(side=64, count=16_000, batch=128, logit_mean=0.3)
+WHOLE = Canvas(side=128, count=36_000, batch=64, logit_mean=0.9)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A canvas's scenes with their latents, packed, (N, tokens, 64) float16, and what each token shows."""
+
+    canvas: Canvas
+    scenes: tuple[Scene, ...]
+    latents: np.ndarray
+    labels: dict[str, np.ndarray]  # each int8 (N, tokens); `scenery` counts skies, then grounds; -1 for no thing
+
+
+@dataclass(frozen=True)
+class Batch:
+    clean: Tensor  # (B, tokens, 64)
+    captions: list[str]
+    labels: dict[str, Tensor]
+
+
+class TextEncoder:
+    """Captions to `txt` and `vec`, as the command line's encoders give them."""
+
+    def __init__(self, repo: Path):
+        self.t5 = HFEmbedder(str(repo / "text_encoder_2"), max_length=config.TEXT_LENGTH)
+        self.clip = HFEmbedder(str(repo / "text_encoder"), max_length=config.TEXT_LENGTH)
+
+    @torch.no_grad()
+    def __call__(self, captions: list[str]) -> dict[str, Tensor]:
+        return {"txt": self.t5(captions).float(), "y": self.clip(captions).float()}
+
+
+class FlowInTraining(nn.Module):
+    """The flow model with the head that names tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.flow = Flux(config.FLOW)
+        self.head = nn.Linear(config.FLOW.hidden_size, sum(LABELS.values()) + len(LABELS) + len(SKIES) + len(GROUNDS))
+        self._features: list[Tensor] = []
+        self.flow.double_blocks[-1].register_forward_hook(lambda m, args, out: self._features.append(out[0]))
+
+    def forward(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity and label logits."""
+        self._features.clear()
+        velocity = self.flow(**inputs)
+        return velocity, self.head(self._features.pop())
+
+
+def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: int, seed: int = 0) -> Flux:
+    """Train on rendered scenes; the first `small_steps` on 64 x 64 alone, then every fourth. Returns the average."""
+    examples = {c.side: load_examples(c, folder, ae, seed) for c in (SMALL, WHOLE)}
+    encode = TextEncoder(repo)
+    torch.manual_seed(seed)
+    model = FlowInTraining()
+    model.flow.apply(_torch_default_init)
+    compile_blocks(model.flow)
+
+    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        side = 64 if step < small_steps or step % 4 == 0 else 128
+        batch = draw(examples[side], rng)
+        t = timesteps(len(batch.captions), examples[side].canvas.logit_mean)
+        noise = torch.randn_like(batch.clean)
+        with fast_attention():
+            velocity, logits = model(
+                **model_inputs(batch, encode(batch.captions), t, noise), guidance=torch.ones_like(t)
+            )
+        there = (batch.labels["kind"] >= 0).float()
+        flow_loss = weighted_mse(velocity.float(), noise - batch.clean, 1 + THING_WEIGHT * there)
+        label_loss, right = label_losses(logits.float(), batch.labels)
+        # The head helps while the picture's plan is learned; the end belongs to the velocity alone.
+        fade = min(1.0, max(0.0, 2.0 - 2.0 * step / steps))
+        figures = {f"flow{side}": float(flow_loss.detach()), f"label{side}": float(label_loss.detach()), **right}
+        return flow_loss + LABEL_WEIGHT * fade * label_loss, figures
+
+    Stage("flow", folder, model, optimizers(model), loss, steps, seed, warmup=100, ema_decay=0.999).run()
+    return model.flow
+
+
+def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int, seed: int = 0) -> Flux:
+    """Guidance distillation (arXiv 2210.03142): the student's one evaluation at guidance g gives what the teacher
+    needs two for, empty + g (captioned - empty). g is uniform in [1, 5]."""
+    examples = {c.side: load_examples(c, folder, ae, seed) for c in (SMALL, WHOLE)}
+    encode = TextEncoder(repo)
+    student = Flux(config.FLOW)
+    student.load_state_dict(teacher.state_dict())
+    for flow in (student, teacher):
+        compile_blocks(flow)
+    empty = encode([""])
+
+    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        side = 64 if step % 6 == 0 else 128
+        batch = draw(examples[side], rng)
+        count = len(batch.captions)
+        t = timesteps(count, examples[side].canvas.logit_mean)
+        inputs = model_inputs(batch, encode(batch.captions), t, torch.randn_like(batch.clean))
+        guidance = torch.empty(count).uniform_(*GUIDANCE_RANGE)
+        one = torch.ones(count)
+        with fast_attention():
+            with torch.no_grad():
+                captioned = teacher(**inputs, guidance=one).float()
+                without = {k: v.expand(count, *v.shape[1:]) for k, v in empty.items()}
+                plain = teacher(**{**inputs, **without}, guidance=one).float()
+                target = plain + guidance[:, None, None] * (captioned - plain)
+            velocity = student(**inputs, guidance=guidance).float()
+        there = (batch.labels["kind"] >= 0).float()
+        value = weighted_mse(velocity, target, 1 + there)
+        return value, {f"distil{side}": float(value.detach())}
+
+    opts = optimizers(student, muon_lr=0.005, adam_lr=5e-4)
+    return Stage("distil", folder, student, opts, loss, steps, seed, warmup=50, ema_decay=0.995).run()
+
+
+def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> Examples:
+    """Scenes, latents and labels of a canvas; latents and labels are kept in `folder`."""
+    truth = scenes(seed, canvas.count, canvas.side, canvas.side)
+    images = pictures(folder, seed, canvas.count, canvas.side, canvas.side)
+    latents = _kept(folder / f"latents-{canvas.side}.npy", lambda: _encode(ae, images))
+    labels = _kept(folder / f"labels-{canvas.side}.npy", lambda: _label(truth))
+    return Examples(canvas, truth, latents, dict(zip((*LABELS, "scenery"), labels, strict=True)))
+
+
+def draw(examples: Examples, rng: np.random.Generator) -> Batch:
+    """A random batch, some captions empty."""
+    chosen = rng.integers(len(examples.scenes), size=examples.canvas.batch)
+    captions = [
+        "" if rng.random() < EMPTY_CAPTIONS else caption(examples.scenes[i], rng, complete=rng.random() < 0.6)
+        for i in chosen
+    ]
+    labels = {name: torch.from_numpy(values[chosen]).long() for name, values in examples.labels.items()}
+    return Batch(torch.from_numpy(examples.latents[chosen]).float(), captions, labels)
+
+
+def timesteps(count: int, logit_mean: float) -> Tensor:
+    """Logit-normal around `logit_mean`, a quarter uniform; (count,) in (0, 1)."""
+    t = torch.sigmoid(torch.randn(count) + logit_mean)
+    return torch.where(torch.rand(count) < 0.25, torch.rand(count), t)
+
+
+def model_inputs(batch: Batch, text: dict[str, Tensor], t: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    side = round(batch.clean.shape[1] ** 0.5)
+    mixed = torch.lerp(batch.clean, noise, t[:, None, None])
+    txt_ids = torch.zeros(1, text["txt"].shape[1], 3)
+    return {"img": mixed, "img_ids": image_ids(side, side)[None], "txt_ids": txt_ids, "timesteps": t, **text}
+
+
+def weighted_mse(out: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean over channels, weighted mean over tokens; weight: (B, tokens)."""
+    return ((out - target).square().mean(dim=-1) * weight).sum() / weight.sum()
+
+
+def label_losses(logits: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """Cross-entropy of what each token shows, and the share of thing tokens named right."""
+    parts = logits.split([n + 1 for n in LABELS.values()] + [len(SKIES) + len(GROUNDS)], dim=-1)
+    total = F.cross_entropy(parts[-1].flatten(0, 1), labels["scenery"].flatten())
+    there = labels["kind"] >= 0
+    figures = {}
+    for part, (name, none) in zip(parts, LABELS.items(), strict=False):
+        target = torch.where(there, labels[name], none)
+        weight = 1 + THING_WEIGHT * there.flatten().float()
+        total = total + (F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none") * weight).mean()
+        figures[name] = float((part[there].argmax(-1) == target[there]).float().mean())
+    return total, figures
+
+
+def optimizers(model: nn.Module, muon_lr: float = 0.02, adam_lr: float = 2e-3) -> list[torch.optim.Optimizer]:
+    """Muon (arXiv 2502.16982) for the matrices of the blocks, AdamW for modulations, embedders, norms and heads."""
+    matrices, rest = [], []
+    for name, p in model.named_parameters():
+        inside = "_blocks." in name and p.ndim == 2 and "mod" not in name
+        (matrices if inside else rest).append(p)
+    return [
+        torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+
+
+@contextmanager
+def fast_attention() -> Iterator[None]:
+    """bfloat16 for the matrices, attention written out: on CPUs its fused backward pass is far slower."""
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+def compile_blocks(flow: Flux) -> None:
+    """Compile each block kind once; fusing what lies between the matrices halves a step."""
+    for block in (*flow.double_blocks, *flow.single_blocks):
+        block.compile(dynamic=False)
+
+
+def _torch_default_init(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        module.reset_parameters()
+
+
+def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    if not path.exists():
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, make())
+        partial.replace(path)
+    return np.load(path)
+
+
+@torch.no_grad()
+def _encode(ae: AutoEncoder, images: np.ndarray) -> np.ndarray:
+    """Packed latents, float16, (N, tokens, 64)."""
+    parts = []
+    for i in tqdm(range(0, len(images), 32), desc="encode", mininterval=10):
+        with torch.autocast("cpu", torch.bfloat16):
+            z = ae.encode(to_model(images[i : i + 32]))
+        parts.append(pack(z.float()).half().numpy())
+    return np.concatenate(parts)
+
+
+def _label(truth: tuple[Scene, ...]) -> np.ndarray:
+    """int8 (labels + 1, N, tokens)."""
+    rows = []
+    for scene in tqdm(truth, desc="label", mininterval=10):
+        labels = token_labels(scene)
+        below = len(SKIES) + GROUNDS.index(scene.ground)
+        scenery = np.where(labels["ground"] == 1, below, SKIES.index(scene.sky))
+        rows.append(np.stack([labels[name].ravel() for name in LABELS] + [scenery.ravel()]))
+    return np.stack(rows, axis=1).astype(np.int8)

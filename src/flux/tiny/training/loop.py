@@ -1,0 +1,126 @@
+"""One training loop for every part: resumable, repeatable, and shown as it goes.
+
+Step s of a stage draws its data from a generator seeded by (seed, stage, s), so a run that was interrupted and
+resumed sees the same data as one that was not.
+"""
+
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+SAVE_EVERY_SECONDS = 120.0
+
+
+@dataclass
+class Stage:
+    """One model in training.
+
+    loss: given a NumPy generator and the step, returns the loss and figures to log.
+    peak_lr factors come from `warmup_cosine`; each optimiser's own learning rate is its peak.
+    """
+
+    name: str
+    folder: Path
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    loss: Callable[[np.random.Generator, int], tuple[Tensor, dict[str, float]]]
+    steps: int
+    seed: int = 0
+    warmup: int = 100
+    final_lr: float = 0.02
+    ema_decay: float | None = None
+    grad_clip: float = 1.0
+    history: list[dict] = field(default_factory=list)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / f"{self.name}.ckpt"
+
+    def run(self) -> nn.Module:
+        """Train to the last step, from the checkpoint if there is one. Returns the averaged model if averaging."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        peaks = [[group["lr"] for group in opt.param_groups] for opt in self.optimizers]
+        ema = None if self.ema_decay is None else [p.detach().clone() for p in self.model.parameters()]
+        start, seconds = self._resume(ema)
+        started = saved = time.monotonic()
+        bar = tqdm(range(start, self.steps), initial=start, total=self.steps, desc=self.name, mininterval=10)
+        for step in bar:
+            key = (self.seed, zlib.crc32(self.name.encode()), step)
+            rng = np.random.default_rng(key)
+            torch.manual_seed(int(rng.integers(2**62)))
+            for opt, lrs in zip(self.optimizers, peaks, strict=True):
+                for group, lr in zip(opt.param_groups, lrs, strict=True):
+                    group["lr"] = lr * warmup_cosine(step, self.steps, self.warmup, self.final_lr)
+            loss, figures = self.loss(rng, step)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
+            for opt in self.optimizers:
+                opt.step()
+                opt.zero_grad(set_to_none=True)
+            if ema is not None:
+                # The average forgets its start faster in the beginning.
+                decay = min(self.ema_decay, (1 + step) / (10 + step))
+                torch._foreach_lerp_(ema, [p.detach() for p in self.model.parameters()], 1 - decay)
+            if step % 50 == 0 or step == self.steps - 1:
+                self.history.append({"step": step, "loss": float(loss.detach()), **figures})
+                bar.set_postfix({k: f"{v:.4g}" for k, v in self.history[-1].items() if k != "step"})
+            now = time.monotonic()
+            if now - saved > SAVE_EVERY_SECONDS or step == self.steps - 1:
+                self._save(step + 1, seconds + now - started, ema)
+                saved = now
+        if ema is not None:
+            with torch.no_grad():
+                for p, average in zip(self.model.parameters(), ema, strict=True):
+                    p.copy_(average)
+        return self.model.eval()
+
+    def _resume(self, ema: list[Tensor] | None) -> tuple[int, float]:
+        if not self.checkpoint.exists():
+            return 0, 0.0
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for opt, opt_state in zip(self.optimizers, state["optimizers"], strict=True):
+            opt.load_state_dict(opt_state)
+        for average, saved in zip(ema or [], state["ema"], strict=True):
+            average.copy_(saved)
+        self.history[:] = json.loads(state["history"])
+        return state["step"], state["seconds"]
+
+    def _save(self, step: int, seconds: float, ema: list[Tensor] | None) -> None:
+        state = {
+            "step": step,
+            "seconds": seconds,
+            "model": self.model.state_dict(),
+            "optimizers": [opt.state_dict() for opt in self.optimizers],
+            "ema": ema or [],
+            "history": json.dumps(self.history),
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.checkpoint)
+        log = {"step": step, "seconds": round(seconds, 1), "history": self.history}
+        (self.folder / f"{self.name}.json").write_text(json.dumps(log))
+
+
+def warmup_cosine(step: int, steps: int, warmup: int, final: float) -> float:
+    """Learning-rate factor: linear to 1 over `warmup` steps, then half a cosine down to `final`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def mean_of(history: Iterable[dict], key: str, last: int = 5) -> float:
+    """Mean of a logged figure over the last rows that have it."""
+    values = [row[key] for row in history if key in row][-last:]
+    return sum(values) / len(values)

@@ -1,0 +1,166 @@
+"""Train the text encoders alone, before the flow model, to say what a caption says.
+
+T5 must know each thing's colour, size and hat *at the token that names the thing*: that is what the flow model
+attends to, and without it colours end up on the wrong thing. CLIP must know the whole scene from its pooled output.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+
+from flux.tiny import config
+from flux.tiny.captions import caption
+from flux.tiny.scenes import COLOURS, GROUNDS, KINDS, SIZES, SKIES, Scene, sample_scene
+from flux.tiny.training import tokenizers
+from flux.tiny.training.loop import Stage
+
+CAPTIONS = 60_000
+FOLDERS = {"clip": ("text_encoder", "tokenizer"), "t5": ("text_encoder_2", "tokenizer_2")}
+
+
+class TextParts(nn.Module):
+    """Both encoders, and the heads that read them back; only the encoders ship."""
+
+    def __init__(self, t5_vocab: int, clip_vocab: int):
+        super().__init__()
+        width = config.TEXT_WIDTH
+        self.t5 = T5EncoderModel(
+            T5Config(
+                vocab_size=t5_vocab,
+                d_model=width,
+                d_kv=32,
+                d_ff=256,
+                num_layers=3,
+                num_heads=4,
+                relative_attention_num_buckets=16,
+                relative_attention_max_distance=32,
+                dropout_rate=0.0,
+                feed_forward_proj="gated-gelu",
+                pad_token_id=0,
+                eos_token_id=1,
+            )
+        )
+        self.clip = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=clip_vocab,
+                hidden_size=config.POOLED_WIDTH,
+                intermediate_size=256,
+                num_hidden_layers=3,
+                num_attention_heads=4,
+                max_position_embeddings=config.TEXT_LENGTH,
+                hidden_act="quick_gelu",
+                bos_token_id=0,
+                eos_token_id=1,
+                pad_token_id=1,
+                projection_dim=config.POOLED_WIDTH,
+            )
+        )
+        scenery = len(SKIES) + 1 + len(GROUNDS) + 1
+        self.t5_scenery = nn.Linear(width, scenery)
+        self.t5_thing = nn.Linear(width, len(KINDS) + len(COLOURS) + len(SIZES) + 1 + 2)
+        self.clip_scenery = nn.Linear(config.POOLED_WIDTH, scenery)
+        self.clip_things = nn.Linear(config.POOLED_WIDTH, len(KINDS) * (len(COLOURS) + 1 + len(SIZES) + 2 + 2))
+
+
+def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) -> None:
+    """Fit the tokenizers, train both encoders, and save all four to `out` in the layout of a FLUX repository."""
+    captions, labels = labelled_captions(seed, CAPTIONS)
+    length = config.TEXT_LENGTH
+    tokenizers.train_t5(captions, out / "tokenizer_2", length)
+    tokenizers.train_clip(captions, out / "tokenizer", length)
+    t5_tok, clip_tok = (AutoTokenizer.from_pretrained(out / FOLDERS[name][1]) for name in ("t5", "clip"))
+    padded = dict(padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    t5_ids, clip_ids = t5_tok(captions, **padded)["input_ids"], clip_tok(captions, **padded)["input_ids"]
+    kind_ids = torch.tensor([t5_tok.convert_tokens_to_ids(tokenizers.SPACE + kind) for kind in KINDS])
+
+    torch.manual_seed(seed)
+    model = TextParts(len(t5_tok), len(clip_tok))
+
+    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.from_numpy(rng.integers(len(captions), size=batch))
+        truth = {name: values[rows] for name, values in labels.items()}
+        hidden = model.t5(input_ids=t5_ids[rows]).last_hidden_state
+        pooled = model.clip(input_ids=clip_ids[rows]).pooler_output
+        parts = {
+            "t5_scenery": scenery_loss(model.t5_scenery(hidden.mean(dim=1)), truth),
+            "t5_things": thing_loss(model.t5_thing(hidden), t5_ids[rows], kind_ids, truth),
+            "clip_scenery": scenery_loss(model.clip_scenery(pooled), truth),
+            "clip_things": pooled_loss(model.clip_things(pooled), truth),
+        }
+        return sum(parts.values()), {name: float(value.detach()) for name, value in parts.items()}
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    Stage("text", folder, model, [optimizer], loss, steps, seed, warmup=80).run()
+    for name, (encoder, _) in FOLDERS.items():
+        getattr(model, name).save_pretrained(out / encoder)
+
+
+def labelled_captions(seed: int, count: int) -> tuple[list[str], dict[str, Tensor]]:
+    """Captions and what they say.
+
+    'sky', 'ground': (count,), an extra last class for "not said". 'colour', 'size', 'hat': (count, kinds), for the
+    kinds that are there, size with the extra class; 'there': bool (count, kinds).
+    """
+    rng = np.random.default_rng((seed, 1))
+    texts, rows = [], []
+    for i in range(count):
+        scene = sample_scene(rng)
+        text = caption(scene, rng, complete=i % 2 == 0)
+        texts.append(text)
+        rows.append(_labels(scene, text))
+    return texts, {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
+
+
+def _labels(scene: Scene, text: str) -> dict[str, int | list]:
+    from flux.tiny.captions import GROUND_PHRASES, SIZE_WORDS, SKY_PHRASES
+
+    words = text.split()
+    there, colour, size, hat = ([0] * len(KINDS) for _ in range(4))
+    for thing in scene.things:
+        i = KINDS.index(thing.kind)
+        at = words.index(thing.kind)
+        said = words[max(0, at - 2)] in SIZE_WORDS[thing.size]
+        there[i], colour[i], hat[i] = True, COLOURS.index(thing.colour), int(thing.hat)
+        size[i] = SIZES.index(thing.size) if said else len(SIZES)
+    return {
+        "sky": _said(text, SKY_PHRASES[scene.sky], SKIES.index(scene.sky), len(SKIES)),
+        "ground": _said(text, GROUND_PHRASES[scene.ground], GROUNDS.index(scene.ground), len(GROUNDS)),
+        "there": [bool(t) for t in there],
+        "colour": colour,
+        "size": size,
+        "hat": hat,
+    }
+
+
+def _said(text: str, phrases: Sequence[str], index: int, unsaid: int) -> int:
+    return index if any(f" {phrase} " in f" {text} " for phrase in phrases) else unsaid
+
+
+def scenery_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
+    sky, ground = logits.split((len(SKIES) + 1, len(GROUNDS) + 1), dim=-1)
+    return F.cross_entropy(sky, truth["sky"]) + F.cross_entropy(ground, truth["ground"])
+
+
+def thing_loss(logits: Tensor, ids: Tensor, kind_ids: Tensor, truth: dict[str, Tensor]) -> Tensor:
+    """Cross-entropy of kind, colour, size and hat at the tokens that name things. logits: (B, L, ...)."""
+    row, place, kind = torch.nonzero(ids[..., None] == kind_ids, as_tuple=True)
+    parts = logits[row, place].split((len(KINDS), len(COLOURS), len(SIZES) + 1, 2), dim=-1)
+    targets = [kind] + [truth[name][row, kind] for name in ("colour", "size", "hat")]
+    return sum(F.cross_entropy(p, t) for p, t in zip(parts, targets, strict=True))
+
+
+def pooled_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
+    """Cross-entropy, per kind, of whether it is there and, if so, of its colour, size and hat."""
+    there, colour, size, hat = logits.unflatten(-1, (len(KINDS), -1)).split(
+        (2, len(COLOURS), len(SIZES) + 1, 2), dim=-1
+    )
+    mask = truth["there"]
+    loss = F.cross_entropy(there.flatten(0, 1), mask.flatten().long())
+    for part, name in ((colour, "colour"), (size, "size"), (hat, "hat")):
+        loss = loss + F.cross_entropy(part[mask], truth[name][mask])
+    return loss
