@@ -57,7 +57,7 @@ def grow(mask: np.ndarray) -> np.ndarray:
 def test_the_same_seed_gives_the_same_scenes_and_pictures():
     first, second = scenes(20), scenes(20)
     assert first == second
-    for a, b in zip(first, second):
+    for a, b in zip(first, second, strict=True):
         assert np.array_equal(render(a), render(b))
 
 
@@ -92,7 +92,7 @@ def test_things_stand_on_the_ground_inside_the_canvas_and_apart(width, height):
         assert len({thing.kind for thing in scene.things}) == len(scene.things)
         for thing in scene.things:
             left, top, right, bottom = thing_box(thing)
-            assert 0 <= left and right <= width and 0 <= top and bottom <= height
+            assert left >= 0 and right <= width and top >= 0 and bottom <= height
             assert thing.y > horizon_of(scene)
         if len(scene.things) == 2:
             assert box_overlap(*map(thing_box, scene.things)) <= 0.10
@@ -189,7 +189,7 @@ def test_variations_change_one_attribute_and_stay_valid(attribute):
         assert len({thing.kind for thing in varied.things}) == len(varied.things)
         for thing in varied.things:
             left, top, right, bottom = thing_box(thing)
-            assert 0 <= left and right <= scene.width and 0 <= top and bottom <= scene.height
+            assert left >= 0 and right <= scene.width and top >= 0 and bottom <= scene.height
         if len(varied.things) == 2:
             assert box_overlap(*map(thing_box, varied.things)) <= 0.10
 
@@ -247,7 +247,7 @@ def test_incomplete_captions_leave_out_sky_ground_and_size_a_quarter_of_the_time
         phrases = tuple(itertools.chain.from_iterable(table.values()))
         silent = sum(not says(text, phrases) for text in texts) / len(texts)
         assert 0.21 < silent < 0.29
-    for scene, text in zip(sample, texts):
+    for scene, text in zip(sample, texts, strict=True):
         assert f"{scene.things[0].colour} {scene.things[0].kind}" in text
 
 

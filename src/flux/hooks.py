@@ -1,12 +1,13 @@
 """Hooks: which layers of a FLUX model are skipped, and where queries, keys and values are changed.
 
-A plan is made per call and handed to `Flux.forward(..., hooks=plan)` or `denoise(..., hooks=plan)`; nothing is
-kept on the model, so two calls with different plans do not disturb each other:
+A plan is made per call and handed to `Flux.forward(..., hooks=plan)` or `denoise(..., hooks=plan)`; nothing
+is kept on the model, so two calls with different plans do not disturb each other:
 
     Hooks(skip=[17, "single.9"])                                  # leave two layers out
     Hooks(inject=dict.fromkeys([0, 1, 17, 18], CopySource()))     # rows 1, 2, ... look at row 0
 
-Layers are numbered as in Stable Flow (arXiv 2411.14430): double blocks first, then single blocks, 0-56 for FLUX.1.
+Layers are numbered as in Stable Flow (arXiv 2411.14430): double blocks first, then single blocks, 0-56 for
+FLUX.1.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -50,14 +51,15 @@ Injection = Callable[[Tensor, Tensor, Tensor, Site], tuple[Tensor, Tensor, Tenso
 """Takes q, k, v, each (B, H, L_txt + L_img, D), after QK-norm and before RoPE, and returns new ones."""
 
 Select = Callable[[Tensor, Tensor, Site], Tensor]
-"""Takes the source row's q and k, each (1, H, L, D), and returns a weight per image token, (L_img,) in [0, 1]."""
+"""Takes the source row's q and k, each (1, H, L, D), and returns a weight in [0, 1] per image token."""
 
 
 @dataclass(frozen=True)
 class Hooks:
     """A plan: layers to skip, and for each layer an injection or a sequence of injections, applied in order.
 
-    Layers are numbers or `double.i` / `single.i`; they are checked against the model when the plan first meets it.
+    Layers are numbers or `double.i` / `single.i`; they are checked against the model when the plan first
+    meets it.
     `step` and `steps` say where in a sampling run the plan stands; `denoise` sets them with `at`.
     """
 
@@ -73,7 +75,9 @@ class Hooks:
         for name, chain in chains.items():
             for f in chain:
                 if not callable(f):
-                    raise TypeError(f"inject[{name!r}] must be callable or a sequence of callables; got {f!r}")
+                    raise TypeError(
+                        f"inject[{name!r}] must be callable or a sequence of callables; got {f!r}"
+                    )
         object.__setattr__(self, "inject", MappingProxyType(chains))
 
     def resolve(self, layers: Layers) -> "Hooks":
@@ -109,7 +113,7 @@ def _bind(chain: tuple[Injection, ...], site: Site) -> Inject:
 
 @dataclass(frozen=True)
 class CopySource:
-    """In the rows of the edits, image-token keys and values become those of row 0, the source (arXiv 2411.14430, 3.2).
+    """Edits take their image tokens' keys and values from row 0, the source (arXiv 2411.14430, 3.2).
 
     Queries and text tokens stay the row's own.
     keys, values: what is copied. strength: 0 (own) to 1 (the source's), linear between.
@@ -156,7 +160,6 @@ class CopySource:
         edits = row > 0 if self.rows is None else torch.isin(row, row.new_tensor(self.rows))
         return self.strength * edits[:, None, None, None] * token[:, None]
 
-
     def _chosen(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
         # The source's own RoPE table too: the batch's would have its attention computed once per row.
         return self.select(q[:1], k[:1], replace(site, pe=site.pe[:1]))
@@ -164,7 +167,7 @@ class CopySource:
 
 @dataclass(frozen=True)
 class TopRatio:
-    """The share `ratio` of image tokens (rounded to whole tokens) that receive most attention in the source."""
+    """The share of image tokens, rounded to whole ones, that receive most attention in the source."""
 
     ratio: float
 
@@ -182,7 +185,7 @@ class TopRatio:
 
 @dataclass(frozen=True)
 class AboveThreshold:
-    """Image tokens whose received attention is at least `threshold` times the uniform share 1 / (L_txt + L_img)."""
+    """Image tokens that receive at least `threshold` times the uniform share of 1 / (L_txt + L_img)."""
 
     threshold: float
 
@@ -213,8 +216,8 @@ class Mask:
 class AttentionMaps:
     """An injection that changes nothing and keeps the attention image tokens receive, by (layer, step).
 
-    `maps[layer, step]` is float32 (B, L_img) on the CPU, divided by the uniform share: 1 is what a token would
-    receive if attention were spread evenly. Use one object per call.
+    `maps[layer, step]` is float32 (B, L_img) on the CPU, divided by the uniform share: 1 is what a token
+    would receive if attention were spread evenly. Use one object per call.
     """
 
     def __init__(self) -> None:
@@ -230,8 +233,8 @@ def received_attention(q: Tensor, k: Tensor, site: Site, *, budget: int = 2**25)
     """Attention each image token receives: mean over heads and image queries of softmax(q k / sqrt(D)).
 
     q, k: (B, H, L, D) before RoPE; scored as the model attends, after RoPE, softmax over text and image keys.
-    Returns float32 (B, L_img). Queries are taken in slices of about `budget` scores (128 MiB by default), two of
-    which are held while softmax runs, whatever the size of the picture.
+    Returns float32 (B, L_img). Queries are taken in slices of about `budget` scores (128 MiB by default), two
+    of which are held while softmax runs, whatever the size of the picture.
     """
     q, k = apply_rope(q, k, site.pe)
     q = q[:, :, site.txt_len :]

@@ -47,7 +47,9 @@ class Flux(nn.Module):
         self.hidden_size = params.hidden_size
         self.num_heads = params.num_heads
         if params.hidden_size % params.num_heads:
-            raise ValueError(f"hidden_size {params.hidden_size} is not divisible by num_heads {params.num_heads}")
+            raise ValueError(
+                f"hidden_size {params.hidden_size} is not divisible by num_heads {params.num_heads}"
+            )
         head_dim = params.hidden_size // params.num_heads
         if sum(params.axes_dim) != head_dim:
             raise ValueError(f"axes_dim {params.axes_dim} must add up to the width of a head, {head_dim}")
@@ -57,14 +59,17 @@ class Flux(nn.Module):
         self.img_in = nn.Linear(params.in_channels, hidden, bias=True)
         self.time_in = MLPEmbedder(in_dim=256, hidden_dim=hidden)
         self.vector_in = MLPEmbedder(params.vec_in_dim, hidden)
-        self.guidance_in = MLPEmbedder(in_dim=256, hidden_dim=hidden) if params.guidance_embed else nn.Identity()
+        self.guidance_in = (
+            MLPEmbedder(in_dim=256, hidden_dim=hidden) if params.guidance_embed else nn.Identity()
+        )
         self.txt_in = nn.Linear(params.context_in_dim, hidden)
         self.double_blocks = nn.ModuleList(
             DoubleStreamBlock(hidden, heads, mlp_ratio=params.mlp_ratio, qkv_bias=params.qkv_bias)
             for _ in range(params.depth)
         )
         self.single_blocks = nn.ModuleList(
-            SingleStreamBlock(hidden, heads, mlp_ratio=params.mlp_ratio) for _ in range(params.depth_single_blocks)
+            SingleStreamBlock(hidden, heads, mlp_ratio=params.mlp_ratio)
+            for _ in range(params.depth_single_blocks)
         )
         self.final_layer = LastLayer(hidden, 1, params.out_channels)
 
@@ -89,12 +94,12 @@ class Flux(nn.Module):
         img: packed latent (B, L_img, in_channels); img_ids: (B, L_img, 3); txt: (B, L_txt, context_in_dim);
         txt_ids: (B, L_txt, 3); timesteps: (B,) from 1 (noise) to 0; y: pooled text (B, vec_in_dim);
         guidance: (B,), needed by a guidance-distilled model. Returns the velocity, (B, L_img, out_channels).
-        Raises ValueError for tensors that are not sequences, missing guidance, or hooks on layers the model lacks.
+        Raises ValueError for tensors that are not sequences, missing guidance, or hooks on layers the model
+        lacks.
         """
         if img.ndim != 3 or txt.ndim != 3:
-            raise ValueError(
-                f"img and txt must be (batch, tokens, channels); got {tuple(img.shape)} and {tuple(txt.shape)}"
-            )
+            shapes = f"{tuple(img.shape)} and {tuple(txt.shape)}"
+            raise ValueError(f"img and txt must be (batch, tokens, channels); got {shapes}")
         vec = self.vector(timesteps, y, guidance, img.dtype)
         pe = self.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
         img = self.img_in(img)
@@ -114,13 +119,15 @@ class Flux(nn.Module):
         vec = self.time_in(timestep_embedding(timesteps, 256).to(dtype))
         if self.params.guidance_embed:
             if guidance is None:
-                raise ValueError("this model is guidance-distilled: pass guidance, a tensor of one value per row")
+                raise ValueError(
+                    "this model is guidance-distilled: pass guidance, a tensor of one value per row"
+                )
             vec = vec + self.guidance_in(timestep_embedding(guidance, 256).to(dtype))
         return vec + self.vector_in(y)
 
 
 class FluxLoraWrapper(Flux):
-    """A flow model whose linear layers carry low-rank updates, as the Canny and Depth LoRA checkpoints need."""
+    """A flow model with low-rank updates in its linear layers, for the Canny and Depth LoRA files."""
 
     def __init__(self, lora_rank: int = 128, lora_scale: float = 1.0, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)

@@ -59,7 +59,9 @@ def prepare(t5: HFEmbedder, clip: HFEmbedder, img: Tensor, prompt: str | list[st
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     batch = len(prompts) if len(img) == 1 else len(img)
     if len(prompts) not in (1, batch):
-        raise ValueError(f"{len(prompts)} prompts do not match {len(img)} latents: give one prompt or one per latent")
+        raise ValueError(
+            f"{len(prompts)} prompts do not match {len(img)} latents: give one prompt or one per latent"
+        )
     tokens = pack(_repeated(img, batch))
     ids = image_ids(img.shape[-2] // 2, img.shape[-1] // 2)
     txt, vec = (_repeated(embed(prompts).to(img), batch) for embed in (t5, clip))
@@ -144,8 +146,8 @@ def denoise_steps(
 ) -> Iterator[Step]:
     """Yield each Euler step of a run. The caller owns progress, pictures on the way, and stopping.
 
-    guidance: one value, or one per row. img_cond is joined to the channels, img_cond_seq (with its ids) to the
-    tokens of every evaluation. hooks: a plan for every step; it is told the step.
+    guidance: one value, or one per row. img_cond is joined to the channels, img_cond_seq (with its ids) to
+    the tokens of every evaluation. hooks: a plan for every step; it is told the step.
     """
     if (img_cond_seq is None) != (img_cond_seq_ids is None):
         raise ValueError("img_cond_seq and img_cond_seq_ids must be given together")
@@ -212,5 +214,7 @@ def _per_row(value: float | Sequence[float] | Tensor, img: Tensor) -> Tensor:
     if rows.ndim == 0:
         return rows.expand(len(img))
     if rows.shape != (len(img),):
-        raise ValueError(f"guidance has {tuple(rows.shape)} values for {len(img)} rows: give one, or one per row")
+        raise ValueError(
+            f"guidance has {tuple(rows.shape)} values for {len(img)} rows: give one, or one per row"
+        )
     return rows

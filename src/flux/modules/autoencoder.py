@@ -101,7 +101,7 @@ class Upsample(nn.Module):
 
 
 def _level(in_channels: int, out_channels: int, blocks: int) -> nn.Module:
-    """One resolution of encoder or decoder: residual blocks under `block`, room for a resampler beside them."""
+    """One resolution: residual blocks under `block`, and room for a resampler beside them."""
     level = nn.Module()
     widths = [in_channels] + [out_channels] * blocks
     level.block = nn.ModuleList(ResnetBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
@@ -149,7 +149,7 @@ class Encoder(nn.Module):
         self.conv_out = _conv3(widths[-1], 2 * z_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, in_channels, H, W) in [-1, 1]. Returns mean and log-variance stacked, (B, 2 z, H / 8, W / 8)."""
+        """RGB in [-1, 1], (B, 3, H, W), to mean and log-variance stacked, (B, 2 z, H / 8, W / 8)."""
         h = self.conv_in(x)
         for i, level in enumerate(self.down):
             for block in level.block:
@@ -241,7 +241,7 @@ class AutoEncoder(nn.Module):
         self.shift_factor = params.shift_factor
 
     def encode(self, x: Tensor) -> Tensor:
-        """RGB in [-1, 1], (B, 3, H, W), to a latent of about zero mean and unit variance, (B, 16, H / 8, W / 8)."""
+        """RGB in [-1, 1], (B, 3, H, W), to a latent of about unit variance, (B, 16, H / 8, W / 8)."""
         return self.scale_factor * (self.reg(self.encoder(x)) - self.shift_factor)
 
     def decode(self, z: Tensor) -> Tensor:

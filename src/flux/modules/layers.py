@@ -156,7 +156,7 @@ class DoubleStreamBlock(nn.Module):
         skip: bool = False,
         inject: Inject | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """img: (B, L_img, C), txt: (B, L_txt, C), vec: (B, C), pe over text then image. Returns (img, txt)."""
+        """img: (B, L_img, C); txt: (B, L_txt, C); vec: (B, C); pe: text, then image. Returns (img, txt)."""
         if skip:
             return img, txt
         img_mod1, img_mod2 = self.img_mod(vec)
@@ -247,7 +247,7 @@ def modulate(x: Tensor, mod: ModulationOut) -> Tensor:
 
 
 def within_float16(x: Tensor) -> Tensor:
-    """Keep a float16 residual stream finite (FLUX's outliers pass its range); other dtypes pass as they are."""
+    """Keep a float16 residual stream finite, whose range FLUX's outliers exceed; others pass as they are."""
     return x.clip(-FLOAT16_MAX, FLOAT16_MAX) if x.dtype == torch.float16 else x
 
 

@@ -6,7 +6,7 @@ every word is one of `vocabulary()`.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -73,11 +73,11 @@ def plain_caption(scene: Scene) -> str:
     """The one canonical wording, such as "a big red house with a hat and a small blue cat on the grass under
     a night sky"."""
     hats = [HAT_PHRASES[True][0] if thing.hat else "" for thing in scene.things]
-    phrases = [_describe_thing(thing, thing.size, hat) for thing, hat in zip(scene.things, hats)]
+    phrases = [_describe_thing(thing, thing.size, hat) for thing, hat in zip(scene.things, hats, strict=True)]
     return f"{' and '.join(phrases)} {GROUND_PHRASES[scene.ground][0]} {SKY_PHRASES[scene.sky][0]}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def vocabulary() -> tuple[str, ...]:
     """All words that captions can use, sorted."""
     tables = (SKY_PHRASES, GROUND_PHRASES, SIZE_WORDS, HAT_PHRASES)

@@ -1,7 +1,8 @@
-"""Edits with a known right answer: pairs of captions that differ in one attribute, and how to score the pictures.
+"""Edits with a known right answer: pairs of captions that differ in one attribute, and how to score the
+pictures.
 
-The judge says where the thing is and whether the wanted change was made; PSNR outside the edited region says how
-much of the source was kept.
+The judge says where the thing is and whether the wanted change was made; PSNR outside the edited region says
+how much of the source was kept.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +62,9 @@ def draw_pairs(count: int, seed: int, attributes: Sequence[str] = ATTRIBUTES) ->
     for i in range(count):
         source = sample_scene(rng)
         attribute = attributes[i % len(attributes)]
-        pairs.append(EditPair(attribute, source, variations(source, attribute, rng), int(rng.integers(2**31))))
+        pairs.append(
+            EditPair(attribute, source, variations(source, attribute, rng), int(rng.integers(2**31)))
+        )
     return pairs
 
 

@@ -1,8 +1,8 @@
 """The judge: reads a scene's attributes back from a picture of flux-tiny's world.
 
 A small convolutional network marks the centres of things on a grid of 8 x 8 pixels (as CenterNet does, arXiv
-1904.07850) and names kind, colour, size and hat there; sky and ground come from the whole picture. It is trained
-apart from the flow model and never sees generated pictures.
+1904.07850) and names kind, colour, size and hat there; sky and ground come from the whole picture. It is
+trained apart from the flow model and never sees generated pictures.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,8 @@ class Judge(nn.Module):
         self.scenery = nn.Linear(2 * before, len(SKIES) + len(GROUNDS))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB in [-1, 1], (B, 3, H, W). Returns cell logits (B, 17, H / 8, W / 8) and scenery logits (B, 7)."""
+        """RGB in [-1, 1], (B, 3, H, W). Returns cell logits (B, 17, H / 8, W / 8) and scenery logits (B,
+        7)."""
         h = self.body(x)
         pooled = torch.cat((h.mean(dim=(2, 3)), h.amax(dim=(2, 3))), dim=1)
         return self.cells(h), self.scenery(pooled)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -134,7 +134,7 @@ def is_held_out(item: Thing | Scene) -> bool:
     return variant == (kind + (kind + colour) // 2) % 4
 
 
-@lru_cache(maxsize=None)
+@cache
 def _looks(kind: str, held_out: bool) -> tuple[tuple[str, str, bool], ...]:
     """All (colour, size, hat) of a kind that are held out, or all that are not."""
     looks = [(colour, size, hat) for colour in COLOURS for size in SIZES for hat in HATS]
@@ -169,7 +169,7 @@ def sample_scene(
     kinds = rng.choice(len(KINDS), size=n_things, replace=False)
     novel = int(rng.integers(n_things)) if held_out else -1
     things = []
-    for index, (kind_index, (x, y)) in enumerate(zip(kinds, places)):
+    for index, (kind_index, (x, y)) in enumerate(zip(kinds, places, strict=True)):
         kind = KINDS[kind_index]
         things.append(Thing(kind, *_pick(rng, _looks(kind, index == novel)), x=x, y=y))
     return replace(scene, things=tuple(things))
@@ -375,7 +375,12 @@ def _draw_waves(
     for line, depth in enumerate((0.22, 0.52, 0.82)):
         middle = decor.horizon * scale + depth * (size[1] - decor.horizon * scale)
         ys = middle + 1.6 * scale * np.sin(xs / scale * (2 * math.pi / 26) + decor.wave_phase + 2 * line)
-        draw.line(list(zip(xs.tolist(), ys.tolist())), fill=colour, width=round(1.6 * scale), joint="curve")
+        draw.line(
+            list(zip(xs.tolist(), ys.tolist(), strict=True)),
+            fill=colour,
+            width=round(1.6 * scale),
+            joint="curve",
+        )
 
 
 def _disc(
@@ -394,7 +399,7 @@ def _disc(
 
 def _mix(a: RGB, b: RGB, share: float) -> RGB:
     """Colour `a` moved towards colour `b` by `share` in [0, 1]."""
-    return tuple(round(p + (q - p) * share) for p, q in zip(a, b))  # type: ignore[return-value]
+    return tuple(round(p + (q - p) * share) for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
 # ---------------------------------------------------------------------------------------------------------

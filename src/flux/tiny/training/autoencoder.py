@@ -34,7 +34,9 @@ def train(folder: Path, steps: int, seed: int = 0, batch: int = 24) -> AutoEncod
         # The last part sees whole pictures, since attention in the middle depends on the size.
         whole = step >= 0.85 * steps
         chosen = rng.integers(PICTURES, size=batch // 4 if whole else batch)
-        x = to_model(images[np.sort(chosen)] if whole else np.stack([_crop(images, truth, i, rng) for i in chosen]))
+        x = to_model(
+            images[np.sort(chosen)] if whole else np.stack([_crop(images, truth, i, rng) for i in chosen])
+        )
         with torch.autocast("cpu", torch.bfloat16, enabled=x.device.type == "cpu"):
             moments = model.encoder(x)
             out = model.decoder(model.reg(moments)).float()
@@ -51,8 +53,11 @@ def train(folder: Path, steps: int, seed: int = 0, batch: int = 24) -> AutoEncod
     return normalised(model, images)
 
 
-def polish_decoder(folder: Path, model: AutoEncoder, latents: np.ndarray, steps: int, seed: int = 0) -> AutoEncoder:
-    """Train the decoder on, from the latents the flow model learns, without noise; the encoder stays as it is.
+def polish_decoder(
+    folder: Path, model: AutoEncoder, latents: np.ndarray, steps: int, seed: int = 0
+) -> AutoEncoder:
+    """Train the decoder on, from the latents the flow model learns, without noise; the encoder stays as it
+    is.
 
     latents: packed, (N, 64, 64), of the first N pictures of 128 x 128, as `flow.load_examples` keeps them.
     """

@@ -1,4 +1,5 @@
-"""The model card: what flux-tiny was trained on, how long, and how good each part is, measured here and now."""
+"""The model card: what flux-tiny was trained on, how long, and how good each part is, measured here and
+now."""
 
 import json
 import platform
@@ -41,7 +42,12 @@ def write(folder: Path, repo: Path) -> dict:
         "training": training_figures(folder),
         "parameters": {
             name: sum(p.numel() for p in part.parameters())
-            for name, part in (("flow", models.flow), ("ae", models.ae), ("t5", models.t5), ("clip", models.clip))
+            for name, part in (
+                ("flow", models.flow),
+                ("ae", models.ae),
+                ("t5", models.t5),
+                ("clip", models.clip),
+            )
         },
         "autoencoder_psnr": autoencoder.psnr(models.ae, np.stack([render(s) for s in held_out[:128]])),
         "judge_rendered": judge_rendered(judge, held_out[:RENDERED]),
@@ -65,12 +71,18 @@ def training_figures(folder: Path) -> dict:
     for name, keys in STAGES.items():
         log = json.loads((folder / f"{name}.json").read_text())
         last = {key: round(mean_of(log["history"], key), 4) for key in keys}
-        figures[name] = {"steps": log["step"], "planned": STEPS[name], "minutes": round(log["seconds"] / 60, 1), **last}
+        figures[name] = {
+            "steps": log["step"],
+            "planned": STEPS[name],
+            "minutes": round(log["seconds"] / 60, 1),
+            **last,
+        }
     return figures
 
 
 def edit_table(models, judge, layer_sets: dict[str, tuple[int, ...]] | None = None, seed: int = 0) -> dict:
-    """Per layer set and attribute: PSNR kept outside the edit, share of edits made, other attributes right."""
+    """Per layer set and attribute: PSNR kept outside the edit, share of edits made, other attributes
+    right."""
     sets = layer_sets or {
         "none": (),
         "default": VITAL_LAYERS["flux-tiny"]["default"],
@@ -129,14 +141,18 @@ def as_markdown(card: dict) -> str:
 
 HEAD = """# flux-tiny
 
-A small model of FLUX.1's architecture, trained from nothing on drawn scenes by `python -m flux.tiny.training`. It
-exists so that every tool of this package runs for real on a laptop; it knows one world and nothing else.
+A small model of FLUX.1's architecture, trained from nothing on drawn scenes by `python -m
+flux.tiny.training`. It exists so that every tool of this package runs for real on a laptop; it knows one
+world and nothing else.
 
-- flow model {flow:,} parameters (4 double and 8 single blocks, hidden 192), guidance-distilled; autoencoder {ae:,};
+- flow model {flow:,} parameters (4 double and 8 single blocks, hidden 192), guidance-distilled; autoencoder
+  {ae:,};
   T5 encoder {t5:,}; CLIP text model {clip:,}.
-- Its world, 128 x 128: a day, night or sunset sky; grass, sand, snow or water; one or two of house, tree, car, boat,
+- Its world, 128 x 128: a day, night or sunset sky; grass, sand, snow or water; one or two of house, tree,
+  car, boat,
   cat, flower, each red, yellow, green, blue, purple or white, small or big, with or without a hat, anywhere.
-- Data: scenes drawn by `flux.tiny.scenes` with captions by `flux.tiny.captions`; one combination of kind, colour,
+- Data: scenes drawn by `flux.tiny.scenes` with captions by `flux.tiny.captions`; one combination of kind,
+  colour,
   size and hat in eight never shown in training. No pictures or texts from elsewhere. Licence: as the package.
 - Made with torch {torch}, Python {python}, on {device}.
 """
@@ -144,10 +160,10 @@ exists so that every tool of this package runs for real on a laptop; it knows on
 EDITS_HEAD = """
 ## Edits
 
-{pairs} pairs drawn by a seed, one attribute changed in each; source and edit from the same noise, guidance 3.5, 16
-steps; keys and values of the source copied into the layers given. Kept: PSNR in dB between source and edit outside
-the edited region. Made: share of pairs in which the judge finds the wanted value. Others: share of all other
-attributes as asked.
+{pairs} pairs drawn by a seed, one attribute changed in each; source and edit from the same noise, guidance
+3.5, 16 steps; keys and values of the source copied into the layers given. Kept: PSNR in dB between source and
+edit outside the edited region. Made: share of pairs in which the judge finds the wanted value. Others: share
+of all other attributes as asked.
 
 | layers | attribute | kept, dB | made | others | pairs |
 | --- | --- | --- | --- | --- | --- |"""

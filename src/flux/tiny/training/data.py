@@ -19,14 +19,18 @@ def scenes(seed: int, count: int, width: int, height: int, held_out: bool = Fals
     return tuple(sample_scene(rng, width, height, held_out=held_out) for _ in range(count))
 
 
-def pictures(folder: Path, seed: int, count: int, width: int, height: int, held_out: bool = False) -> np.ndarray:
+def pictures(
+    folder: Path, seed: int, count: int, width: int, height: int, held_out: bool = False
+) -> np.ndarray:
     """The scenes of the same arguments as uint8 (count, H, W, 3), rendered into `folder` on first use."""
     path = folder / f"pictures-{seed}-{count}-{width}x{height}{'-held-out' * held_out}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
-        for i, scene in enumerate(tqdm(scenes(seed, count, width, height, held_out), desc="render", mininterval=5)):
+        for i, scene in enumerate(
+            tqdm(scenes(seed, count, width, height, held_out), desc="render", mininterval=5)
+        ):
             out[i] = render(scene)
         out.flush()
         os.replace(partial, path)
@@ -36,7 +40,7 @@ def pictures(folder: Path, seed: int, count: int, width: int, height: int, held_
 def to_model(images: np.ndarray) -> Tensor:
     """uint8 (N, H, W, 3) to float RGB in [-1, 1], (N, 3, H, W)."""
     # Contiguous, not channels last: the CPU kernels of the backward pass are twice as fast.
-    return torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().contiguous() / 127.5 - 1
 
 
 def to_uint8(x: Tensor) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Train a small model of DINOv2's architecture for similarity, without any labels.
 
-Two views of one picture (shifted, mirrored, blurred, noisy, a little brighter or darker) must be told from the views
-of all others (InfoNCE, arXiv 2002.05709), by the class token and by the mean of the patch tokens. Colours are not
-jittered: whether two pictures have the same colours is what the similarity is asked about.
+Two views of one picture (shifted, mirrored, blurred, noisy, a little brighter or darker) must be told from
+the views of all others (InfoNCE, arXiv 2002.05709), by the class token and by the mean of the patch tokens.
+Colours are not jittered: whether two pictures have the same colours is what the similarity is asked about.
 """
 
 import json
@@ -16,6 +16,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from flux.tiny.training.data import pictures, to_model
 from flux.tiny.training.loop import Stage
+from flux.tiny.training.precision import half_precision
 
 PICTURES = 12_000
 TEMPERATURE = 0.2
@@ -38,7 +39,8 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 96) -
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         x = to_model(images[np.sort(rng.choice(PICTURES, size=batch, replace=False))])
-        hidden = model(pixel_values=torch.cat((view(x), view(x)))).last_hidden_state
+        with half_precision():
+            hidden = model(pixel_values=torch.cat((view(x), view(x)))).last_hidden_state.float()
         by_class = info_nce(*hidden[:, 0].chunk(2))
         by_patch = info_nce(*hidden[:, 1:].mean(dim=1).chunk(2))
         return by_class + by_patch, {"class": float(by_class.detach()), "patch": float(by_patch.detach())}

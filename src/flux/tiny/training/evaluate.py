@@ -1,4 +1,5 @@
-"""Measure flux-tiny: how well the judge reads scenes, and how well generated pictures follow their captions."""
+"""Measure flux-tiny: how well the judge reads scenes, and how well generated pictures follow their
+captions."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
-from flux.sampling import denoise, get_noise, get_schedule, pack, prepare, unpack
+from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
 from flux.tiny.captions import plain_caption
 from flux.tiny.judge import PARTS, Judge, Reading
 from flux.tiny.scenes import Scene, render, sample_scene
@@ -47,7 +48,9 @@ def score_readings(readings: Iterable[Reading], truth: Iterable[Scene]) -> Score
 
 def summary(score: Score) -> dict[str, float]:
     """Means; 'attributes' is the mean over all single attributes of all pictures."""
-    attributes = [value for name, values in score.items() if name not in ("extra", "missing") for value in values]
+    attributes = [
+        value for name, values in score.items() if name not in ("extra", "missing") for value in values
+    ]
     means = {name: float(np.mean(values)) for name, values in score.items()}
     return {"attributes": float(np.mean(attributes)), **means, "pictures": len(score["sky"])}
 
@@ -63,7 +66,9 @@ def _best_match(reading: Reading, scene: Scene) -> list[tuple]:
             for name in PARTS
         )
 
-    best = max(permutations(slots, len(scene.things)), key=lambda a: (right(a), sum(f is not None for f in a)))
+    best = max(
+        permutations(slots, len(scene.things)), key=lambda a: (right(a), sum(f is not None for f in a))
+    )
     return list(zip(scene.things, best, strict=True))
 
 
@@ -100,9 +105,12 @@ def generate(
 
 
 def with_guidance(flow: Flux) -> Callable:
-    """Classifier-free guidance by two evaluations, for a model that is not distilled yet; same call as `flow`."""
+    """Classifier-free guidance by two evaluations, for a model that is not distilled yet; same call as
+    `flow`."""
 
-    def call(*, txt: Tensor, y: Tensor, guidance: Tensor, empty: dict[str, Tensor], **inputs: Tensor) -> Tensor:
+    def call(
+        *, txt: Tensor, y: Tensor, guidance: Tensor, empty: dict[str, Tensor], **inputs: Tensor
+    ) -> Tensor:
         one = torch.ones_like(guidance)
         count = len(guidance)
         captioned = flow(**inputs, txt=txt, y=y, guidance=one)
@@ -129,5 +137,3 @@ def judge_generated(
 def empty_text(encode: tuple) -> dict[str, Tensor]:
     t5, clip = encode
     return {"txt": t5([""]).float(), "vec": clip([""]).float()}
-
-

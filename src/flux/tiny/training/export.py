@@ -1,4 +1,5 @@
-"""Write trained parts in the layout of a FLUX repository, small: bfloat16 or float16 where that costs nothing."""
+"""Write trained parts in the layout of a FLUX repository, small: bfloat16 or float16 where that costs
+nothing."""
 
 from pathlib import Path
 

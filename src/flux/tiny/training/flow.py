@@ -5,11 +5,11 @@ Three things make it learn in hours on a CPU:
 - 64 x 64 pictures first: a thing fills most of the tokens, and RoPE carries over to 128 x 128;
 - tokens that show a thing weigh more, and timesteps lean to noise, where what is drawn is decided;
 - a linear head on the image tokens after the double blocks must name what each token shows (the idea of REPA,
-  arXiv 2410.06940, with the scene's truth in place of another network's features); the head is dropped at the end.
+  arXiv 2410.06940, with the scene's truth in place of another network's features); the head is dropped at the
+  end.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from flux.model import Flux
@@ -29,6 +28,7 @@ from flux.tiny.captions import caption
 from flux.tiny.scenes import COLOURS, GROUNDS, KINDS, SIZES, SKIES, Scene, token_labels
 from flux.tiny.training.data import pictures, scenes, to_model
 from flux.tiny.training.loop import Stage
+from flux.tiny.training.precision import half_precision
 
 THING_WEIGHT = 4.0
 EMPTY_CAPTIONS = 0.08
@@ -58,7 +58,9 @@ class Examples:
     canvas: Canvas
     scenes: tuple[Scene, ...]
     latents: np.ndarray
-    labels: dict[str, np.ndarray]  # each int8 (N, tokens); `scenery` counts skies, then grounds; -1 for no thing
+    labels: dict[
+        str, np.ndarray
+    ]  # each int8 (N, tokens); `scenery` counts skies, then grounds; -1 for no thing
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class FlowInTraining(nn.Module):
     def __init__(self):
         super().__init__()
         self.flow = Flux(config.FLOW)
-        self.head = nn.Linear(config.FLOW.hidden_size, sum(LABELS.values()) + len(LABELS) + len(SKIES) + len(GROUNDS))
+        self.head = nn.Linear(
+            config.FLOW.hidden_size, sum(LABELS.values()) + len(LABELS) + len(SKIES) + len(GROUNDS)
+        )
         self._features: list[Tensor] = []
         self.flow.double_blocks[-1].register_forward_hook(lambda m, args, out: self._features.append(out[0]))
 
@@ -98,7 +102,8 @@ class FlowInTraining(nn.Module):
 
 
 def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: int, seed: int = 0) -> Flux:
-    """Train on rendered scenes; the first `small_steps` on 64 x 64 alone, then every fourth. Returns the average."""
+    """Train on rendered scenes; the first `small_steps` on 64 x 64 alone, then every fourth. Returns the
+    average."""
     examples = {c.side: load_examples(c, folder, ae, seed) for c in (SMALL, WHOLE)}
     encode = TextEncoder(repo)
     torch.manual_seed(seed)
@@ -111,7 +116,7 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
         batch = draw(examples[side], rng)
         t = timesteps(len(batch.captions), examples[side].canvas.logit_mean)
         noise = torch.randn_like(batch.clean)
-        with fast_attention():
+        with half_precision():
             velocity, logits = model(
                 **model_inputs(batch, encode(batch.captions), t, noise), guidance=torch.ones_like(t)
             )
@@ -120,7 +125,11 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
         label_loss, right = label_losses(logits.float(), batch.labels)
         # The head helps while the picture's plan is learned; the end belongs to the velocity alone.
         fade = min(1.0, max(0.0, 2.0 - 2.0 * step / steps))
-        figures = {f"flow{side}": float(flow_loss.detach()), f"label{side}": float(label_loss.detach()), **right}
+        figures = {
+            f"flow{side}": float(flow_loss.detach()),
+            f"label{side}": float(label_loss.detach()),
+            **right,
+        }
         return flow_loss + LABEL_WEIGHT * fade * label_loss, figures
 
     Stage("flow", folder, model, optimizers(model), loss, steps, seed, warmup=100, ema_decay=0.999).run()
@@ -128,8 +137,8 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
 
 
 def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int, seed: int = 0) -> Flux:
-    """Guidance distillation (arXiv 2210.03142): the student's one evaluation at guidance g gives what the teacher
-    needs two for, empty + g (captioned - empty). g is uniform in [1, 5]."""
+    """Guidance distillation (arXiv 2210.03142): the student's one evaluation at guidance g gives what the
+    teacher needs two for, empty + g (captioned - empty). g is uniform in [1, 5]."""
     examples = {c.side: load_examples(c, folder, ae, seed) for c in (SMALL, WHOLE)}
     encode = TextEncoder(repo)
     student = Flux(config.FLOW)
@@ -146,7 +155,7 @@ def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int,
         inputs = model_inputs(batch, encode(batch.captions), t, torch.randn_like(batch.clean))
         guidance = torch.empty(count).uniform_(*GUIDANCE_RANGE)
         one = torch.ones(count)
-        with fast_attention():
+        with half_precision():
             with torch.no_grad():
                 captioned = teacher(**inputs, guidance=one).float()
                 without = {k: v.expand(count, *v.shape[1:]) for k, v in empty.items()}
@@ -208,13 +217,16 @@ def label_losses(logits: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dic
     for part, (name, none) in zip(parts, LABELS.items(), strict=False):
         target = torch.where(there, labels[name], none)
         weight = 1 + THING_WEIGHT * there.flatten().float()
-        total = total + (F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none") * weight).mean()
+        total = (
+            total + (F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none") * weight).mean()
+        )
         figures[name] = float((part[there].argmax(-1) == target[there]).float().mean())
     return total, figures
 
 
 def optimizers(model: nn.Module, muon_lr: float = 0.02, adam_lr: float = 2e-3) -> list[torch.optim.Optimizer]:
-    """Muon (arXiv 2502.16982) for the matrices of the blocks, AdamW for modulations, embedders, norms and heads."""
+    """Muon (arXiv 2502.16982) for the matrices of the blocks, AdamW for modulations, embedders, norms and
+    heads."""
     matrices, rest = [], []
     for name, p in model.named_parameters():
         inside = "_blocks." in name and p.ndim == 2 and "mod" not in name
@@ -223,13 +235,6 @@ def optimizers(model: nn.Module, muon_lr: float = 0.02, adam_lr: float = 2e-3) -
         torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.01),
         torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.01),
     ]
-
-
-@contextmanager
-def fast_attention() -> Iterator[None]:
-    """bfloat16 for the matrices, attention written out: on CPUs its fused backward pass is far slower."""
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        yield
 
 
 def compile_blocks(flow: Flux) -> None:

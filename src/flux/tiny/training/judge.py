@@ -87,7 +87,8 @@ def losses(cells: Tensor, scenery: Tensor, truth: list[Scene]) -> tuple[Tensor, 
 
 
 def centre_targets(truth: list[Scene], height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Heat (B, h, w), 1 at centres and falling off over about two cells; the thing owning each cell, or -1."""
+    """Heat (B, h, w), 1 at centres and falling off over about two cells; the thing owning each cell, or
+    -1."""
     heat = torch.zeros(len(truth), height, width)
     owner = torch.full((len(truth), height, width), -1)
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

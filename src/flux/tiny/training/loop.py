@@ -1,7 +1,7 @@
 """One training loop for every part: resumable, repeatable, and shown as it goes.
 
-Step s of a stage draws its data from a generator seeded by (seed, stage, s), so a run that was interrupted and
-resumed sees the same data as one that was not.
+Step s of a stage draws its data from a generator seeded by (seed, stage, s), so a run that was interrupted
+and resumed sees the same data as one that was not.
 """
 
 import json
@@ -47,7 +47,8 @@ class Stage:
         return self.folder / f"{self.name}.ckpt"
 
     def run(self) -> nn.Module:
-        """Train to the last step, from the checkpoint if there is one. Returns the averaged model if averaging."""
+        """Train to the last step, from the checkpoint if there is one. Returns the averaged model if
+        averaging."""
         self.folder.mkdir(parents=True, exist_ok=True)
         peaks = [[group["lr"] for group in opt.param_groups] for opt in self.optimizers]
         ema = None if self.ema_decay is None else [p.detach().clone() for p in self.model.parameters()]

@@ -1,7 +1,8 @@
 """Train the text encoders alone, before the flow model, to say what a caption says.
 
-T5 must know each thing's colour, size and hat *at the token that names the thing*: that is what the flow model
-attends to, and without it colours end up on the wrong thing. CLIP must know the whole scene from its pooled output.
+T5 must know each thing's colour, size and hat *at the token that names the thing*: that is what the flow
+model attends to, and without it colours end up on the wrong thing. CLIP must know the whole scene from its
+pooled output.
 """
 
 from collections.abc import Sequence
@@ -64,11 +65,14 @@ class TextParts(nn.Module):
         self.t5_scenery = nn.Linear(width, scenery)
         self.t5_thing = nn.Linear(width, len(KINDS) + len(COLOURS) + len(SIZES) + 1 + 2)
         self.clip_scenery = nn.Linear(config.POOLED_WIDTH, scenery)
-        self.clip_things = nn.Linear(config.POOLED_WIDTH, len(KINDS) * (len(COLOURS) + 1 + len(SIZES) + 2 + 2))
+        self.clip_things = nn.Linear(
+            config.POOLED_WIDTH, len(KINDS) * (len(COLOURS) + 1 + len(SIZES) + 2 + 2)
+        )
 
 
 def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) -> None:
-    """Fit the tokenizers, train both encoders, and save all four to `out` in the layout of a FLUX repository."""
+    """Fit the tokenizers, train both encoders, and save all four to `out` in the layout of a FLUX
+    repository."""
     captions, labels = labelled_captions(seed, CAPTIONS)
     length = config.TEXT_LENGTH
     tokenizers.train_t5(captions, out / "tokenizer_2", length)
@@ -103,8 +107,8 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) 
 def labelled_captions(seed: int, count: int) -> tuple[list[str], dict[str, Tensor]]:
     """Captions and what they say.
 
-    'sky', 'ground': (count,), an extra last class for "not said". 'colour', 'size', 'hat': (count, kinds), for the
-    kinds that are there, size with the extra class; 'there': bool (count, kinds).
+    'sky', 'ground': (count,), an extra last class for "not said". 'colour', 'size', 'hat': (count, kinds),
+    for the kinds that are there, size with the extra class; 'there': bool (count, kinds).
     """
     rng = np.random.default_rng((seed, 1))
     texts, rows = [], []

@@ -49,7 +49,8 @@ def train_clip(captions: Iterable[str], folder: Path, length: int) -> None:
     # Every letter must also exist as the end of a word, or an unseen word could not be spelled.
     tokenizer.train_from_iterator([*captions, *ALPHABET], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<|startoftext|> $A <|endoftext|>", special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)]
+        single="<|startoftext|> $A <|endoftext|>",
+        special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)],
     )
     special = dict(bos_token="<|startoftext|>", eos_token="<|endoftext|>", unk_token="<|endoftext|>")
     _save(tokenizer, folder, length, pad_token="<|endoftext|>", **special)

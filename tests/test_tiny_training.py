@@ -1,0 +1,114 @@
+"""Training is repeatable and survives interruption; every stage runs, at toy size."""
+
+import numpy as np
+import pytest
+import torch
+
+from flux.tiny.judge import Judge
+from flux.tiny.training import autoencoder, data, dino, flow, judge, text
+from flux.tiny.training.evaluate import score_readings, summary
+from flux.tiny.training.loop import Stage, warmup_cosine
+
+
+def _stage(folder, steps: int, **options) -> Stage:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+
+    def loss(rng, step):
+        x = torch.from_numpy(rng.normal(size=(8, 4))).float()
+        return (model(x) - x.sum(dim=1, keepdim=True) + 0.01 * torch.randn(8, 1)).square().mean(), {"x": 1.0}
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    return Stage("toy", folder, model, [optimizer], loss, steps, ema_decay=0.9, warmup=2, **options)
+
+
+def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    whole = _stage(tmp_path / "whole", 40).run()
+
+    monkeypatch.setattr("flux.tiny.training.loop.SAVE_EVERY_SECONDS", 0.0)
+    stage = _stage(tmp_path / "cut", 40)
+    plain, calls = stage.loss, iter(range(1000))
+
+    def interrupted(rng, step):
+        if next(calls) == 23:
+            raise KeyboardInterrupt
+        return plain(rng, step)
+
+    stage.loss = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        stage.run()
+    resumed = _stage(tmp_path / "cut", 40).run()
+    assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
+
+
+def test_a_stage_learns_and_logs(tmp_path):
+    stage = _stage(tmp_path, 200)
+    stage.run()
+    assert stage.history[-1]["loss"] < 0.05 * stage.history[0]["loss"]
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = [warmup_cosine(step, 100, 10, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Small sets of pictures, no compilation."""
+    monkeypatch.setattr(autoencoder, "PICTURES", 12)
+    monkeypatch.setattr(judge, "PICTURES", 12)
+    monkeypatch.setattr(judge, "DECODED", 4)
+    monkeypatch.setattr(dino, "PICTURES", 12)
+    monkeypatch.setattr(text, "CAPTIONS", 300)
+    monkeypatch.setattr(flow, "SMALL", flow.Canvas(64, 6, 3, 0.3))
+    monkeypatch.setattr(flow, "WHOLE", flow.Canvas(128, 6, 3, 0.9))
+    monkeypatch.setattr(flow, "compile_blocks", lambda flow: None)
+
+
+def test_every_stage_runs(tmp_path, toy):
+    work, repo = tmp_path / "work", tmp_path / "repo"
+    ae = autoencoder.train(work, steps=2, batch=4)
+    images = np.asarray(data.pictures(work, 0, 12, 128, 128))
+    z = ae.encode(data.to_model(images))
+    assert z.std(dim=(0, 2, 3)).sub(1).abs().max() < 0.2
+    text.train(work, repo, steps=2, batch=8)
+    teacher = flow.train(work, repo, ae, steps=4, small_steps=2)
+    student = flow.distil(work, repo, ae, teacher, steps=2)
+    assert all(torch.isfinite(p).all() for p in student.parameters())
+    latents = flow.load_examples(flow.WHOLE, work, ae, 0).latents
+    before = [p.clone() for p in ae.encoder.parameters()]
+    autoencoder.polish_decoder(work, ae, latents, steps=2)
+    assert all(torch.equal(a, b) for a, b in zip(before, ae.encoder.parameters(), strict=True))
+    assert isinstance(judge.train(work, ae, steps=2, batch=4), Judge)
+    model = dino.train(work, repo, steps=2, batch=4)
+    assert model.config.hidden_size == 96 and (repo / "dino" / "preprocessor_config.json").is_file()
+
+
+def test_normalising_latents_leaves_the_autoencoder_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    from flux.modules.autoencoder import AutoEncoder
+    from flux.tiny import config
+
+    ae = AutoEncoder(config.AE).eval()
+    images = np.asarray(data.pictures(tmp_path, 0, 12, 128, 128))
+    x = data.to_model(images[:2])
+    with torch.no_grad():
+        before = ae(x)
+        after = autoencoder.normalised(ae, images)(x)
+    assert torch.allclose(before, after, atol=1e-4)
+
+
+def test_scores_count_wrong_missing_and_extra_things():
+    from flux.tiny.judge import FoundThing, Reading
+    from flux.tiny.scenes import Scene, Thing
+
+    scene = Scene("day", "sand", (Thing("car", "red", "big", False, 60, 100),), 128, 128)
+    right = FoundThing("car", "red", "big", False, 60, 76, 0.9)
+    wrong = FoundThing("boat", "blue", "small", True, 20, 76, 0.9)
+    exact = summary(score_readings([Reading("day", "sand", (right,))], [scene]))
+    assert exact["attributes"] == 1 and exact["extra"] == 0 and exact["missing"] == 0
+    doubled = summary(score_readings([Reading("night", "sand", (wrong, right))], [scene]))
+    assert doubled["sky"] == 0 and doubled["kind"] == 1 and doubled["extra"] == 1
+    none = summary(score_readings([Reading("day", "sand", ())], [scene]))
+    assert none["kind"] == 0 and none["missing"] == 1
