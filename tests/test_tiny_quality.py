@@ -48,7 +48,7 @@ def test_judge_reads_rendered_scenes(judge):
 
 
 def test_judge_notices_what_is_wrong(judge):
-    """Read against the truth of other scenes, the judge's answers are mostly wrong: it cannot just say yes."""
+    """Held against other scenes, its answers are mostly wrong: it does not just say yes."""
     scenes = held_out_scenes(40)
     from flux.tiny.training.data import to_model
     from flux.tiny.training.evaluate import score_readings, summary

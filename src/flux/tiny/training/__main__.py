@@ -3,8 +3,8 @@
     python -m flux.tiny.training --work .train --out my-flux-tiny
 
 Stages run in order and each is resumed from its checkpoint in `--work`; `--out` receives the parts as they
-finish, in the layout of a FLUX repository, and the model card at the end. `--scale 0.01` shortens every stage, to
-try it. The result is used by naming its folder: `--weights my-flux-tiny`.
+finish, in the layout of a FLUX repository, and the model card at the end. `--scale 0.01` shortens every
+stage, to try it. The result is used by naming its folder: `--weights my-flux-tiny`.
 """
 
 from pathlib import Path

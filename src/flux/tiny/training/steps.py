@@ -1,4 +1,4 @@
-"""How long each stage trains. The minutes are those of two shared cores; the model card has the measured ones."""
+"""How long each stage trains, with its minutes on two busy cores; the model card has the measured ones."""
 
 STEPS = {
     "autoencoder": 4000,  # 30 min
