@@ -105,6 +105,8 @@ def score_pairs(
 def score(pair: EditPair, pictures: Tensor, readings: list[Reading]) -> EditScore:
     source, edit = readings
     outside = ~region(pair, pictures.shape[-2:], source, edit)
+    # Should a region fill the picture, the whole of it is compared.
+    outside = outside if outside.any() else torch.ones_like(outside)
     error = ((pictures[0] - pictures[1]) / 2).square().mean(dim=0)[outside].mean()
     kept = float(-10 * torch.log10(error.clamp(min=1e-6)))
     made, others = _attributes(pair, edit)
@@ -112,18 +114,21 @@ def score(pair: EditPair, pictures: Tensor, readings: list[Reading]) -> EditScor
 
 
 def region(pair: EditPair, size: tuple[int, int], *readings: Reading) -> Tensor:
-    """Where the edit may change the picture, bool (H, W): the thing in both pictures, or sky or ground."""
+    """Where the edit may change the picture, bool (H, W): the thing in both pictures, or sky or ground.
+
+    At night grounds are darker, so a sky that becomes or was night may change all but the things.
+    """
     height, width = size
     mask = torch.zeros(height, width, dtype=torch.bool)
-    if pair.attribute == "sky":
+    if pair.attribute == "sky" and "night" in (pair.source.sky, pair.target.sky):
+        mask = ~_boxes(readings[0].things, height, width, margin=-MARGIN)
+    elif pair.attribute == "sky":
         mask[: round(HORIZON[1] * height)] = True
     elif pair.attribute == "ground":
         mask[round(HORIZON[0] * height) :] = True
     else:
         for reading, thing in zip(readings, pair.changed, strict=True):
-            for found in _like(reading, thing):
-                left, top, right, bottom = _box(found)
-                mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = True
+            mask |= _boxes(_like(reading, thing), height, width, margin=MARGIN)
     return mask
 
 
@@ -132,13 +137,22 @@ def _like(reading: Reading, thing: Thing) -> list[FoundThing]:
     return [found for found in reading.things if found.kind == thing.kind] or list(reading.things)
 
 
-def _box(found: FoundThing) -> tuple[int, int, int, int]:
-    """The thing, its hat and a margin; big whatever its size, so that a change of size stays inside."""
-    half = SIZE_PIXELS["big"] / 2
-    top = found.y - half - 2 * half * HAT_RISE - MARGIN
-    return tuple(
-        round(v) for v in (found.x - half - MARGIN, top, found.x + half + MARGIN, found.y + half + MARGIN)
-    )
+def _boxes(things: Sequence[FoundThing], height: int, width: int, margin: int) -> Tensor:
+    """Boxes of things as a mask, bool (H, W). With a margin they are those of big things with hats, whatever
+    the things, so that a change of size or hat stays inside; a negative margin shrinks the things' own."""
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    for found in things:
+        half = SIZE_PIXELS["big" if margin > 0 else found.size] / 2
+        rise = 2 * half * HAT_RISE if margin > 0 else 0
+        rows, columns = (
+            slice(max(0, round(low)), max(0, round(high)))
+            for low, high in (
+                (found.y - half - rise - margin, found.y + half + margin),
+                (found.x - half - margin, found.x + half + margin),
+            )
+        )
+        mask[rows, columns] = True
+    return mask
 
 
 def _attributes(pair: EditPair, edit: Reading) -> tuple[bool, float]:

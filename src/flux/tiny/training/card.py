@@ -28,7 +28,7 @@ STAGES = {
     "judge": ("centre",),
     "dino": ("class", "patch"),
 }
-RENDERED, GENERATED, PAIRS = 400, 200, 96
+RENDERED, GENERATED, PAIRS = 200, 96, 36
 
 
 def write(folder: Path, repo: Path) -> dict:
@@ -49,14 +49,14 @@ def write(folder: Path, repo: Path) -> dict:
                 ("clip", models.clip),
             )
         },
-        "autoencoder_psnr": autoencoder.psnr(models.ae, np.stack([render(s) for s in held_out[:128]])),
+        "autoencoder_psnr": autoencoder.psnr(models.ae, np.stack([render(s) for s in held_out[:64]])),
         "judge_rendered": judge_rendered(judge, held_out[:RENDERED]),
         "judge_decoded": judge_rendered(judge, held_out[:RENDERED], models.ae),
         "generated": {
             str(guidance): judge_generated(
                 models.flow, models.ae, encode, judge, held_out[:GENERATED], guidance=guidance
             )
-            for guidance in (1.0, 2.0, 3.5, 5.0)
+            for guidance in (1.0, 3.5)
         },
         "edits": edit_table(models, judge),
     }

@@ -1,0 +1,29 @@
+"""Check an install: make pictures of some prompts and seeds, and say on what, how fast, in how much memory.
+
+    python demos/demo_0_test.py [spec.json] [--key value ...] [--dry-run]
+    python demos/demo_0_test.py --prompts "a small white cat" "a big red house"
+
+Writes a picture for every prompt and seed, sheet.png, run.json and index.html. The same command goes on with
+a run that was stopped.
+"""
+
+from pathlib import Path
+
+from flux.runs import carry_out
+from flux.spec import TestSpec, read_command
+
+SPEC = Path(__file__).resolve().parents[1] / "json" / "test.json"
+
+
+def make(spec: TestSpec) -> None:
+    from flux.runs.pictures import run_pictures
+
+    run_pictures(spec)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return carry_out(read_command(TestSpec, doc=__doc__, default=SPEC, argv=argv), make)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

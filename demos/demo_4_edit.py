@@ -1,0 +1,29 @@
+"""Edit a picture: a source and its edits, side by side from the same noise.
+
+    python demos/demo_4_edit.py [spec.json] [--key value ...] [--dry-run]
+    python demos/demo_4_edit.py --prompts "source" "edit 1" "edit 2"
+
+Writes source, edits, the same prompts without injection, difference maps, sheet.png, run.json and index.html,
+and says when an edit did nothing or lost the source. The same command goes on with a run that was stopped.
+"""
+
+from pathlib import Path
+
+from flux.runs import carry_out
+from flux.spec import EditSpec, read_command
+
+SPEC = Path(__file__).resolve().parents[1] / "json" / "edit.json"
+
+
+def make(spec: EditSpec) -> None:
+    from flux.runs.edits import run_edits
+
+    run_edits(spec)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return carry_out(read_command(EditSpec, doc=__doc__, default=SPEC, argv=argv), make)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

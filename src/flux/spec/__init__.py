@@ -1,0 +1,30 @@
+"""What a demo is asked to do: a frozen model per demo, read from JSON, checked before torch loads."""
+
+try:
+    import pydantic  # noqa: F401
+except ImportError as error:
+    raise ImportError('specs need pydantic: pip install "flux[demo]"') from error
+
+from flux.spec.command import Command, read_command
+from flux.spec.errors import SpecError
+from flux.spec.facts import FACTS, ModelFacts
+from flux.spec.loading import load_spec
+from flux.spec.specs import Edit, EditSpec, LayerSpec, ModelChoice, Spec, Strategy, TestSpec
+from flux.spec.vital import VitalSet
+
+__all__ = [
+    "FACTS",
+    "Command",
+    "Edit",
+    "EditSpec",
+    "LayerSpec",
+    "ModelChoice",
+    "ModelFacts",
+    "Spec",
+    "SpecError",
+    "Strategy",
+    "TestSpec",
+    "VitalSet",
+    "load_spec",
+    "read_command",
+]

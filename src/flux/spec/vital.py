@@ -1,0 +1,43 @@
+"""A vital-set file: the layers of one model that matter most, with the evidence for it.
+
+{"model": "flux-dev", "layers": [0, 1, "single.9"], "threshold": 0.95, "similarity": [0.31, ...]}
+"""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from flux.spec.errors import Refused, SpecError, one_line
+from flux.spec.part import Part, key, part
+from flux.spec.strict_json import read_json
+from flux.spec.values import Context, layers, list_of, number, or_null, text
+
+
+@part
+class VitalSet(Part):
+    """The vital layers of a model. A file may hold more keys, as further evidence."""
+
+    model: str = key(text, "the model the set was found on")
+    layers: tuple[int | str, ...] = key(layers, "numbers, double.i or single.i")
+    threshold: float | None = key(
+        or_null(number()), "the mean similarity to the reference below which a layer counts as vital", None
+    )
+    similarity: tuple[float, ...] | None = key(
+        or_null(list_of(number())),
+        "mean similarity to the reference with each layer skipped, layer 0 first",
+        None,
+    )
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        return super().schema() | {"additionalProperties": True}
+
+
+def read_vital_set(path: Path) -> VitalSet:
+    """Raises SpecError, one line, for a file that is missing, no JSON, or no vital set."""
+    data = read_json(path)
+    known = {each.name for each in fields(VitalSet)}
+    try:
+        return VitalSet.read({name: data[name] for name in data if name in known}, Context(path.parent))
+    except Refused as refused:
+        raise SpecError(one_line(refused.problems, str(path))) from None
