@@ -24,8 +24,6 @@ CORE = [
     "transformers>=4.45,<6",
 ]
 EXTRAS = {
-    # Reading specs, drawing reports, scoring pictures.
-    "demo": ["matplotlib>=3.7", "pydantic>=2.5", "scikit-image>=0.21"],
     # diffusers is an independent implementation to hold ours against, and no part of ours.
     "test": ["diffusers>=0.31", "jsonschema>=4.18", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
 }

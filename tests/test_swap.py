@@ -37,7 +37,7 @@ UPSTREAM = (
 FORBIDDEN = ("diffusers", "gradio", "jsonschema", "matplotlib", "pydantic", "ray", "scipy", "skimage")
 
 # Parts that ask for more packages than upstream does.
-NOT_IN_PLACE = ("flux.tiny.training", "flux.spec", "flux.runs")
+NOT_IN_PLACE = ("flux.tiny.training",)
 
 SITECUSTOMIZE = '''
 """An environment with fewer packages than the one beneath it, and no network."""
@@ -164,12 +164,6 @@ def test_upstreams_dependencies_are_left():
     hidden = hidden_modules()
     assert not hidden & {"torch", "einops", "transformers", "PIL", "cv2", "fire", "numpy", "tqdm", "yaml"}
     assert {"pytest", "pydantic"} <= hidden
-
-
-def test_what_the_demos_need_is_named(python):
-    """Without pydantic the specs of the demos cannot be read, and the message names the extra."""
-    code = "import flux.util\ntry:\n    import flux.spec\nexcept ImportError as error:\n    print(error)"
-    assert 'pip install "flux[demo]"' in python("-c", code).stdout
 
 
 def test_every_module_imports_and_does_nothing_else(python, install, tmp_path):

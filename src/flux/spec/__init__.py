@@ -1,10 +1,5 @@
 """What a demo is asked to do: a frozen model per demo, read from JSON, checked before torch loads."""
 
-try:
-    import pydantic  # noqa: F401
-except ImportError as error:
-    raise ImportError('specs need pydantic: pip install "flux[demo]"') from error
-
 from flux.spec.command import Command, read_command
 from flux.spec.errors import SpecError
 from flux.spec.facts import FACTS, ModelFacts

@@ -27,6 +27,7 @@ STAGES = {
     "distil": ("distil128",),
     "judge": ("centre",),
     "dino": ("class", "patch"),
+    "decoder": ("psnr",),
 }
 RENDERED, GENERATED, PAIRS = 200, 96, 36
 
@@ -141,19 +142,18 @@ def as_markdown(card: dict) -> str:
 
 HEAD = """# flux-tiny
 
-A small model of FLUX.1's architecture, trained from nothing on drawn scenes by `python -m
-flux.tiny.training`. It exists so that every tool of this package runs for real on a laptop; it knows one
-world and nothing else.
+A small model of FLUX.1's architecture, trained from nothing on drawn scenes by
+`python -m flux.tiny.training`. It exists so that every tool of this package runs for real on a laptop; it
+knows one world and nothing else.
 
-- flow model {flow:,} parameters (4 double and 8 single blocks, hidden 192), guidance-distilled; autoencoder
-  {ae:,};
-  T5 encoder {t5:,}; CLIP text model {clip:,}.
+- Flow model {flow:,} parameters (4 double and 8 single blocks, hidden 192), guidance-distilled;
+  autoencoder {ae:,}; T5 encoder {t5:,}; CLIP text model {clip:,}.
 - Its world, 128 x 128: a day, night or sunset sky; grass, sand, snow or water; one or two of house, tree,
-  car, boat,
-  cat, flower, each red, yellow, green, blue, purple or white, small or big, with or without a hat, anywhere.
+  car, boat, cat, flower, each red, yellow, green, blue, purple or white, small or big, with or without a hat,
+  anywhere.
 - Data: scenes drawn by `flux.tiny.scenes` with captions by `flux.tiny.captions`; one combination of kind,
-  colour,
-  size and hat in eight never shown in training. No pictures or texts from elsewhere. Licence: as the package.
+  colour, size and hat in eight never shown in training. No pictures or texts from elsewhere. Licence: as the
+  package.
 - Made with torch {torch}, Python {python}, on {device}.
 """
 
