@@ -3,22 +3,23 @@ now."""
 
 import json
 import platform
-from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from flux.hooks import VITAL_LAYERS
-from flux.tiny.edit_pairs import copy_in, draw_pairs, make_pair, score_pairs
-from flux.tiny.judge import load_judge
+from flux.tiny.edit_pairs import EditScore, copy_in, draw_pairs, make_pair, score_pairs
+from flux.tiny.judge import Judge, load_judge
 from flux.tiny.scenes import ATTRIBUTES, render
 from flux.tiny.training import autoencoder
 from flux.tiny.training.evaluate import held_out_scenes, judge_generated, judge_rendered
 from flux.tiny.training.loop import mean_of
 from flux.tiny.training.steps import STEPS
-from flux.util import load_models
+from flux.util import Models, load_models
 
 STAGES = {
     "autoencoder": ("psnr",),
@@ -29,7 +30,9 @@ STAGES = {
     "dino": ("class", "patch"),
     "decoder": ("psnr",),
 }
-RENDERED, GENERATED, PAIRS = 200, 96, 36
+RENDERED, GENERATED, PAIRS = 200, 96, 72
+VITAL_SET = "vital_layers.json"
+"""What demo 3 writes: the layers that a sweep of these weights found vital. It may lie in the repository."""
 
 
 def write(folder: Path, repo: Path) -> dict:
@@ -59,7 +62,7 @@ def write(folder: Path, repo: Path) -> dict:
             )
             for guidance in (1.0, 3.5)
         },
-        "edits": edit_table(models, judge),
+        "edits": edit_table(models, judge, edit_sets(models, repo)),
     }
     (repo / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     (repo / "MODEL_CARD.md").write_text(as_markdown(card))
@@ -81,36 +84,50 @@ def training_figures(folder: Path) -> dict:
     return figures
 
 
-def edit_table(models, judge, layer_sets: dict[str, tuple[int, ...]] | None = None, seed: int = 0) -> dict:
-    """Per layer set and attribute: PSNR kept outside the edit, share of edits made, other attributes
-    right."""
-    sets = layer_sets or {
-        "none": (),
-        "default": VITAL_LAYERS["flux-tiny"]["default"],
-        "all": tuple(range(len(models.flow.layers))),
-    }
+def edit_table(models: Models, judge: Judge, layer_sets: dict[str, tuple[int, ...]], seed: int = 0) -> dict:
+    """Per layer set and attribute, over the same pairs: PSNR kept outside the edit, share of edits made,
+    other attributes right; each a mean with its 95 % interval."""
     pairs = draw_pairs(PAIRS, seed)
     table = {}
-    for name, layers in sets.items():
+    for name, layers in layer_sets.items():
         hooks = copy_in(layers) if layers else None
         make = partial(make_pair, models.flow, models.ae, (models.t5, models.clip), hooks=hooks)
-        by_attribute = defaultdict(list)
-        for score in score_pairs(pairs, judge, make):
-            by_attribute[score.attribute].append(score)
-            by_attribute["all"].append(score)
+        scores = list(score_pairs(tqdm(pairs, desc=f"edits, {name}", mininterval=5), judge, make))
+        groups = {a: [s for s in scores if s.attribute == a] for a in ATTRIBUTES} | {"all": scores}
         table[name] = {
             "layers": list(layers),
-            **{
-                attribute: {
-                    "kept_db": float(np.mean([s.kept for s in scores])),
-                    "made": float(np.mean([s.made for s in scores])),
-                    "others": float(np.mean([s.others for s in scores])),
-                    "pairs": len(scores),
-                }
-                for attribute, scores in by_attribute.items()
-            },
+            **{attribute: _edit_figures(some) for attribute, some in groups.items() if some},
         }
     return table
+
+
+def edit_sets(models: Models, repo: Path) -> dict[str, tuple[int, ...]]:
+    """No layers, the default ones and all; with a sweep's vital set also that and as many of the least
+    important."""
+    every = tuple(range(len(models.flow.layers)))
+    sets = {"none": (), "default": VITAL_LAYERS["flux-tiny"]["default"], "all": every}
+    if (repo / VITAL_SET).is_file():
+        found = json.loads((repo / VITAL_SET).read_text())
+        vital = tuple(models.flow.layers.indices(found["layers"]))
+        similarity = found["similarity"]
+        least = sorted(every, key=lambda layer: -similarity[layer])[: len(vital)]
+        sets |= {"vital": vital, "least important": tuple(sorted(least))}
+    return sets
+
+
+def _edit_figures(scores: list[EditScore]) -> dict:
+    figures = {"pairs": len(scores)}
+    for key, name in (("kept_db", "kept"), ("made", "made"), ("others", "others")):
+        mean, half = mean_and_interval([float(getattr(score, name)) for score in scores])
+        figures |= {key: mean, f"{key}_interval": half}
+    return figures
+
+
+def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half the width of its 95 % interval (normal approximation)."""
+    if len(values) < 2:
+        return float(np.mean(values)), 0.0
+    return float(np.mean(values)), float(1.96 * np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def as_markdown(card: dict) -> str:
@@ -133,10 +150,12 @@ def as_markdown(card: dict) -> str:
     for label, row in card["edits"].items():
         for attribute in (*ATTRIBUTES, "all"):
             r = row[attribute]
-            parts.append(
-                f"| {label} {row['layers'] or ''} | {attribute} | {r['kept_db']:.1f} | {r['made']:.2f} "
-                f"| {r['others']:.2f} | {r['pairs']} |"
+            figures = (
+                f"{r[key]:.{digits}f} ± {r[f'{key}_interval']:.{digits}f}"
+                for key, digits in (("kept_db", 1), ("made", 2), ("others", 2))
             )
+            title = f"{label} {row['layers'] or ''}".strip()
+            parts.append(f"| {title} | {attribute} | {' | '.join(figures)} | {r['pairs']} |")
     return "\n".join(parts) + "\n"
 
 
@@ -163,7 +182,7 @@ EDITS_HEAD = """
 {pairs} pairs drawn by a seed, one attribute changed in each; source and edit from the same noise, guidance
 3.5, 16 steps; keys and values of the source copied into the layers given. Kept: PSNR in dB between source and
 edit outside the edited region. Made: share of pairs in which the judge finds the wanted value. Others: share
-of all other attributes as asked.
+of all other attributes as asked. ± is half of a 95 % interval.
 
 | layers | attribute | kept, dB | made | others | pairs |
 | --- | --- | --- | --- | --- | --- |"""
