@@ -12,9 +12,12 @@ from flux.tiny.scenes import sample_scene
 
 
 def draw_prompts(count: int = 64, seed: int = 64) -> list[dict[str, str | int]]:
-    """`count` prompts, each with the seed of its noise, as a sweep's spec takes them."""
+    """`count` unlike prompts, each with the seed of its noise, as a sweep's spec takes them."""
     rng = np.random.default_rng((seed, 7))
-    return [{"prompt": plain_caption(sample_scene(rng)), "seed": i} for i in range(count)]
+    texts: dict[str, None] = {}
+    while len(texts) < count:
+        texts[plain_caption(sample_scene(rng))] = None
+    return [{"prompt": text, "seed": i} for i, text in enumerate(texts)]
 
 
 def as_file(prompts: list[dict[str, str | int]]) -> str:
