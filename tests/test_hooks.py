@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -559,6 +560,15 @@ def test_layer_names_of_flux_dev():
         assert layers.index(name) == index
     assert [layers.index(layers.name(i)) for i in range(57)] == list(range(57))
     assert (layers.name(18), layers.name(19), layers.name("56")) == ("double.18", "single.0", "single.37")
+
+
+def test_numpys_numbers_name_layers():
+    index = Layers(19, 38).index(np.int64(20))
+    assert index == 20 and type(index) is int
+    with pytest.raises(ValueError, match="0 to 56"):
+        Layers(19, 38).index(np.int64(57))
+    with pytest.raises(ValueError, match="does not exist"):
+        Layers(19, 38).index(True)
 
 
 NO_INTEGERS = (57, -1, True, False, 1.0, None)

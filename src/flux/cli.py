@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flux.command_line import EXIT_OK, asks_for_help, help_text, is_flag, mistake, run
+from flux.command_line import asks_for_help, help_text, is_flag, run
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.image_io import next_index, save_image
+from flux.outcome import EXIT_OK, mistake
 from flux.safety import NSFW_THRESHOLD, load_nsfw_classifier
 from flux.settings import (
     Untouched,
@@ -250,9 +251,9 @@ def app(arguments: list[str] | None = None) -> int:
         print(help_text(main, "python -m flux [t2i]"))
         return EXIT_OK
     if command in LATER:
-        return mistake(f"{command} is not there yet, it comes in a later release; there is t2i now")
+        return mistake(f"{command} is not there yet, it comes in a later release; there is t2i now", "flux")
     if command == "t2i":
         return run(main, rest, "python -m flux t2i")
     if is_flag(command):
         return run(main, arguments, "python -m flux")
-    return mistake(f"there is no command {command!r}; commands: t2i, later {', '.join(LATER)}")
+    return mistake(f"there is no command {command!r}; commands: t2i, later {', '.join(LATER)}", "flux")

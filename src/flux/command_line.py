@@ -1,4 +1,4 @@
-"""From `--flag value` to a function call, for every command alike; mistakes and warnings in one line.
+"""From `--flag value` to a function call, for every command alike.
 
 `fire` reads the values. Before it runs, the flags are checked against the function's parameters, for what
 fire says of an unknown flag fills a page, and a stray word it takes for the next parameter.
@@ -6,16 +6,11 @@ fire says of an unknown flag fills a page, and a stray word it takes for the nex
 
 import inspect
 import json
-import sys
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from flux.device import OutOfMemory, out_of_memory_hint
+from flux.outcome import EXIT_OK, outcome
 
 Command = Callable[..., None]
-
-EXIT_OK, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 2, 130
 
 
 class UsageError(ValueError):
@@ -25,39 +20,12 @@ class UsageError(ValueError):
 def run(command: Command, arguments: list[str], title: str) -> int:
     """Call `command` with the parameters that `arguments` name, and return the exit code.
 
-    title: what the user typed to come here, such as "python -m flux t2i".
-    Mistakes of the user (ValueError, OSError, a missing package, too little memory) end in one line on stderr
-    and code 2; faults of ours are raised.
+    title: what the user typed to come here, such as "python -m flux t2i". How it ends: see `flux.outcome`.
     """
-    with _one_line_warnings():
-        try:
-            if asks_for_help(arguments):
-                print(help_text(command, title))
-                return EXIT_OK
-            with out_of_memory_hint():
-                _call(command, with_full_names(command, arguments), title)
-        except KeyboardInterrupt:
-            say("stopped")
-            return EXIT_INTERRUPTED
-        except (ValueError, OSError, ImportError, OutOfMemory) as error:
-            return mistake(error)
-        except (MemoryError, RuntimeError) as error:
-            # On a CPU, torch says so in a plain RuntimeError.
-            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
-                raise
-            return mistake("the machine is out of memory: use a smaller picture")
-    return EXIT_OK
-
-
-def mistake(error: Exception | str) -> int:
-    """Say what is wrong, in one line on stderr; returns the exit code for it."""
-    say(f"flux: {str(error) or type(error).__name__}")
-    return EXIT_MISTAKE
-
-
-def say(text: str) -> None:
-    """One line on stderr, whatever line breaks the text has."""
-    print(" ".join(text.split()), file=sys.stderr)
+    if asks_for_help(arguments):
+        print(help_text(command, title))
+        return EXIT_OK
+    return outcome(lambda: _call(command, with_full_names(command, arguments), title), name="flux")
 
 
 def asks_for_help(arguments: list[str]) -> bool:
@@ -122,19 +90,3 @@ def _call(command: Command, arguments: list[str], title: str) -> None:
     parameters = inspect.signature(command).parameters.values()
     as_text = {p.name: str for p in parameters if p.annotation in (str, str | None)}
     fire.Fire(SetParseFns(**as_text)(command), command=arguments, name=title)
-
-
-@contextmanager
-def _one_line_warnings() -> Iterator[None]:
-    """Show what the package warns of as one clean line; other warnings stay as they are."""
-    with warnings.catch_warnings():
-        show = warnings.showwarning
-
-        def show_one_line(message, category, *place, **more) -> None:
-            if category is UserWarning:
-                say(f"note: {message}")
-            else:
-                show(message, category, *place, **more)
-
-        warnings.showwarning = show_one_line
-        yield

@@ -6,6 +6,7 @@ FLUX.1.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from types import MappingProxyType
 
 LayerName = int | str
@@ -42,9 +43,9 @@ class Layers:
 
     def index(self, name: LayerName) -> int:
         """The number of a layer; raises ValueError, stating the range, for a layer that is not there."""
-        if isinstance(name, int) and not isinstance(name, bool):
+        if isinstance(name, Integral) and not isinstance(name, bool):  # NumPy's numbers too
             if 0 <= name < len(self):
-                return name
+                return int(name)
         elif isinstance(name, str):
             kind, _, number = name.partition(".")
             count = {"double": self.depth, "single": self.depth_single}.get(kind, 0)

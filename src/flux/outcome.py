@@ -1,0 +1,66 @@
+"""How a command ends: mistakes and warnings in one line on stderr, an exit code, and no half sentence.
+
+Mistakes of the user are ValueError, OSError, a missing package, and too little memory; faults of ours are
+raised and show their traceback.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+EXIT_OK, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 2, 130
+
+
+def outcome(
+    work: Callable[[], int | None], *, name: str = "", stopped: str = "stopped", lower: str = "picture"
+) -> int:
+    """Do the work and return the exit code, its own if it has one.
+
+    name: stands before each mistake. stopped: what Ctrl-C is answered with. lower: what should be smaller
+    where memory is too small.
+    """
+    from flux.device import OutOfMemory, out_of_memory_hint
+
+    with one_line_warnings():
+        try:
+            with out_of_memory_hint():
+                return work() or EXIT_OK
+        except KeyboardInterrupt:
+            say(stopped)
+            return EXIT_INTERRUPTED
+        except (ValueError, OSError, ImportError, OutOfMemory) as error:
+            return mistake(error, name)
+        except (MemoryError, RuntimeError) as error:
+            # On a CPU, torch says so in a plain RuntimeError.
+            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+                raise
+            return mistake(f"the machine is out of memory: use a smaller {lower}", name)
+
+
+def mistake(error: Exception | str, name: str = "") -> int:
+    """Say what is wrong, in one line on stderr; returns the exit code for it."""
+    text = str(error) or type(error).__name__
+    say(f"{name}: {text}" if name else text)
+    return EXIT_MISTAKE
+
+
+def say(text: str) -> None:
+    """One line on stderr, whatever line breaks the text has."""
+    print(" ".join(text.split()), file=sys.stderr)
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Show what the package warns of as one clean line; other warnings stay as they are."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_one_line(message, category, *place, **more) -> None:
+            if category is UserWarning:
+                say(f"note: {message}")
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = show_one_line
+        yield
