@@ -24,6 +24,9 @@ CORE = [
     "transformers>=4.45,<6",
 ]
 EXTRAS = {
+    "plots": ["matplotlib>=3.7"],
+    "ray": ["ray>=2.10"],
+    "similarity": ["scikit-image>=0.22", "scipy>=1.11"],
     # diffusers is an independent implementation to hold ours against, and no part of ours.
     "test": ["diffusers>=0.31", "jsonschema>=4.18", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
 }

@@ -4,14 +4,13 @@ Pictures are 8-bit RGB, so that a figure can be computed again from the files of
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
+
+from flux.extras import need
+from flux.features import Dino
 
 
 def difference(a: Image.Image, b: Image.Image) -> np.ndarray:
@@ -34,41 +33,24 @@ def _levels(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"), dtype=np.float64)
 
 
-class Dino:
-    """DINOv2 features through `transformers`.
-
-    source: a hub name, or a folder with the model and its `preprocessor_config.json`.
-    Raises OSError or ValueError where there is no such model, ImportError where `transformers` is missing.
-    """
-
-    def __init__(self, source: str | Path, device: str | torch.device = "cpu"):
-        from transformers import AutoImageProcessor, AutoModel
-
-        self.source = str(source)
-        self.processor = _pretrained(AutoImageProcessor, self.source)
-        self.model = _pretrained(AutoModel, self.source).eval().requires_grad_(False).to(device)
-
-    @torch.inference_mode()
-    def features(self, images: Sequence[Image.Image]) -> Tensor:
-        """The class token of each picture, scaled to length 1: float32 (N, C) on the CPU."""
-        pixels = self.processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
-        output = self.model(pixels["pixel_values"].to(self.model.device, self.model.dtype))
-        return torch.nn.functional.normalize(output.last_hidden_state[:, 0].float(), dim=-1).cpu()
-
-    def similarity(self, a: Image.Image, b: Image.Image) -> float:
-        """The cosine of two pictures' features, -1 to 1."""
-        first, second = self.features([a, b])
-        return float(first @ second)
+def ssim(a: Image.Image, b: Image.Image) -> float:
+    """Structural similarity, at most 1, by scikit-image; a picture's sides must be 7 pixels or more."""
+    measure = need("skimage.metrics", "similarity", "SSIM").structural_similarity
+    pictures = [np.asarray(image.convert("RGB")) for image in (a, b)]
+    return float(measure(*pictures, channel_axis=-1, data_range=255))
 
 
-def _pretrained(kind: type, source: str):
-    """From the folder or the hub's cache; only where it is in neither from the hub itself."""
-    try:
-        return kind.from_pretrained(source, local_files_only=True)
-    except OSError:
-        if Path(source).is_dir():
-            raise
-        return kind.from_pretrained(source)
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine of two features (C,), -1 to 1; exactly 1 for equal ones."""
+    if np.array_equal(a, b):
+        return 1.0
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
+
+
+def scaled(cosine: float) -> float:
+    """A cosine on the scale from 0 to 1 that some tools show: (cos + 1) / 2."""
+    return (cosine + 1) / 2
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ either whole or absent. `run.json` holds what the run is made from; `finish` mar
 A run of the same recipe goes on where the last one stopped, or finds it finished. A run of another recipe
 never touches the folder: it goes to `<folder>-2`, `<folder>-3`, ..., the first that is free or holds the same
 recipe, and `note` names what differs. An unfinished run of another setting, such as another device, is begun
-anew. To make a finished run again, open it with `overwrite`.
+anew. To make a finished run again, open it with `overwrite`. With `apart`, for runs that take hours, a run of
+another setting is left alone too, finished or not.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +33,8 @@ SPEC = "spec.json"
 PARTIAL = ".partial"
 OURS = {".png", ".webp", ".html", PARTIAL}
 """Endings of the files that a run writes, and that are deleted when it is begun anew."""
+OUR_NAMES = {"cells.csv"}
+"""Names of further such files."""
 
 Json = Mapping[str, Any]
 
@@ -48,13 +52,16 @@ class RunFolder:
     note: str | None = None
 
     @staticmethod
-    def open(base: Path, recipe: Json, setting: Json, *, overwrite: bool = False) -> "RunFolder":
+    def open(
+        base: Path, recipe: Json, setting: Json, *, overwrite: bool = False, apart: bool = False
+    ) -> "RunFolder":
         """The folder for a run, made if need be: `base`, or `base-2`, ... where others are in use.
 
         overwrite: begin a run of the same recipe anew, even a finished one.
+        apart: to a run of another setting go elsewhere, as to one of another recipe.
         Raises OSError where nothing can be written.
         """
-        run = RunFolder.find(base, recipe, setting)
+        run = RunFolder.find(base, recipe, setting, apart=apart)
         found = run.record() or {}
         fits = found.get("spec") == run.recipe and not found.get("clearing")
         if overwrite or not fits or not (found.get("finished") or found.get("setting") == run.setting):
@@ -63,7 +70,7 @@ class RunFolder:
         return run
 
     @staticmethod
-    def find(base: Path, recipe: Json, setting: Json) -> "RunFolder":
+    def find(base: Path, recipe: Json, setting: Json, *, apart: bool = False) -> "RunFolder":
         """The folder that `open` would take, with nothing made or deleted."""
         # As they will be read back, so that tuples and lists compare equal.
         recipe, setting = json.loads(json.dumps([recipe, setting]))
@@ -71,10 +78,11 @@ class RunFolder:
         for path in _candidates(base):
             run = RunFolder(path, recipe, setting, note)
             found = run.record()
-            if _is_free(path, found) or (found is not None and found.get("spec") == recipe):
+            same = found is not None and found.get("spec") == recipe
+            if _is_free(path, found) or (same and not (apart and found.get("setting") != setting)):
                 return run
             if note is None:
-                note = f"{path} holds {_difference(found, recipe)}"
+                note = f"{path} holds {difference(found, recipe, setting)}"
         raise AssertionError("there is always another number")
 
     @property
@@ -88,11 +96,14 @@ class RunFolder:
             return found if isinstance(found, dict) else None
         return None
 
-    def finish(self, results: Json) -> None:
-        """Write the results into `run.json` and mark the run as finished; what a kill left behind goes."""
+    def finish(self, results: Json, *, complete: bool = True) -> None:
+        """Write the results into `run.json` and mark the run as finished; what a kill left behind goes.
+
+        complete: whether all is made; if not, the run is not marked and the next one goes on with it.
+        """
         for path in self.path.rglob(f"*{PARTIAL}"):
             path.unlink(missing_ok=True)
-        self._write_record({"finished": True, **results})
+        self._write_record({"finished": complete, **results})
 
     def _write_record(self, results: Json) -> None:
         self.write_json(RECORD, {"spec": self.recipe, "setting": self.setting, **results})
@@ -105,10 +116,7 @@ class RunFolder:
 
     def save_picture(self, name: str, image: Image.Image, about: Mapping[str, str] | None = None) -> None:
         """Write a PNG. about: texts that are kept in the file, such as prompt and seed."""
-        texts = PngImagePlugin.PngInfo()
-        for key, value in (about or {}).items():
-            texts.add_itxt(key, value)
-        self._write(name, lambda stream: image.save(stream, format="PNG", pnginfo=texts))
+        self.write_bytes(name, png_bytes(image, about))
 
     def save_animation(self, name: str, frames: list[Image.Image], frame_ms: int) -> None:
         """Write frames of one size as an endless animated WebP; the last one stays for a second longer."""
@@ -127,7 +135,10 @@ class RunFolder:
         )
 
     def write_text(self, name: str, text: str) -> None:
-        self._write(name, lambda stream: stream.write(text.encode("utf-8")))
+        self.write_bytes(name, text.encode("utf-8"))
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        self._write(name, lambda stream: stream.write(data))
 
     def write_json(self, name: str, value: Json) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
@@ -153,8 +164,17 @@ class RunFolder:
         """Delete what runs write. The record says so first, for the case that this is cut short."""
         self._write_record({"finished": False, "clearing": True})
         for path in sorted(self.path.rglob("*")):
-            if path.suffix in OURS and path.is_file():
+            if (path.suffix in OURS or path.name in OUR_NAMES) and path.is_file():
                 path.unlink()
+
+
+def png_bytes(image: Image.Image, about: Mapping[str, str] | None = None) -> bytes:
+    """A picture as PNG. about: texts that are kept in it."""
+    texts, stream = PngImagePlugin.PngInfo(), io.BytesIO()
+    for key, value in (about or {}).items():
+        texts.add_itxt(key, value)
+    image.save(stream, format="PNG", pnginfo=texts)
+    return stream.getvalue()
 
 
 def _candidates(base: Path) -> Iterator[Path]:
@@ -172,13 +192,15 @@ def _is_free(path: Path, found: Json | None) -> bool:
     return path.is_dir() and all(file.suffix == PARTIAL or file.name in ours for file in path.iterdir())
 
 
-def _difference(found: Json | None, recipe: Json) -> str:
+def difference(found: Json | None, recipe: Json, setting: Json) -> str:
     """What stands in the way, in words: the keys in which another run differs, the first three of them."""
     if found is None:
         return "other files"
-    changes = list(_changes(found.get("spec"), recipe))
+    changes, what = list(_changes(found.get("spec"), recipe)), "spec"
+    if not changes:
+        changes, what = list(_changes(found.get("setting"), setting)), "setting"
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-    return f"a run of another spec ({', '.join(changes[:3])}{more})"
+    return f"a run of another {what} ({', '.join(changes[:3])}{more})"
 
 
 def _changes(old: Any, new: Any, path: str = "") -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
@@ -46,6 +46,14 @@ summary { cursor: pointer; color: var(--quiet); }
 pre { overflow-x: auto; font-size: .85rem; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; padding: 1rem; }
 a { color: var(--accent); }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .75rem .25rem 0; text-align: right; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th { color: var(--quiet); font-weight: 500; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; }
+tr.marked td { font-weight: 700; }
+td img, th img { width: 4.5rem; height: auto; display: block; border-radius: 4px; }
 """
 
 
@@ -102,6 +110,20 @@ def section(*parts: str) -> str:
 def pictures(figures: Iterable[str], kind: str = "pictures") -> str:
     """Figures in a grid, or with kind `strip` in one row that scrolls."""
     return f'<div class="{kind}">\n' + "\n".join(figures) + "\n</div>"
+
+
+MARKED = ' class="marked"'
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], marked: Container[int] = ()) -> str:
+    """A table; its cells are HTML. marked: the numbers, from 0, of rows that stand out."""
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    body = [
+        f"<tr{MARKED if number in marked else ''}>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>"
+        for number, row in enumerate(rows)
+    ]
+    parts = ['<div class="table"><table>', f"<thead><tr>{head}</tr></thead>", "<tbody>", *body, "</tbody>"]
+    return "\n".join([*parts, "</table></div>"])
 
 
 def json_details(summary: str, value: Any) -> str:

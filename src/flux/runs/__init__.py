@@ -1,44 +1,43 @@
 """What the demos do with a checked spec: make pictures into a run's folder, and a page that shows them."""
 
-import sys
 from collections.abc import Callable
 
+from flux.outcome import mistake, outcome
 from flux.spec import Command
 from flux.spec.loading import S
 
-MISTAKE, INTERRUPTED = 2, 130
 
-
-def carry_out(command: Command[S], make: Callable[[S], None]) -> int:
+def carry_out(
+    command: Command[S],
+    make: Callable[[S], int | None],
+    *,
+    check: Callable[[S], None] | None = None,
+    describe: Callable[[S], str] | None = None,
+) -> int:
     """Do what was asked for on the command line, and return the exit code.
 
-    Mistakes that only show now, such as a GPU that is not there, weights that are missing or damaged, or too
-    little memory, end in one line and code 2. Faults of ours are raised.
+    make: makes the run; may return an exit code of its own.
+    check: raises for what can be known to be wrong before torch is imported, which takes seconds.
+    describe: says what `--dry-run` does; None: `flux.runs.estimate`.
+    How it ends where a GPU is not there, weights are missing or damaged, or memory is too small: see
+    `flux.outcome`.
     """
-    from flux.device import OutOfMemory, out_of_memory_hint
+    spec = command.spec
+    if check is not None:
+        try:
+            check(spec)
+        except (ValueError, OSError, ImportError) as error:
+            return mistake(error)
 
-    try:
-        with out_of_memory_hint():
-            if command.dry_run:
-                from flux.runs.estimate import estimate
+    def work() -> int | None:
+        if not command.dry_run:
+            return make(spec)
+        if describe is None:
+            from flux.runs.estimate import estimate as describe_work
+        else:
+            describe_work = describe
+        print(describe_work(spec))
+        return None
 
-                print(estimate(command.spec))
-            else:
-                make(command.spec)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
-    except (ValueError, OSError, ImportError, OutOfMemory) as error:
-        return _mistake(str(error) or type(error).__name__)
-    except (MemoryError, RuntimeError) as error:
-        # On a CPU, torch says so in a plain RuntimeError.
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
-            raise
-        return _mistake("the machine is out of memory: use a smaller width, height or batch")
-    return 0
-
-
-def _mistake(text: str) -> int:
-    """Say what is wrong, in one line; returns the exit code for it."""
-    print(" ".join(text.split()), file=sys.stderr)
-    return MISTAKE
+    stopped = "stopped; the same command goes on from here"
+    return outcome(work, stopped=stopped, lower="width, height or batch")

@@ -15,7 +15,7 @@ from flux import util
 from flux.device import pick_device, pick_dtype
 from flux.generate import Sampling
 from flux.rundir import RunFolder
-from flux.spec import EditSpec, Spec
+from flux.spec import EditSpec, SkipSpec, Spec
 
 PAGE, SHEET = "index.html", "sheet.png"
 HUB_DINO = "facebook/dinov2-base"
@@ -49,10 +49,11 @@ def weights_folder(spec: Spec) -> Path | None:
     return util.TINY_WEIGHTS if util.configs[spec.model.name].embedded else None
 
 
-def dino_source(spec: EditSpec) -> str:
-    """The folder or the hub's name of the DINO model that the spec's checks ask for."""
-    if spec.checks.dino != "auto":
-        return spec.checks.dino
+def dino_source(spec: EditSpec | SkipSpec) -> str:
+    """The folder or the hub's name of the DINO model that an edit's checks or a sweep's rounds ask for."""
+    wanted = spec.checks.dino if isinstance(spec, EditSpec) else spec.until.dino
+    if wanted != "auto":
+        return wanted
     folder = weights_folder(spec)
     return str(folder / "dino") if folder and (folder / "dino").is_dir() else HUB_DINO
 

@@ -1,7 +1,10 @@
 """Demo 4: a source, its edits, and what they look like without injection."""
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
+from flux import checkpoints
 from flux.device import pick_device
 from flux.edit import Pass, Row, edit_passes, edit_steps
 from flux.image_io import to_pil
@@ -9,7 +12,9 @@ from flux.rundir import RunFolder
 from flux.runs.common import PAGE, Bars, load, machine, open_run
 from flux.runs.edit_groups import Group, groups_of
 from flux.runs.edit_report import report
+from flux.runs.weights_id import weights_id
 from flux.spec import EditSpec
+from flux.spec.vital import read_vital_set
 from flux.util import Models
 
 
@@ -19,6 +24,8 @@ def run_edits(spec: EditSpec) -> RunFolder:
     run = open_run(spec)
     if run.finished:
         return run
+    for line in found_on_other_weights(spec):
+        print(line)
     groups = list(groups_of(spec))
     seconds = make_pictures(spec, run, groups)
     results = report(spec, run, groups)
@@ -26,6 +33,19 @@ def run_edits(spec: EditSpec) -> RunFolder:
     run.finish({"seconds": seconds, **machine(pick_device(spec.model.device)), **results})
     print(f"{seconds['all']:.1f} s; open {run.path / PAGE}")
     return run
+
+
+def found_on_other_weights(spec: EditSpec) -> Iterator[str]:
+    """A line for each vital-set file of the spec whose sweep had other weights of the same model."""
+    choices = [spec.layers, *(edit.layers for edit in spec.edits)]
+    files = dict.fromkeys(each for each in choices if isinstance(each, str) and each.endswith(".json"))
+    for file in files:
+        vital = read_vital_set(Path(file))
+        theirs = (vital.weights or {}).get(checkpoints.FLOW.title)
+        if vital.model != spec.model.name or theirs is None:
+            continue
+        if theirs != weights_id(spec)[checkpoints.FLOW.title]:
+            yield f"{file}: was found on other weights of {vital.model}; these may have other vital layers"
 
 
 def make_pictures(spec: EditSpec, run: RunFolder, groups: list[Group]) -> dict[str, float]:

@@ -81,8 +81,8 @@ def estimate(spec: Spec) -> str:
         *(["finished already: nothing to do without --overwrite"] if run.finished else []),
         "needs",
         *(f"  {title:<21}{where}: {state}" for title, where, state in needed_files(spec)),
-        f"on {device_name(device)} in {str(dtype).removeprefix('torch.')}: about {_time(seconds)} and "
-        f"{size_in_words(size)} of memory",
+        f"on {device_name(device)} in {str(dtype).removeprefix('torch.')}: about {time_in_words(seconds)} "
+        f"and {size_in_words(size)} of memory",
     ]
     return "\n".join(lines)
 
@@ -91,7 +91,7 @@ def _shortened(files: list[str], most: int = 12) -> list[str]:
     return files if len(files) <= most else [*files[: most - 1], f"... and {len(files) - most + 1} more"]
 
 
-def _time(seconds: float) -> str:
+def time_in_words(seconds: float) -> str:
     if seconds < 100:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -7,7 +7,7 @@ from pathlib import Path
 from flux import checkpoints, util
 from flux.checkpoints import CheckpointError, Part
 from flux.runs.common import dino_source, size_in_words, weights_folder
-from flux.spec import EditSpec, Spec
+from flux.spec import EditSpec, SkipSpec, Spec
 
 DOWNLOAD = "not here, to be downloaded"
 
@@ -22,6 +22,9 @@ def needed_files(spec: Spec) -> Iterator[tuple[str, str, str]]:
     if isinstance(spec, EditSpec) and spec.checks.dino != "off":
         source = dino_source(spec)
         yield "DINO for the checks", source, _there(Path(source)) or _cached(source)
+    if isinstance(spec, SkipSpec) and spec.until is not None:
+        source = dino_source(spec)
+        yield "DINO for the rounds", source, _there(Path(source)) or _cached(source)
 
 
 def _file(spec: Spec, part: Part, repo_id: str, file: str) -> tuple[str, str]:

@@ -7,12 +7,16 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Generic
 
+from flux.spec.dino import alone
 from flux.spec.errors import SpecError, shown
 from flux.spec.loading import S, load_spec
 from flux.spec.part import Part
 from flux.spec.specs import Strategy
 from flux.spec.strict_json import Typed, parse_typed
 from flux.spec.values import flag
+
+SEVERAL = ("prompts", "pictures", "against", "metrics")
+"""Keys that take every word up to the next flag."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,8 @@ def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] 
         dry_run = flags.pop("dry-run", False)
         if not isinstance(dry_run, bool):
             raise SpecError(f"--dry-run = {shown(dry_run)}: takes no value")
-        spec = load_spec(
-            kind, _short(default) if path is None else Path(path), _source_and_edits(kind, flags)
-        )
+        flags = alone(kind, _source_and_edits(kind, flags))
+        spec = load_spec(kind, _short(default) if path is None else Path(path), flags)
     except SpecError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
@@ -68,8 +71,8 @@ def _split(argv: Sequence[str], switches: set[str]) -> tuple[str | None, dict[st
         key, equals, value = word[2:].partition("=")
         if key in flags:
             raise SpecError(f"--{key}: given twice")
-        if key == "prompts":
-            flags[key] = [Typed(value) for value in ([value] if equals else _up_to_next_flag(rest))]
+        if key in SEVERAL:
+            flags[key] = _list(key, [value] if equals else _up_to_next_flag(rest))
         elif equals or (rest and not rest[0].startswith("--") and key not in switches):
             flags[key] = parse_typed(value if equals else rest.pop(0))
         elif key in switches:
@@ -79,6 +82,13 @@ def _split(argv: Sequence[str], switches: set[str]) -> tuple[str | None, dict[st
     if len(paths) > 1:
         raise SpecError(f"{paths[1]}: one spec at a time; {paths[0]} is named already")
     return (paths[0] if paths else None), flags
+
+
+def _list(key: str, words: list[str]) -> list[Any]:
+    """Words as a list of texts; a single one may be the list itself, in JSON, save for prompts."""
+    if len(words) == 1 and key != "prompts" and isinstance(whole := parse_typed(words[0]), list):
+        return whole
+    return [Typed(word) for word in words]
 
 
 def _up_to_next_flag(rest: list[str]) -> list[str]:

@@ -4,10 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flux.spec.dino import DinoSpec
+from flux.spec.skip import SkipSpec
 from flux.spec.specs import EditSpec, LayerSpec, TestSpec
 from flux.spec.vital import VitalSet
 
-SCHEMAS = {"test": TestSpec, "layer": LayerSpec, "edit": EditSpec, "vital_layers": VitalSet}
+SCHEMAS = {
+    "test": TestSpec,
+    "layer": LayerSpec,
+    "skip": SkipSpec,
+    "edit": EditSpec,
+    "dino": DinoSpec,
+    "vital_layers": VitalSet,
+}
 """Each schema's name, and the object it describes."""
 
 

@@ -25,7 +25,7 @@ from flux.spec.values import (
     window,
 )
 
-SHORTHAND = {"model": "name", "strategy": "name", "source": "prompt", "edits": "prompt"}
+SHORTHAND = {"model": "name", "strategy": "name", "source": "prompt", "edits": "prompt", "engine": "name"}
 """Where a bare text may stand for an object, and the key of that object it is the value of."""
 
 MORE_THAN_ANY_SEED = 2**63

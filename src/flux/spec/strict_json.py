@@ -12,7 +12,15 @@ class Typed(str):
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises SpecError, naming the file, and line and column where JSON breaks.
+    """The object in a JSON file; SpecError as of `read_value`, and for a file that holds anything else."""
+    value = read_value(path)
+    if not isinstance(value, dict):
+        raise SpecError(f"{path}: must hold a JSON object, {{...}}; got {type(value).__name__}")
+    return value
+
+
+def read_value(path: Path) -> Any:
+    """What a JSON file holds. Raises SpecError, naming the file, and line and column where JSON breaks.
 
     NaN and Infinity pass as floats, so that the check of the key they stand at can name it.
     """
@@ -25,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read as UTF-8 text: {error}") from None
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         line = text.splitlines()[error.lineno - 1].strip() if text.strip() else ""
         where = f"line {error.lineno}, column {error.colno}"
@@ -34,9 +42,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path}: not valid JSON: nested too deeply") from None
     except ValueError as error:
         raise SpecError(f"{path}: {error}") from None
-    if not isinstance(value, dict):
-        raise SpecError(f"{path}: must hold a JSON object, {{...}}; got {type(value).__name__}")
-    return value
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

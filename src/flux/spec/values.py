@@ -175,7 +175,8 @@ def _folder(value: Any, context: Context) -> Path:
 def _hub_or_folder(value: Any, context: Context) -> str:
     """A folder's absolute path where there is such a folder, else the text as it stands."""
     name = _text(value, context)
-    return str(context.path(name)) if context.path(name).is_dir() else name
+    place = context.path(value)
+    return str(place) if place.is_dir() else name
 
 
 path = Kind(_path, {"type": "string"})

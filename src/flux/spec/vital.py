@@ -1,6 +1,6 @@
 """A vital-set file: the layers of one model that matter most, with the evidence for it.
 
-{"model": "flux-dev", "layers": [0, 1, "single.9"], "threshold": 0.95, "similarity": [0.31, ...]}
+{"model": "flux-dev", "layers": [0, 1, "single.9"], "threshold": 0.95, "similarity": [0.31, null, ...]}
 """
 
 from dataclasses import fields
@@ -10,7 +10,13 @@ from typing import Any
 from flux.spec.errors import Refused, SpecError, one_line
 from flux.spec.part import Part, key, part
 from flux.spec.strict_json import read_json
-from flux.spec.values import Context, layers, list_of, number, or_null, text
+from flux.spec.values import Context, Kind, layers, list_of, number, or_null, refuse, text
+
+
+def _object(value: Any, context: Context) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise refuse("must be an object", value)
+    return value
 
 
 @part
@@ -22,10 +28,13 @@ class VitalSet(Part):
     threshold: float | None = key(
         or_null(number()), "the mean similarity to the reference below which a layer counts as vital", None
     )
-    similarity: tuple[float, ...] | None = key(
-        or_null(list_of(number())),
-        "mean similarity to the reference with each layer skipped, layer 0 first",
+    similarity: tuple[float | None, ...] | None = key(
+        or_null(list_of(or_null(number()))),
+        "mean similarity to the reference with each layer skipped, layer 0 first; null where it is unknown",
         None,
+    )
+    weights: dict[str, Any] | None = key(
+        or_null(Kind(_object, {"type": "object"})), "what the model's weights are known by", None
     )
 
     @classmethod

@@ -1,0 +1,46 @@
+"""Say how alike pictures are, and of a sweep (demo 2), how much each layer matters and which ones are vital.
+
+    python demos/demo_3_dino.py [spec.json] [--key value ...] [--dry-run]
+    python demos/demo_3_dino.py --sweep output/skip/skip --by "top 5"
+    python demos/demo_3_dino.py --pictures a.png b.png --metrics dino psnr
+    python demos/demo_3_dino.py --picture a.png --against folder
+
+Of a sweep it writes the importance plot, a map of prompts and layers, the most and least important layers
+side by side, similarity.csv, layers.csv, index.html, and vital_layers.json, which demo 4 takes as its layers.
+Of pictures: similarity.csv, sheet.png and index.html. What was found about a picture is kept beside it, so
+that another threshold computes nothing.
+"""
+
+from pathlib import Path
+
+from flux.runs import carry_out
+from flux.spec import DinoSpec, read_command
+
+SPEC = Path(__file__).resolve().parents[1] / "json" / "dino.json"
+
+
+def check(spec: DinoSpec) -> None:
+    from flux.runs.compared import check
+
+    check(spec)
+
+
+def make(spec: DinoSpec) -> None:
+    from flux.runs.similarity import run_similarity
+
+    run_similarity(spec)
+
+
+def describe(spec: DinoSpec) -> str:
+    from flux.runs.similarity import describe
+
+    return describe(spec)
+
+
+def main(argv: list[str] | None = None) -> int:
+    command = read_command(DinoSpec, doc=__doc__, default=SPEC, argv=argv)
+    return carry_out(command, make, check=check, describe=describe)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

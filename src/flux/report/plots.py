@@ -1,0 +1,215 @@
+"""Plots of a sweep as PNG: each layer's importance, and a map of prompts and layers.
+
+Both can be read without colour: kinds of layers differ by shade and hatch, vital ones have a mark.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flux.extras import need
+
+INK, QUIET = "#18181b", "#71717a"
+STYLES: Mapping[str, Mapping[str, Any]] = {
+    "double": {"facecolor": "#8a9cc4", "hatch": ""},
+    "single": {"facecolor": "#e6e9f2", "hatch": "////"},
+    "joint": {"facecolor": "#ffffff", "hatch": "...."},
+}
+NAMES = {"double": "double blocks", "single": "single blocks", "joint": "several layers at once"}
+SETTINGS = {
+    "font.size": 9,
+    "hatch.linewidth": 0.6,
+    "axes.edgecolor": QUIET,
+    "axes.linewidth": 0.8,
+    "text.parse_math": False,  # a prompt may hold dollar signs
+}
+DOTS = 144
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One layer, or several skipped together. kind: double, single or joint.
+
+    height: 1 - mean similarity. low, high: its interval, None for one value. vital: whether it is marked.
+    """
+
+    label: str
+    kind: str
+    height: float
+    low: float | None = None
+    high: float | None = None
+    vital: bool = False
+
+
+def check_plots() -> None:
+    """Raises ImportError, in one line, where nothing can be drawn."""
+    need("matplotlib", "plots", "the importance plot")
+
+
+def importance_plot(
+    bars: Sequence[Bar],
+    *,
+    title: str,
+    measure: str,
+    confidence: float,
+    threshold: float | None = None,
+    floor: float | None = None,
+) -> bytes:
+    """Bars of 1 - mean similarity with their intervals.
+
+    measure: what the similarity is, in words. threshold: as a similarity. floor: the noise floor, as a
+    difference.
+    """
+    width = min(15.0, max(7.5, 2.2 + 0.2 * len(bars)))
+    with _figure(width, 4.6) as figure:
+        axes = figure.add_subplot()
+        _draw_bars(axes, bars)
+        bottom, top = _limits(bars, threshold, floor)
+        _draw_intervals(axes, bars, confidence)
+        _mark_vital(axes, bars, 0.025 * (top - bottom))
+        if threshold is not None:
+            beyond = "" if 1 - threshold < top else " (above this plot)"
+            label = f"threshold: similarity {threshold:.4g}{beyond}"
+            axes.axhline(1 - threshold, color=INK, linestyle=(0, (6, 3)), linewidth=1.2, label=label)
+        if floor is not None:
+            label = f"noise floor: {difference_in_words(floor)}"
+            axes.axhspan(0, floor, color=QUIET, alpha=0.25, linewidth=0)
+            axes.axhline(floor, color=QUIET, linestyle=":", linewidth=1.2, label=label)
+        axes.axhline(0, color=QUIET, linewidth=0.8)
+        axes.set(xlim=(-0.7, len(bars) - 0.3), ylim=(bottom, top), title=title)
+        axes.set_xlabel("layer that is skipped")
+        axes.set_ylabel(f"importance: 1 − mean {measure}")
+        _label_layers(axes, bars)
+        right = axes.secondary_yaxis("right", functions=(lambda y: 1 - y, lambda y: 1 - y))
+        right.set_ylabel(f"mean {measure}")
+        figure.legend(loc="outside lower center", ncols=3 if width < 10 else 7, frameon=False)
+        return _png(figure)
+
+
+def _draw_bars(axes: Any, bars: Sequence[Bar]) -> None:
+    for kind, style in STYLES.items():
+        chosen = [(i, bar.height) for i, bar in enumerate(bars) if bar.kind == kind]
+        if chosen:
+            places, heights = zip(*chosen, strict=True)
+            axes.bar(places, heights, 0.78, edgecolor=INK, linewidth=0.7, label=NAMES[kind], **style)
+
+
+def _draw_intervals(axes: Any, bars: Sequence[Bar], confidence: float) -> None:
+    known = [(i, bar) for i, bar in enumerate(bars) if bar.low is not None and bar.high is not None]
+    if not known:
+        return
+    reach = [[bar.height - bar.low for _, bar in known], [bar.high - bar.height for _, bar in known]]
+    axes.errorbar(
+        [i for i, _ in known],
+        [bar.height for _, bar in known],
+        # Subtraction may leave a trace below zero.
+        np.maximum(reach, 0),
+        fmt="none",
+        ecolor=INK,
+        elinewidth=1.1,
+        capsize=2.5 if len(bars) > 30 else 4,
+        label=f"{confidence * 100:g} % interval of the mean",
+    )
+
+
+def _mark_vital(axes: Any, bars: Sequence[Bar], gap: float) -> None:
+    marked = [(i, max(bar.height, bar.high or 0, 0) + gap) for i, bar in enumerate(bars) if bar.vital]
+    if marked:
+        axes.plot(*zip(*marked, strict=True), "v", color=INK, markersize=5, label="vital")
+
+
+def _limits(bars: Sequence[Bar], threshold: float | None, floor: float | None) -> tuple[float, float]:
+    heights = [bar.height for bar in bars]
+    tops = [*heights, *(bar.high for bar in bars if bar.high is not None), floor or 0, 1e-6]
+    lows = [0.0, *heights, *(bar.low for bar in bars if bar.low is not None)]
+    # A line far above all bars would press them flat.
+    line = 1 - threshold if threshold is not None and 1 - threshold < 2.5 * max(tops) else 0
+    top, bottom = max(*tops, line), min(lows)
+    return bottom - (0.03 * (top - bottom) if bottom < 0 else 0), top + 0.12 * (top - bottom)
+
+
+def importance_map(
+    values: np.ndarray, prompts: Sequence[str], bars: Sequence[Bar], *, title: str, measure: str
+) -> bytes:
+    """A row for each prompt, a column for each bar. values: similarities (P, L), NaN where there is none."""
+    rows, columns = values.shape
+    height = 1.7 + max(1.0, min(0.17 * rows, 22.0))
+    with _figure(min(16.0, max(7.5, 4.2 + 0.2 * columns)), height) as figure:
+        axes = figure.add_subplot()
+        # What is missing is left empty, with crosses.
+        axes.patch.set(hatch="xxxx", edgecolor="#d4d4d8", facecolor="#ffffff")
+        differences = 1 - values
+        known = differences[np.isfinite(differences)]
+        largest = max(float(known.max(initial=0)), 1e-6)
+        image = axes.imshow(
+            np.ma.masked_invalid(differences), cmap="cividis", aspect="auto", vmin=0, vmax=largest
+        )
+        step = max(1, -(-rows // 120))
+        shown = range(0, rows, step)
+        axes.set_yticks(list(shown), [prompts[i] for i in shown], fontsize=7 if rows > 12 else 9)
+        _label_layers(axes, bars)
+        for i in range(1, columns):
+            if bars[i].kind != bars[i - 1].kind:
+                axes.axvline(i - 0.5, color="#ffffff", linewidth=3)
+                axes.axvline(i - 0.5, color=INK, linewidth=1)
+        marked = [i for i in range(columns) if bars[i].vital]
+        if marked:
+            place = axes.get_xaxis_transform()
+            axes.plot(
+                marked,
+                [1 + 0.1 / height] * len(marked),
+                "v",
+                color=INK,
+                markersize=5,
+                transform=place,
+                clip_on=False,
+            )
+        axes.set_xlabel("layer that is skipped" + (" (▼ vital)" if marked else ""))
+        axes.set_title(title, pad=14)
+        axes.tick_params(length=0)
+        figure.colorbar(image, ax=axes, label=f"1 − {measure}", fraction=0.05, pad=0.02)
+        return _png(figure)
+
+
+def _label_layers(axes: Any, bars: Sequence[Bar]) -> None:
+    """Numbers below the bars; bold for vital layers, upright for joint sets."""
+    many = len(bars) > 30
+    axes.set_xticks(range(len(bars)), [bar.label for bar in bars], fontsize=6.5 if many else 9)
+    for label, bar in zip(axes.get_xticklabels(), bars, strict=True):
+        label.set_fontweight("bold" if bar.vital else "normal")
+        if bar.kind == "joint":
+            label.set(rotation=90)
+
+
+def difference_in_words(value: float) -> str:
+    """A difference with two digits; below single precision it says no more than that."""
+    return "0" if value == 0 else f"{value:.2g}" if value >= 1e-6 else "below 0.000001"
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[Any]:
+    """An empty figure, in inches, that no window system and no user's setting has a part in."""
+    check_plots()
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes; a line about each would say no more.
+        warnings.simplefilter("ignore")
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(SETTINGS)
+        figure = Figure(figsize=(width, height), dpi=DOTS, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+
+
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=DOTS, metadata={"Software": None})
+    return stream.getvalue()
