@@ -171,6 +171,22 @@ def test_a_finished_run_is_left_alone_until_its_pictures_change(demo, passes, tm
     assert demo("--sweep", "s", "--overwrite") == 0 and sum(passes) == 4
 
 
+def test_vital_among_one_kind_of_block(demo, tmp_path, capsys):
+    """Double blocks matter more here; asked for single ones, the rule sees these alone."""
+    draw_sweep(tmp_path / "s", groups=[(0,), (1,), (4,), (5,)], change=_doubles_matter)
+    assert demo("--sweep", "s", "--by", "top 1", "--among", "single.*") == 0
+    vital = json.loads((tmp_path / "output" / "dino" / "dino" / "vital_layers.json").read_text())
+    assert vital["layers"] == [5] and vital["evidence"]["among"] == "single.*"
+    assert "Vital layers: 5 (single.1)" in (out := capsys.readouterr().out)
+    assert "among single stream blocks alone" in out
+    assert demo("--sweep", "s", "--by", "top 1") == 0
+    assert "Vital layers: 0 (double.0)" in capsys.readouterr().out
+
+
+def _doubles_matter(cell):
+    return {(): 0.0, (0,): 0.9, (1,): 0.8, (4,): 0.2, (5,): 0.5}[cell.group]
+
+
 def test_no_layer_is_vital_for_the_noise(demo, tmp_path, capsys):
     draw_sweep(
         tmp_path / "s",

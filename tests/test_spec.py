@@ -151,6 +151,8 @@ def test_an_edit_takes_from_the_spec_what_it_does_not_say(write):
     first, second = map(spec.completed, spec.edits)
     assert (first.layers, first.strength, first.window, first.seeds) == ((1, 3), 1.0, None, (7,))
     assert (second.layers, second.strength, second.window) == (tuple(range(20)), 0.5, (0, 3))
+    alone = load_spec(EditSpec, write({"layers": 3}))
+    assert alone.completed(alone.edits[0]).layers == (3,)
     assert second.strategy == spec.strategy
 
 
@@ -209,7 +211,7 @@ def test_output_is_named_after_demo_and_spec(write, tmp_path, monkeypatch):
         ({"layers": [57]}, "my.json: layers[0] = 57: flux-dev has layers 0 to 56 "),
         ({"layers": [True]}, "my.json: layers[0] = true: must be a layer's number or its name"),
         ({"layers": "relased"}, 'my.json: layers = "relased": no set of flux-dev: did you mean released?'),
-        ({"layers": 3}, "my.json: layers = 3: must be a list of layers, the name of a set"),
+        ({"layers": 3.5}, "my.json: layers = 3.5: must be a list of layers, the name of a set"),
         ({"layers": "no.json"}, 'my.json: layers = "no.json": no such file: '),
         (
             {"model": "flux-schnell", "guidance": 3.5, "layers": [0]},

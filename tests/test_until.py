@@ -43,8 +43,7 @@ def measured(monkeypatch):
         order = order_of(self.asked)
         there = {group: [p for p in prompts if Cell(p, group) in done] for group in found}
         return {
-            group: [similarities[until.label(group)][order.index(p)] for p in there[group]]
-            for group in found
+            group: [similarities[until.label(group)][order.index(p)] for p in there[group]] for group in found
         }
 
     monkeypatch.setattr(until.Until, "_similarities", similar)
@@ -82,9 +81,7 @@ def test_decided_layers_cost_no_more(measured, tmp_path, monkeypatch, capsys):
     whole = [row for row in Table(folder).rows() if row.cell != last]
     (folder / "cells.csv").unlink()
     Table(folder).append(whole)
-    assert read_sweep(folder).problems == (
-        f"1 of 26 cells are not made yet: the first is {last.file}",
-    )
+    assert read_sweep(folder).problems == (f"1 of 26 cells are not made yet: the first is {last.file}",)
     assert main(*UNTIL, "--output", "sweep") == 0
     assert read_sweep(folder).problems == ()
     assert main(*UNTIL, "--output", "sweep") == 0

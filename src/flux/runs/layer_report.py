@@ -96,7 +96,7 @@ def sentences(spec: DinoSpec, sweep: Sweep, found: Findings) -> list[str]:
     else:
         names = [f"{layer.label} ({layer.name})" for layer in _vital(found)]
         listed = ", ".join(names) or "none"
-        lines.append(f"Vital layers: {listed}. The rule: {_rule(spec, found)}.")
+        lines.append(f"Vital layers: {listed}. The rule: {_rule(spec, found)}{_among(spec)}.")
     if found.vital and found.vital.in_noise:
         listed = ", ".join(map(str, found.vital.in_noise))
         lines.append(f"Not told from the noise, and so not vital whatever the rule says: {listed}.")
@@ -131,6 +131,10 @@ def _rule(spec: DinoSpec, found: Findings) -> str:
     if found.vital.threshold is None:
         return "below the largest gap, and there is no gap"
     return f"mean {measure} below the largest gap, whose middle is {found.vital.threshold:.4g}"
+
+
+def _among(spec: DinoSpec) -> str:
+    return "" if spec.among == "all" else f", among {spec.among.removesuffix('.*')} stream blocks alone"
 
 
 def _vital(found: Findings) -> list[Layer]:

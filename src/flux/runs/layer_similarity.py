@@ -104,7 +104,8 @@ def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> F
     if not any(len(layer.group) == 1 for layer in measured):
         return found
     rule = spec.rule()
-    means = {layer: figure.mean for layer, figure in found.single.items()}
+    eligible = set(layers.expand(spec.among))
+    means = {layer: figure.mean for layer, figure in found.single.items() if layer in eligible}
     vital = vital_set(means, rule.name, rule.value, found.floor)
     return Findings(found.metric, found.rows, found.layers, found.noise, vital)
 
@@ -136,6 +137,7 @@ def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str
         "weights": sweep.setting.get("weights") if isinstance(sweep.setting.get("weights"), dict) else None,
         "evidence": {
             "rule": spec.by,
+            "among": spec.among,
             "metric": found.metric,
             **model,
             "prompts": len({row.cell.prompt for row in found.rows if row.cell.group}),

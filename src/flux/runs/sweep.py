@@ -125,9 +125,7 @@ def rows_of(done: Done, asked: Plan, before: set[Cell]) -> list[Row]:
     ]
 
 
-def conclude(
-    spec: SkipSpec, run: RunFolder, asked: Plan, seconds: float, until: Until | None = None
-) -> int:
+def conclude(spec: SkipSpec, run: RunFolder, asked: Plan, seconds: float, until: Until | None = None) -> int:
     """Measure the noise floor, write sheets and page, and say how it went; returns the exit code."""
     done = done_cells(run.path, asked)
     missing = [cell for cell in asked.cells if cell not in done]

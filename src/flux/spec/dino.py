@@ -107,6 +107,11 @@ class DinoSpec(Part):
         "(the most important ones), gap (those below the largest gap)",
         "similarity 0.95",
     )
+    among: str = key(
+        one_of(("all", "double.*", "single.*")),
+        "the layers that may be called vital: all of them, or those of one kind of block",
+        "all",
+    )
     confidence: float = key(number(0.5, 0.9999), "of the intervals of each layer's mean", 0.95)
     device: str = key(device, "auto, cpu, mps, cuda or cuda:1; auto is CUDA where there is one", "auto")
     dtype: str = key(one_of(("float32", "bfloat16", "float16")), "of DINO's and CLIP's weights", "float32")

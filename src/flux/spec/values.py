@@ -215,6 +215,8 @@ def _layers(value: Any, context: Context) -> str | tuple[int | str, ...]:
         if not file.is_file():
             raise refuse(f"no such file: {file}", value)
         return str(file)
+    if type(value) is int:
+        value = [value]
     if not isinstance(value, list | tuple):
         raise refuse('must be a list of layers, the name of a set, "all", or the path of a .json file', value)
     for i, name in enumerate(value):
@@ -224,6 +226,7 @@ def _layers(value: Any, context: Context) -> str | tuple[int | str, ...]:
 
 
 layers = Kind(
-    _layers, {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": ["integer", "string"]}}]}
+    _layers,
+    {"anyOf": [{"type": ["integer", "string"]}, {"type": "array", "items": {"type": ["integer", "string"]}}]},
 )
-"""A list of layer names, or the name of a set, or the absolute path of a vital-set file."""
+"""A layer, a list of layers, the name of a set, or the absolute path of a vital-set file."""

@@ -1,6 +1,6 @@
 """Prompts of flux-tiny's world for an ablation sweep, drawn by a fixed seed.
 
-    python -m flux.tiny.prompts > json/prompt-tiny.json
+python -m flux.tiny.prompts > json/prompt-tiny.json
 """
 
 import json
