@@ -112,3 +112,42 @@ def test_scores_count_wrong_missing_and_extra_things():
     assert doubled["sky"] == 0 and doubled["kind"] == 1 and doubled["extra"] == 1
     none = summary(score_readings([Reading("day", "sand", ())], [scene]))
     assert none["kind"] == 0 and none["missing"] == 1
+
+
+def test_the_card_compares_vital_layers_with_as_many_of_the_least_important(tmp_path):
+    import json
+    from types import SimpleNamespace
+
+    from flux.layers import Layers
+    from flux.tiny.training.card import VITAL_SET, edit_sets
+
+    models = SimpleNamespace(flow=SimpleNamespace(layers=Layers(1, 3)))
+    assert set(edit_sets(models, tmp_path)) == {"none", "default", "all"}
+    found = {"layers": [0, "single.1"], "similarity": [0.2, 0.9, 0.5, 0.95]}
+    (tmp_path / VITAL_SET).write_text(json.dumps(found))
+    sets = edit_sets(models, tmp_path)
+    assert sets["vital"] == (0, 2) and sets["least important"] == (1, 3)
+    assert sets["vital single blocks"] == (1, 2)
+    assert sets["all"] == (0, 1, 2, 3) and sets["none"] == ()
+
+
+def test_an_interval_of_a_mean_is_that_of_a_table_book():
+    from flux.tiny.training.card import mean_and_interval
+
+    mean, half = mean_and_interval([1.0, 0.0, 1.0, 1.0])
+    assert mean == 0.75 and half == pytest.approx(1.96 * 0.5 / 2)
+    assert mean_and_interval([3.0]) == (3.0, 0.0)
+
+
+def test_the_card_tells_whether_important_layers_keep_more():
+    from flux.tiny.training.card import layer_lines, rank_correlation, with_importance
+
+    assert rank_correlation([0.1, 0.5, 0.2], [10, 30, 20]) == pytest.approx(1)
+    assert rank_correlation([0.1, 0.5, 0.2], [3, 1, 2]) == pytest.approx(-1)
+    table = {"pairs": 3, "gained_db": [1.0, -0.25], "made": [0.5, 1.0]}
+    assert layer_lines(table)[1:] == ["| 0 | - | +1.0 | 0.50 |", "| 1 | - | -0.2 | 1.00 |"]
+    # The double block matters most and keeps nothing; of the single blocks the important one keeps more.
+    table = {"pairs": 3, "gained_db": [0.0, 2.0, 1.0], "made": [1.0, 0.5, 1.0]}
+    known = layer_lines(table | with_importance(table["gained_db"], [0.4, 0.8, 0.9], depth=1))
+    assert known[1].startswith("| 0 | 0.400 |")
+    assert known[-1].endswith("gained: -0.50; of the single blocks alone: 1.00.")

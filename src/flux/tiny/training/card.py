@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from flux.hooks import VITAL_LAYERS
-from flux.tiny.edit_pairs import EditScore, copy_in, draw_pairs, make_pair, score_pairs
+from flux.hooks import VITAL_LAYERS, Hooks
+from flux.tiny.edit_pairs import EditPair, EditScore, copy_in, draw_pairs, make_pair, score_pairs
 from flux.tiny.judge import Judge, load_judge
 from flux.tiny.scenes import ATTRIBUTES, render
 from flux.tiny.training import autoencoder
@@ -30,7 +30,7 @@ STAGES = {
     "dino": ("class", "patch"),
     "decoder": ("psnr",),
 }
-RENDERED, GENERATED, PAIRS = 200, 96, 72
+RENDERED, GENERATED, PAIRS, PAIRS_EACH = 200, 96, 72, 30
 VITAL_SET = "vital_layers.json"
 """What demo 3 writes: the layers that a sweep of these weights found vital. It may lie in the repository."""
 
@@ -63,6 +63,7 @@ def write(folder: Path, repo: Path) -> dict:
             for guidance in (1.0, 3.5)
         },
         "edits": edit_table(models, judge, edit_sets(models, repo)),
+        "edits_by_layer": edits_by_layer(models, judge, repo),
     }
     (repo / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     (repo / "MODEL_CARD.md").write_text(as_markdown(card))
@@ -91,8 +92,7 @@ def edit_table(models: Models, judge: Judge, layer_sets: dict[str, tuple[int, ..
     table = {}
     for name, layers in layer_sets.items():
         hooks = copy_in(layers) if layers else None
-        make = partial(make_pair, models.flow, models.ae, (models.t5, models.clip), hooks=hooks)
-        scores = list(score_pairs(tqdm(pairs, desc=f"edits, {name}", mininterval=5), judge, make))
+        scores = edit_scores(models, judge, pairs, hooks, f"edits, {name}")
         groups = {a: [s for s in scores if s.attribute == a] for a in ATTRIBUTES} | {"all": scores}
         table[name] = {
             "layers": list(layers),
@@ -101,17 +101,70 @@ def edit_table(models: Models, judge: Judge, layer_sets: dict[str, tuple[int, ..
     return table
 
 
+def edit_scores(
+    models: Models, judge: Judge, pairs: Sequence[EditPair], hooks: Hooks | None, label: str
+) -> list[EditScore]:
+    make = partial(make_pair, models.flow, models.ae, (models.t5, models.clip), hooks=hooks)
+    return list(score_pairs(tqdm(pairs, desc=label, mininterval=5), judge, make))
+
+
+def edits_by_layer(models: Models, judge: Judge, repo: Path, seed: int = 0) -> dict:
+    """What copying in one layer alone does, over `PAIRS_EACH` pairs: dB kept beyond those without injection,
+    share of edits made. With a sweep's vital set also each layer's similarity when skipped, and the rank
+    correlation (Spearman's) of importance and dB, of all layers and of the single blocks."""
+    pairs = draw_pairs(PAIRS_EACH, seed)
+    every = range(len(models.flow.layers))
+    figures = [
+        _edit_figures(edit_scores(models, judge, pairs, hooks, label))
+        for hooks, label in (
+            (None, "edits, none"),
+            *((copy_in((layer,)), f"edits, layer {layer}") for layer in every),
+        )
+    ]
+    plain, rows = figures[0]["kept_db"], figures[1:]
+    table = {
+        "pairs": PAIRS_EACH,
+        "gained_db": [row["kept_db"] - plain for row in rows],
+        "made": [row["made"] for row in rows],
+    }
+    if (repo / VITAL_SET).is_file():
+        similarity = json.loads((repo / VITAL_SET).read_text())["similarity"]
+        table |= with_importance(table["gained_db"], similarity, models.flow.layers.depth)
+    return table
+
+
+def with_importance(gained: Sequence[float], similarity: Sequence[float], depth: int) -> dict:
+    """The similarities, and how far importance tells what a layer keeps: of all layers, of single blocks."""
+    importance = [1 - value for value in similarity]
+    return {
+        "similarity": list(similarity),
+        "rank_correlation": rank_correlation(importance, gained),
+        "rank_correlation_single": rank_correlation(importance[depth:], gained[depth:]),
+    }
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's, in [-1, 1]; without ties."""
+    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 def edit_sets(models: Models, repo: Path) -> dict[str, tuple[int, ...]]:
-    """No layers, the default ones and all; with a sweep's vital set also that and as many of the least
-    important."""
+    """No layers, the default ones and all; with a sweep's vital set also that, and as many of the most
+    important single blocks and of the least important layers."""
     every = tuple(range(len(models.flow.layers)))
     sets = {"none": (), "default": VITAL_LAYERS["flux-tiny"]["default"], "all": every}
     if (repo / VITAL_SET).is_file():
         found = json.loads((repo / VITAL_SET).read_text())
         vital = tuple(models.flow.layers.indices(found["layers"]))
         similarity = found["similarity"]
-        least = sorted(every, key=lambda layer: -similarity[layer])[: len(vital)]
-        sets |= {"vital": vital, "least important": tuple(sorted(least))}
+        by_importance = sorted(every, key=lambda layer: similarity[layer])
+        single = [layer for layer in by_importance if layer >= models.flow.layers.depth]
+        sets |= {
+            "vital": vital,
+            "vital single blocks": tuple(sorted(single[: len(vital)])),
+            "least important": tuple(sorted(by_importance[-len(vital) :])),
+        }
     return sets
 
 
@@ -156,7 +209,21 @@ def as_markdown(card: dict) -> str:
             )
             title = f"{label} {row['layers'] or ''}".strip()
             parts.append(f"| {title} | {attribute} | {' | '.join(figures)} | {r['pairs']} |")
+    parts += layer_lines(card["edits_by_layer"])
     return "\n".join(parts) + "\n"
+
+
+def layer_lines(table: dict) -> list[str]:
+    similarity = table.get("similarity", [None] * len(table["made"]))
+    lines = [EACH_HEAD.format(pairs=table["pairs"])]
+    for layer, row in enumerate(zip(similarity, table["gained_db"], table["made"], strict=True)):
+        skipped = "-" if row[0] is None else f"{row[0]:.3f}"
+        lines.append(f"| {layer} | {skipped} | {row[1]:+.1f} | {row[2]:.2f} |")
+    if "rank_correlation" in table:
+        lines += ["\nRank correlation of importance (1 - similarity) and dB gained: "]
+        lines[-1] += f"{table['rank_correlation']:.2f}; of the single blocks alone: "
+        lines[-1] += f"{table['rank_correlation_single']:.2f}."
+    return lines
 
 
 HEAD = """# flux-tiny
@@ -180,9 +247,19 @@ EDITS_HEAD = """
 ## Edits
 
 {pairs} pairs drawn by a seed, one attribute changed in each; source and edit from the same noise, guidance
-3.5, 16 steps; keys and values of the source copied into the layers given. Kept: PSNR in dB between source and
-edit outside the edited region. Made: share of pairs in which the judge finds the wanted value. Others: share
-of all other attributes as asked. ± is half of a 95 % interval.
+3.5, 16 steps; keys and values of the source copied into the layers given. Vital: found by the sweep of
+demos 2 and 3; vital single blocks: as many, of these alone. Default: found by trying sets. Kept: PSNR in dB
+between source and edit outside the edited region. Made: share of pairs in which the judge finds the wanted
+value. Others: share of all other attributes as asked. ± is half of a 95 % interval.
 
 | layers | attribute | kept, dB | made | others | pairs |
 | --- | --- | --- | --- | --- | --- |"""
+
+EACH_HEAD = """
+## One layer at a time
+
+Keys and values of the source copied in one layer alone, {pairs} pairs. Similarity: DINO, of pictures made
+without that layer to pictures made with it. Gained: PSNR outside the edit beyond that without injection.
+
+| layer | similarity when skipped | gained, dB | made |
+| --- | --- | --- | --- |"""
