@@ -119,7 +119,8 @@ def test_the_same_bytes_as_local_whatever_fails_and_whoever_dies(cluster, job, t
             second.append(done)
             if len(second) == 2:
                 os.kill(pids[0], signal.SIGKILL)
-    assert len(pids) == 2 and len(list(told.iterdir())) == 3
+    # The dead worker's successor may come when all is done already.
+    assert len(pids) == 2 and {int(file.name) for file in told.iterdir()} >= set(pids)
     (failed,) = (each for each in [*first, *second] if each.error)
     assert failed.task.group == (99,) and "layer 99 does not exist" in failed.error
     assert {each.task for each in [*first, *second]} == {*TASKS, failed.task}
