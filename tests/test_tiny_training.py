@@ -150,4 +150,6 @@ def test_the_card_tells_whether_important_layers_keep_more():
     table = {"pairs": 3, "gained_db": [0.0, 2.0, 1.0], "made": [1.0, 0.5, 1.0]}
     known = layer_lines(table | with_importance(table["gained_db"], [0.4, 0.8, 0.9], depth=1))
     assert known[1].startswith("| 0 | 0.400 |")
+    found = layer_lines(table | {"vital": [0], "rule": "gap"})
+    assert "0, by the rule `gap`" in found[0] and found[2:] == layer_lines(table)[1:]
     assert known[-1].endswith("gained: -0.50; of the single blocks alone: 1.00.")

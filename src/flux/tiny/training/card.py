@@ -128,8 +128,9 @@ def edits_by_layer(models: Models, judge: Judge, repo: Path, seed: int = 0) -> d
         "made": [row["made"] for row in rows],
     }
     if (repo / VITAL_SET).is_file():
-        similarity = json.loads((repo / VITAL_SET).read_text())["similarity"]
-        table |= with_importance(table["gained_db"], similarity, models.flow.layers.depth)
+        found = json.loads((repo / VITAL_SET).read_text())
+        table |= {"vital": found["layers"], "rule": found["evidence"]["rule"]}
+        table |= with_importance(table["gained_db"], found["similarity"], models.flow.layers.depth)
     return table
 
 
@@ -216,6 +217,9 @@ def as_markdown(card: dict) -> str:
 def layer_lines(table: dict) -> list[str]:
     similarity = table.get("similarity", [None] * len(table["made"]))
     lines = [EACH_HEAD.format(pairs=table["pairs"])]
+    if "vital" in table:
+        listed = ", ".join(map(str, table["vital"]))
+        lines.insert(0, VITAL_HEAD.format(layers=listed, rule=table["rule"]))
     for layer, row in enumerate(zip(similarity, table["gained_db"], table["made"], strict=True)):
         skipped = "-" if row[0] is None else f"{row[0]:.3f}"
         lines.append(f"| {layer} | {skipped} | {row[1]:+.1f} | {row[2]:.2f} |")
@@ -254,6 +258,13 @@ value. Others: share of all other attributes as asked. ± is half of a 95 % inte
 
 | layers | attribute | kept, dB | made | others | pairs |
 | --- | --- | --- | --- | --- | --- |"""
+
+VITAL_HEAD = """
+## Vital layers
+
+{layers}, by the rule `{rule}` (`python demos/demo_2_skip.py`, `python demos/demo_3_dino.py`; 64 prompts).
+
+![How much each layer matters](../../../../assets/importance.png)"""
 
 EACH_HEAD = """
 ## One layer at a time
