@@ -17,7 +17,7 @@ from tqdm import tqdm
 from flux.command_line import asks_for_help, help_text, is_flag, run
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.image_io import next_index, save_image
-from flux.outcome import EXIT_OK, mistake
+from flux.outcome import EXIT_OK, mistake, silence_loading_bars
 from flux.safety import NSFW_THRESHOLD, load_nsfw_classifier
 from flux.settings import (
     Untouched,
@@ -133,6 +133,8 @@ def main(
     track_usage = check_switch("track_usage", track_usage)
     output_name = os.path.join(escaped(writable_folder(output_dir)), "img_{idx}.jpg")
 
+    if spec.embedded:
+        silence_loading_bars()
     models = load_models(name, device=device, dtype=dtype, weights=weights, offload=offload)
     classifier = None if spec.embedded else load_nsfw_classifier(models.device)
 

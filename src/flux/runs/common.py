@@ -14,6 +14,7 @@ import flux
 from flux import util
 from flux.device import pick_device, pick_dtype
 from flux.generate import Sampling
+from flux.outcome import silence_loading_bars
 from flux.rundir import RunFolder
 from flux.spec import EditSpec, SkipSpec, Spec
 
@@ -69,7 +70,7 @@ def load(spec: Spec) -> util.Models:
     start = time.perf_counter()
     model = spec.model
     if util.configs[model.name].embedded:
-        _silence_loading_bars()
+        silence_loading_bars()
         _compute_in_one_thread()
     models = util.load_models(
         model.name, device=model.device, dtype=model.dtype, weights=model.weights, offload=model.offload
@@ -78,13 +79,6 @@ def load(spec: Spec) -> util.Models:
     seconds = time.perf_counter() - start
     print(f"{model.name} on {device_name(models.device)}, {dtype}, loaded in {seconds:.1f} s")
     return models
-
-
-def _silence_loading_bars() -> None:
-    """transformers shows a bar for every part it loads; for parts of a few megabytes that is noise."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
 
 
 def _compute_in_one_thread() -> None:

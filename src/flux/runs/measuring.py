@@ -14,6 +14,7 @@ from flux import metrics
 from flux.device import pick_device, pick_dtype
 from flux.feature_cache import FeatureCache, PairCache, sha256_of
 from flux.features import TOKENS, Clip, Dino, identity
+from flux.outcome import silence_loading_bars
 from flux.runs.compared import Pair
 from flux.spec import DinoSpec
 
@@ -73,18 +74,18 @@ def load_extractor(spec: DinoSpec, metric: str, source: str) -> Extractor:
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
     try:
-        _silence_transformers()
+        silence_loading_bars()
+        _silence_reports()
         return Dino(source, device, dtype=dtype) if metric == "dino" else Clip(source, device, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ValueError(f"{metric.upper()} model {source} not loaded: {reason}") from None
 
 
-def _silence_transformers() -> None:
-    """It shows bars, and lists the weights of CLIP's text part, which are left out on purpose."""
+def _silence_reports() -> None:
+    """transformers lists the weights of CLIP's text part, which are left out on purpose."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
     logging.set_verbosity_error()
 
 
