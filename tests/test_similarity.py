@@ -105,8 +105,9 @@ def test_dino_tokens(dino):
 
 
 def test_registers_are_no_patches(tmp_path):
-    from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
-
+    transformers = pytest.importorskip("transformers", minversion="4.48", reason="has no registers")
+    Dinov2WithRegistersConfig = transformers.Dinov2WithRegistersConfig
+    Dinov2WithRegistersModel = transformers.Dinov2WithRegistersModel
     torch.manual_seed(0)
     shape = Dinov2WithRegistersConfig(
         **{"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},

@@ -114,6 +114,25 @@ def test_scores_count_wrong_missing_and_extra_things():
     assert none["kind"] == 0 and none["missing"] == 1
 
 
+def test_clip_is_saved_under_the_names_of_the_official_files(tmp_path):
+    """transformers 5 writes them without their prefix, and 4 then finds none."""
+    from safetensors import safe_open
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from flux.tiny.training.export import save_clip
+    from flux.util import TINY_WEIGHTS
+
+    shape = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    clip = CLIPTextModel(CLIPTextConfig(vocab_size=20, max_position_embeddings=7, **shape)).eval()
+    save_clip(clip, tmp_path)
+    again = CLIPTextModel.from_pretrained(tmp_path)
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(again(input_ids=ids).pooler_output, clip(input_ids=ids).pooler_output)
+    for folder in (tmp_path, TINY_WEIGHTS / "text_encoder"):
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            assert all(name.startswith("text_model.") for name in file.keys())  # noqa: SIM118
+
+
 def test_the_card_compares_vital_layers_with_as_many_of_the_least_important(tmp_path):
     import json
     from types import SimpleNamespace

@@ -4,9 +4,11 @@ What a model says of a picture is kept by `flux.feature_cache`; `identity` is wh
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from flux.feature_cache import sha256_of
+from flux.pretrained import load_whole
 
 TOKENS = ("class", "patches")
 """Where DINO's features come from: the class token, or the mean of the patch tokens."""
@@ -42,8 +45,9 @@ class Dino:
         from transformers import AutoImageProcessor, AutoModel
 
         self.source, self.token = str(source), token
-        self.processor = pretrained(AutoImageProcessor, self.source)
-        self.model = pretrained(AutoModel, self.source).eval().requires_grad_(False).to(device, dtype)
+        self.processor = pretrained(AutoImageProcessor.from_pretrained, self.source)
+        model = pretrained(partial(load_whole, AutoModel, unused=("pooler.",)), self.source)
+        self.model = model.eval().requires_grad_(False).to(device, dtype)
         # Models with registers keep them between the class token and the patches.
         self._patches = 1 + getattr(self.model.config, "num_register_tokens", 0)
 
@@ -83,12 +87,12 @@ class Clip:
         from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
 
         self.source = str(source)
-        self.processor = pretrained(AutoImageProcessor, self.source)
-        config = pretrained(AutoConfig, self.source)
+        self.processor = pretrained(AutoImageProcessor.from_pretrained, self.source)
+        config = pretrained(AutoConfig.from_pretrained, self.source)
         if hasattr(config, "vision_config"):  # of a whole CLIP, whose width of the shared space counts
             config.vision_config.projection_dim = config.projection_dim
             config = config.vision_config
-        model = pretrained(CLIPVisionModelWithProjection, self.source, config=config)
+        model = pretrained(partial(load_whole, CLIPVisionModelWithProjection), self.source, config=config)
         self.model = model.eval().requires_grad_(False).to(device, dtype)
 
     @torch.inference_mode()
@@ -103,14 +107,14 @@ def _pixels(processor, images: Sequence[Image.Image], model: torch.nn.Module) ->
     return pixels["pixel_values"].to(model.device, model.dtype)
 
 
-def pretrained(kind: type, source: str, **options):
+def pretrained(load: Callable[..., Any], source: str, **options: Any) -> Any:
     """From the folder or the hub's cache; only where it is in neither from the hub itself."""
     try:
-        return kind.from_pretrained(source, local_files_only=True, **options)
+        return load(source, local_files_only=True, **options)
     except OSError:
         if Path(source).is_dir():
             raise
-        return kind.from_pretrained(source, **options)
+        return load(source, **options)
 
 
 def identity(source: str | Path, dtype: str = "float32") -> str | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from flux.pretrained import load_whole
+
 QUOTED = 200  # characters of a cut prompt that a warning repeats
 
 
@@ -20,7 +22,7 @@ class HFEmbedder(nn.Module):
     max_length: tokens are cut or padded to this length; no attention mask is used.
     hf_kwargs: passed to the model's `from_pretrained`. `torch_dtype`, also spelt `dtype`, is float32 if not
     given, whatever the default of the installed transformers.
-    Raises ValueError for a folder that holds neither, OSError for files that cannot be had.
+    Raises ValueError for a folder that holds neither or lacks weights, OSError for files that cannot be had.
     """
 
     def __init__(self, version: str, max_length: int, **hf_kwargs):
@@ -32,7 +34,7 @@ class HFEmbedder(nn.Module):
         self.output_key = "pooler_output" if self.is_clip else "last_hidden_state"
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(version), model_max_length=max_length)
         model_class = CLIPTextModel if self.is_clip else T5EncoderModel
-        self.hf_module = model_class.from_pretrained(version, **with_known_dtype(hf_kwargs))
+        self.hf_module = load_whole(model_class, version, **with_known_dtype(hf_kwargs))
         self.hf_module.eval().requires_grad_(False)
         self._warned: set[str] = set()
 

@@ -4,7 +4,7 @@ nothing."""
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from flux.model import Flux
@@ -22,6 +22,19 @@ def save_autoencoder(ae: AutoEncoder, repo: Path) -> None:
 
 def save_judge(judge: Judge, repo: Path) -> None:
     _save(judge, repo / "judge.safetensors", torch.float16)
+
+
+def save_clip(clip: nn.Module, folder: Path) -> None:
+    """A CLIP text model under the names of the official files, which every release of transformers reads.
+
+    Of its own accord transformers 5 leaves the prefix out, and 4 then finds none of the weights.
+    """
+    clip.save_pretrained(folder)
+    file = folder / "model.safetensors"
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in load_file(file).items()}
+    partial = file.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.replace(file)
 
 
 def _save(model: nn.Module, path: Path, dtype: torch.dtype) -> None:

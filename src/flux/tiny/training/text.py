@@ -18,6 +18,7 @@ from flux.tiny import config
 from flux.tiny.captions import caption
 from flux.tiny.scenes import COLOURS, GROUNDS, KINDS, SIZES, SKIES, Scene, sample_scene
 from flux.tiny.training import tokenizers
+from flux.tiny.training.export import save_clip
 from flux.tiny.training.loop import Stage
 
 CAPTIONS = 60_000
@@ -100,8 +101,8 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) 
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.01)
     Stage("text", folder, model, [optimizer], loss, steps, seed, warmup=80).run()
-    for name, (encoder, _) in FOLDERS.items():
-        getattr(model, name).save_pretrained(out / encoder)
+    model.t5.save_pretrained(out / FOLDERS["t5"][0])
+    save_clip(model.clip, out / FOLDERS["clip"][0])
 
 
 def labelled_captions(seed: int, count: int) -> tuple[list[str], dict[str, Tensor]]:
