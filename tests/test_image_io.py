@@ -5,6 +5,7 @@ import torch
 from PIL import ExifTags, Image, JpegImagePlugin
 
 from flux import safety
+from flux.hub import require_hub
 from flux.image_io import exif_of, next_index, save_image, to_pil
 from flux.watermark import embed_watermark
 
@@ -133,7 +134,7 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(OSError, match="127.0.0.1:9 does not answer"):
-        safety._require_hub()
+        require_hub()
 
 
 def test_classifier_of_a_local_folder(tmp_path, monkeypatch):

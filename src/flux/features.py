@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from flux.feature_cache import sha256_of
+from flux.hub import require_hub
 from flux.pretrained import load_whole
+from flux.rgb import rgb
 
 TOKENS = ("class", "patches")
 """Where DINO's features come from: the class token, or the mean of the patch tokens."""
@@ -103,7 +105,7 @@ class Clip:
 
 
 def _pixels(processor, images: Sequence[Image.Image], model: torch.nn.Module) -> Tensor:
-    pixels = processor(images=[image.convert("RGB") for image in images], return_tensors="pt")
+    pixels = processor(images=[rgb(image) for image in images], return_tensors="pt")
     return pixels["pixel_values"].to(model.device, model.dtype)
 
 
@@ -111,9 +113,16 @@ def pretrained(load: Callable[..., Any], source: str, **options: Any) -> Any:
     """From the folder or the hub's cache; only where it is in neither from the hub itself."""
     try:
         return load(source, local_files_only=True, **options)
-    except OSError:
+    except OSError as error:
         if Path(source).is_dir():
             raise
+        try:
+            require_hub()
+        except OSError as silent:
+            raise OSError(
+                f"it is no folder here, nor in the hub's cache, and {silent}: name a folder, or once there "
+                f"is a network get it with: hf download {source}"
+            ) from error
         return load(source, **options)
 
 

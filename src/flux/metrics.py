@@ -11,6 +11,7 @@ from PIL import Image
 
 from flux.extras import need
 from flux.features import Dino
+from flux.rgb import rgb
 
 
 def difference(a: Image.Image, b: Image.Image) -> np.ndarray:
@@ -30,13 +31,13 @@ def psnr(a: Image.Image, b: Image.Image) -> float:
 
 
 def _levels(image: Image.Image) -> np.ndarray:
-    return np.asarray(image.convert("RGB"), dtype=np.float64)
+    return np.asarray(rgb(image), dtype=np.float64)
 
 
 def ssim(a: Image.Image, b: Image.Image) -> float:
     """Structural similarity, at most 1, by scikit-image; a picture's sides must be 7 pixels or more."""
     measure = need("skimage.metrics", "similarity", "SSIM").structural_similarity
-    pictures = [np.asarray(image.convert("RGB")) for image in (a, b)]
+    pictures = [np.asarray(rgb(image)) for image in (a, b)]
     return float(measure(*pictures, channel_axis=-1, data_range=255))
 
 

@@ -1,17 +1,16 @@
 """The NSFW check of finished pictures."""
 
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Callable
 
 import torch
 from PIL import Image
 
+from flux.hub import require_hub
+
 NSFW_MODEL = "Falconsai/nsfw_image_detection"
 NSFW_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
 NSFW_THRESHOLD = 0.85
-PATIENCE = 5.0  # seconds for the hub's first answer
 
 Classifier = Callable[[Image.Image], list[dict]]
 """Takes a picture and returns `{"label": ..., "score": ...}` for each class, "nsfw" among them."""
@@ -48,21 +47,5 @@ def _classifier_folder() -> str:
     try:
         return snapshot_download(NSFW_MODEL, allow_patterns=NSFW_FILES, local_files_only=True)
     except LocalEntryNotFoundError:
-        _require_hub()
+        require_hub()
         return snapshot_download(NSFW_MODEL, allow_patterns=NSFW_FILES)
-
-
-def _require_hub() -> None:
-    """Raise OSError if the hub does not answer: its client would keep on trying for half a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        raise OSError("HF_HUB_OFFLINE is set")
-    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE):
-            pass
-    except urllib.error.HTTPError:
-        pass  # an answer, whatever it says
-    except OSError as error:
-        raise OSError(f"{constants.ENDPOINT} does not answer") from error

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from flux.rgb import rgb
+
 GAP, MARGIN, TEXT_SIZE = 12, 24, 15
 SMALLEST, LARGEST = 192, 384
 """Pictures on a sheet are scaled to a width between these, in pixels."""
@@ -61,9 +63,7 @@ def _block(cell: Cell, width: int) -> Image.Image:
 def scaled(image: Image.Image, width: int, height: int) -> Image.Image:
     """A copy of another size; enlarged by a whole factor, pixels stay square."""
     whole = width >= image.width and width % image.width == 0
-    return image.convert("RGB").resize(
-        (width, height), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS
-    )
+    return rgb(image).resize((width, height), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
 
 
 def wrapped(text: str, width: int, size: int) -> list[str]:

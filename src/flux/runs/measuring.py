@@ -15,6 +15,7 @@ from flux.device import pick_device, pick_dtype
 from flux.feature_cache import FeatureCache, PairCache, sha256_of
 from flux.features import TOKENS, Clip, Dino, identity
 from flux.outcome import silence_loading_bars
+from flux.rgb import rgb
 from flux.runs.compared import Pair
 from flux.spec import DinoSpec
 
@@ -190,7 +191,7 @@ def _save(caches: Iterable[FeatureCache | PairCache], measured: Measured) -> Non
 
 def _picture(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        return rgb(image)
 
 
 def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
