@@ -179,3 +179,32 @@ def test_a_kill_at_any_moment_leaves_whole_files(base):
                 assert path.suffix == ".partial"
     RunFolder.open(base, {"a": 1}, {}, overwrite=True)
     assert {path.name for path in base.iterdir()} <= {RECORD, SPEC, "a.json"}
+
+
+def test_a_damaged_record_costs_a_run_of_hours_nothing(base):
+    """Its files are known one by one, whatever the record says of the setting."""
+    run = started(base, apart=True)
+    (base / RECORD).write_text('{"spec": {"st')
+    assert RunFolder.find(base, {**RECIPE, "steps": 4}, SETTING, apart=True).path != base
+    again = RunFolder.open(base, RECIPE, SETTING, apart=True)
+    assert again.path == base and not again.finished and again.picture("a.png") is not None
+    again.finish({})
+    assert run.finished
+
+
+def test_another_run_inside_is_left_alone(base):
+    run, inner = finished(base), finished(base / "inner")
+    (base / "inner" / "b.png.7.partial").write_text("of another process")
+    begun = RunFolder.open(base, RECIPE, SETTING, overwrite=True)
+    assert begun.picture("a.png") is None and not run.finished
+    begun.finish({})
+    assert inner.picture("a.png") is not None
+    assert (base / "inner" / "b.png.7.partial").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(base):
+    run = started(base)
+    (base / "b.png").mkdir()
+    with pytest.raises(OSError, match=r"b.png cannot be written \(.*\): choose another output folder"):
+        run.save_picture("b.png", RED)
+    assert not list(base.glob("*.partial"))

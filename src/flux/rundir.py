@@ -28,6 +28,8 @@ from typing import IO, Any
 
 from PIL import Image, PngImagePlugin
 
+from flux.rgb import rgb
+
 RECORD = "run.json"
 SPEC = "spec.json"
 PARTIAL = ".partial"
@@ -62,9 +64,10 @@ class RunFolder:
         Raises OSError where nothing can be written.
         """
         run = RunFolder.find(base, recipe, setting, apart=apart)
-        found = run.record() or {}
+        found = run._found(apart) or {}
         fits = found.get("spec") == run.recipe and not found.get("clearing")
-        if overwrite or not fits or not (found.get("finished") or found.get("setting") == run.setting):
+        same = found.get("setting", run.setting) == run.setting
+        if overwrite or not fits or not (found.get("finished") or same):
             run._clear()
             run._begin()
         return run
@@ -77,9 +80,9 @@ class RunFolder:
         note = None
         for path in _candidates(base):
             run = RunFolder(path, recipe, setting, note)
-            found = run.record()
+            found = run._found(apart)
             same = found is not None and found.get("spec") == recipe
-            if _is_free(path, found) or (same and not (apart and found.get("setting") != setting)):
+            if _is_free(path, found) or (same and not (apart and found.get("setting", setting) != setting)):
                 return run
             if note is None:
                 note = f"{path} holds {difference(found, recipe, setting)}"
@@ -91,18 +94,24 @@ class RunFolder:
 
     def record(self) -> dict[str, Any] | None:
         """What `run.json` holds; None where there is none that can be read."""
-        with suppress(OSError, ValueError):
-            found = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
-            return found if isinstance(found, dict) else None
-        return None
+        return _object(self.path / RECORD)
+
+    def _found(self, apart: bool) -> dict[str, Any] | None:
+        """The record; of a run of hours, whose files are known one by one, also what a damaged one left."""
+        found = self.record()
+        if found is None and apart and (self.path / RECORD).is_file():
+            spec = _object(self.path / SPEC)
+            return None if spec is None else {"spec": spec, "finished": False}
+        return found
 
     def finish(self, results: Json, *, complete: bool = True) -> None:
         """Write the results into `run.json` and mark the run as finished; what a kill left behind goes.
 
         complete: whether all is made; if not, the run is not marked and the next one goes on with it.
         """
-        for path in self.path.rglob(f"*{PARTIAL}"):
-            path.unlink(missing_ok=True)
+        for path in self._files():
+            if path.suffix == PARTIAL:
+                path.unlink(missing_ok=True)
         self._write_record({"finished": complete, **results})
 
     def _write_record(self, results: Json) -> None:
@@ -111,7 +120,7 @@ class RunFolder:
     def picture(self, name: str) -> Image.Image | None:
         """A picture of this run, read whole; None if it is not there or damaged, and so has to be made."""
         with suppress(OSError, SyntaxError, ValueError), Image.open(self.path / name) as image:
-            return image.convert("RGB")
+            return rgb(image)
         return None
 
     def save_picture(self, name: str, image: Image.Image, about: Mapping[str, str] | None = None) -> None:
@@ -149,12 +158,18 @@ class RunFolder:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-        with open(partial, "wb") as stream:
-            write(stream)
-            stream.flush()
-            if durable:
-                os.fsync(stream.fileno())
-        os.replace(partial, path)
+        try:
+            with open(partial, "wb") as stream:
+                write(stream)
+                stream.flush()
+                if durable:
+                    os.fsync(stream.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            reason = error.strerror or error
+            raise OSError(f"{path} cannot be written ({reason}): choose another output folder") from error
 
     def _begin(self) -> None:
         self._write_record({"finished": False})
@@ -163,9 +178,25 @@ class RunFolder:
     def _clear(self) -> None:
         """Delete what runs write. The record says so first, for the case that this is cut short."""
         self._write_record({"finished": False, "clearing": True})
-        for path in sorted(self.path.rglob("*")):
-            if (path.suffix in OURS or path.name in OUR_NAMES) and path.is_file():
+        for path in self._files():
+            if path.suffix in OURS or path.name in OUR_NAMES:
                 path.unlink()
+
+    def _files(self) -> list[Path]:
+        """The files in the folder and below, without those of other runs that lie in it."""
+        found: list[Path] = []
+        for place, folders, names in os.walk(self.path):
+            folders[:] = [name for name in folders if not (Path(place) / name / RECORD).exists()]
+            found += (Path(place) / name for name in names)
+        return found
+
+
+def _object(file: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None for one that is not there, damaged, or something else."""
+    with suppress(OSError, ValueError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else None
+    return None
 
 
 def png_bytes(image: Image.Image, about: Mapping[str, str] | None = None) -> bytes:
