@@ -379,3 +379,22 @@ def test_saving_now_and_then(dino, pictures, monkeypatch):
     pairs = [(pictures[0], each) for each in pictures[1:]]
     measure(asked(pictures, batch=1), pairs, str(dino), Store())
     assert saves == [2, 4, 4]
+
+
+def test_pictures_are_seen_as_a_viewer_shows_them(tmp_path):
+    """16-bit levels scaled, not cut off at 255; what is transparent on white, not as what lies below it."""
+    from flux.rgb import rgb
+
+    levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    with Image.open(tmp_path / "deep.png") as deep:
+        assert np.array_equal(np.asarray(rgb(deep))[..., 0], levels // 257)
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    clear.putpixel((0, 0), (255, 0, 0, 255))
+    clear.save(tmp_path / "clear.png")
+    with Image.open(tmp_path / "clear.png") as image:
+        assert rgb(image).getpixel((0, 0)) == (255, 0, 0)
+        assert rgb(image).getpixel((1, 1)) == (255, 255, 255)
+    palette = clear.quantize(4)
+    assert rgb(palette).getpixel((1, 1)) == (255, 255, 255)
+    assert rgb(Image.new("L", (2, 2), 7)).getpixel((0, 0)) == (7, 7, 7)

@@ -304,6 +304,15 @@ def test_every_mistake_is_in_the_one_line(write):
     )
 
 
+@pytest.mark.parametrize("name", ["~nobody-is-called-so/x", "long" * 200, "nul\0"])
+def test_what_no_file_can_be_called(write, name):
+    assert "cannot be a path (" in refusal(write({"output": name}))
+
+
+def test_half_a_character(write):
+    assert "half of a surrogate pair" in refusal(write({"source": "a \ud800 cat"}))
+
+
 @pytest.mark.parametrize(
     "vital, says",
     [
@@ -311,6 +320,8 @@ def test_every_mistake_is_in_the_one_line(write):
         ('{"model": "flux-dev", "layers": [1.5]}', "layers[0] = 1.5: must be a layer's number"),
         ('{"model": 3, "layers": [0]}', "model = 3: must be text"),
         ('{"model": "flux-dev", "layers": [0]', "not valid JSON at line 1"),
+        ('{"model": "flux-dev", "layers": "10"}', 'layers = "10": must be a list'),
+        ('{"model": "flux-dev", "layers": []}', "layers = []: must have at least one entry"),
         ('{"model": "flux-dev", "layers": [57]}', "layers = 57: flux-dev has layers 0 to 56"),
     ],
 )

@@ -59,7 +59,7 @@ def run_similarity(spec: DinoSpec) -> RunFolder:
         if not any(found.metric in layer.figures for layer in found.layers):
             raise ValueError(f"{asked.path}: {MEASURES[found.metric]} could be measured for no picture")
         said = write_layer_report(spec, asked, found, run, problems, model)
-        if found.vital is not None:
+        if found.vital is not None and found.vital.layers:
             said.append(f"for demo 4: --layers {run.path / VITAL}")
     else:
         write = write_matrix if isinstance(asked, Matrix) else write_ranking

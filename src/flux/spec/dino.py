@@ -1,5 +1,6 @@
 """The spec of demo 3: which pictures are compared, by what, and when a layer is vital."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -38,13 +39,18 @@ class Rule:
 
 
 RULES = 'must be "similarity 0.95", "vitality 0.05", "top 5" or "gap", each with your number'
-PATTERN = r"^(gap|top [1-9][0-9]*|(similarity|vitality) -?[0-9]+(\.[0-9]+)?)$"
+LIMITS = {"similarity": (-1, 1), "vitality": (0, 2)}
+PATTERN = r"^(gap|top [1-9][0-9]{0,3}|(similarity|vitality) -?[0-9]+(\.[0-9]+)?)$"
 
 
 def _rule(value: Any, context: Context) -> str:
     if not isinstance(value, str) or not re.fullmatch(PATTERN, " ".join(value.split())):
         raise refuse(RULES, value)
-    return " ".join(value.split())
+    name, _, number = (text := " ".join(value.split())).partition(" ")
+    lowest, highest = LIMITS.get(name, (-math.inf, math.inf))
+    if number and not lowest <= float(number) <= highest:
+        raise refuse(f"the {name} must be between {lowest:g} and {highest:g}", value)
+    return text
 
 
 def _existing(value: Any, context: Context) -> Path:

@@ -44,6 +44,8 @@ def layer_problems(
             )
             yield Problem(path, text, choice)
             return
+    if _is_file(choice) and not names:
+        yield Problem(path, "holds no layers: run demo 3 again with another rule (by)", choice)
     layers = model.facts.layers
     for i, name in enumerate(names):
         try:

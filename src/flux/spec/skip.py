@@ -41,6 +41,10 @@ def _prompts(value: Any, context: Context) -> tuple[Prompt, ...]:
     """Prompts as they stand, or those of a file. A single word from the command line may be its path."""
     if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
+    if isinstance(value, list | tuple):
+        for entry in value:
+            if isinstance(entry, str) and entry.endswith(".json"):
+                raise refuse("a file of prompts stands alone: name one, or give texts", entry)
     if not isinstance(value, str):
         return _entries.read(value, context)
     return _from_file(value, context) if value.endswith(".json") else (Prompt(prompt=value),)

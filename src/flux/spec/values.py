@@ -7,6 +7,7 @@ editors.
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,19 @@ class Context:
     folder: Path = Path(".")
 
     def path(self, text: str) -> Path:
-        """A path: in a spec relative to its folder, typed on the command line to the working directory."""
+        """A path: in a spec relative to its folder, typed on the command line to the working directory.
+
+        Refuses what no file can be called.
+        """
         folder = Path(".") if isinstance(text, Typed) else self.folder
-        return Path(os.path.abspath(folder / Path(text).expanduser()))
+        try:
+            path = Path(os.path.abspath(folder / Path(text).expanduser()))
+            with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                path.stat()
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise refuse(f"cannot be a path ({reason})", text) from None
+        return path
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,10 @@ def refuse(text: str, value: Any) -> Refused:
 def _text(value: Any, context: Context) -> str:
     if not isinstance(value, str):
         raise refuse("must be text", value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise refuse("must be text: it holds half of a surrogate pair", ascii(value)) from None
     return str(value)
 
 

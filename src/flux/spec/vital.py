@@ -10,7 +10,7 @@ from typing import Any
 from flux.spec.errors import Refused, SpecError, one_line
 from flux.spec.part import Part, key, part
 from flux.spec.strict_json import read_json
-from flux.spec.values import Context, Kind, layers, list_of, number, or_null, refuse, text
+from flux.spec.values import Context, Kind, list_of, number, or_null, refuse, text
 
 
 def _object(value: Any, context: Context) -> dict[str, Any]:
@@ -19,12 +19,21 @@ def _object(value: Any, context: Context) -> dict[str, Any]:
     return value
 
 
+def _name(value: Any, context: Context) -> int | str:
+    """Whether the model has it is asked later."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise refuse("must be a layer's number or its name, such as double.3", value)
+    return value
+
+
 @part
 class VitalSet(Part):
     """The vital layers of a model. A file may hold more keys, as further evidence."""
 
     model: str = key(text, "the model the set was found on")
-    layers: tuple[int | str, ...] = key(layers, "numbers, double.i or single.i")
+    layers: tuple[int | str, ...] = key(
+        list_of(Kind(_name, {"type": ["integer", "string"]})), "numbers, double.i or single.i"
+    )
     threshold: float | None = key(
         or_null(number()), "the mean similarity to the reference below which a layer counts as vital", None
     )
