@@ -36,6 +36,10 @@ def make(spec: SkipSpec) -> int:
 
 
 def describe(spec: SkipSpec) -> str:
+    if spec.merge:
+        from flux.runs.merge import describe_merge
+
+        return describe_merge(spec)
     from flux.runs.sweep_estimate import describe
 
     return describe(spec)

@@ -183,6 +183,27 @@ def test_vital_among_one_kind_of_block(demo, tmp_path, capsys):
     assert "Vital layers: 0 (double.0)" in capsys.readouterr().out
 
 
+def test_a_sweep_that_is_not_whole_is_said_to_be(demo, tmp_path, capsys):
+    """Means over unlike prompts are not alike; and an empty set is nothing to edit with."""
+    draw_sweep(tmp_path / "s", made=lambda cell: cell.group != (1,) or cell.prompt < 2)
+    assert demo("--sweep", "s", "--metrics", "ssim") == 0
+    assert "Layers were measured over unlike numbers of prompts, 2 to 4" in capsys.readouterr().out
+    vital = json.loads((tmp_path / "output" / "dino" / "dino" / "vital_layers.json").read_text())
+    assert vital["evidence"]["fewest_prompts"] == 2
+    assert demo("--sweep", "s", "--by", "similarity -1") == 0
+    out = capsys.readouterr().out
+    assert "Vital layers: none" in out and "for demo 4" not in out
+
+
+def test_a_picture_of_another_size_has_no_figure(demo, tmp_path, capsys):
+    sweep = draw_sweep(tmp_path / "s")
+    (sweep / "cells.csv").unlink()
+    file = next((sweep / "pictures").rglob("*skip-00.png"))
+    drawn(0, 0.5, (32, 32)).save(file)
+    assert demo("--sweep", "s", "--metrics", "ssim") == 0
+    assert "without layer 0: SSIM not measured" in (tmp_path / "output/dino/dino/index.html").read_text()
+
+
 def _doubles_matter(cell):
     return {(): 0.0, (0,): 0.9, (1,): 0.8, (4,): 0.2, (5,): 0.5}[cell.group]
 
@@ -468,6 +489,8 @@ def test_one_against_many(demo, tmp_path, capsys):
         (["--sweep", "empty", "--metrics", "psnr"], "choose from dino, clip, ssim"),
         (["--sweep", "empty", "--by", "top"], 'must be "similarity 0.95", "vitality 0.05", "top 5" or "gap"'),
         (["--sweep", "empty", "--by", "top 0"], 'must be "similarity 0.95"'),
+        (["--sweep", "empty", "--by", "top 12345"], 'must be "similarity 0.95"'),
+        (["--sweep", "empty", "--by", "similarity 5"], "the similarity must be between -1 and 1"),
         (["--sweep", "empty", "--confidence", "1"], "must be between 0.5 and 0.9999"),
         (["--sweep", "empty", "--metrics", "dino", "dion"], "did you mean dino?"),
         (["--pictures", "one.png", "two.png", "--model", "empty"], "not loaded"),

@@ -227,6 +227,8 @@ def test_shards_joined_are_the_whole_byte_for_byte(demo, whole, tmp_path, capsys
     assert demo("--merge") == 1
     assert "shard 2/3 lacks 1 of 5 cells: pictures/" in capsys.readouterr().out
     damaged.write_bytes(good)
+    assert demo("--merge", "--dry-run") == 0
+    assert "would join 3 shards with 15 of 15 cells, in " in capsys.readouterr().out
     before = times(shards)
     assert demo("--merge") == demo("--merge") == 0
     assert cells(folder) == cells(whole) and files(folder) == files(whole) and times(shards) == before
@@ -237,6 +239,9 @@ def test_shards_joined_are_the_whole_byte_for_byte(demo, whole, tmp_path, capsys
     assert (folder / "sheet.png").read_bytes() == (whole / "sheet.png").read_bytes()
     assert demo() == 0
     assert "made already" in capsys.readouterr().out
+    (folder / "index.html").unlink()
+    assert demo() == 0
+    assert (folder / "index.html").is_file() and "made already" not in capsys.readouterr().out
 
 
 def test_shards_of_another_spec_or_setting_are_refused(demo, whole, tmp_path, capsys):

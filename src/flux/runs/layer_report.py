@@ -17,6 +17,7 @@ from flux.report.plots import Bar, difference_in_words, importance_map, importan
 from flux.report.sheets import Cell as Picture
 from flux.report.sheets import contact_sheet
 from flux.report.similarity_page import Link, SweepPage, Table, sweep_page
+from flux.rgb import rgb
 from flux.rundir import RunFolder
 from flux.runs.common import PAGE
 from flux.runs.layer_similarity import Findings, Layer, vital_file
@@ -104,6 +105,12 @@ def sentences(spec: DinoSpec, sweep: Sweep, found: Findings) -> list[str]:
         lines.append("The noise floor was not measured: the sweep drew no reference twice.")
     else:
         lines.append(f"{_noise(found)} A layer that changes no more than that is never vital.")
+    counts = sorted({figure.n for figure in found.single.values()})
+    if len(counts) > 1:
+        lines.append(
+            f"Layers were measured over unlike numbers of prompts, {counts[0]} to {counts[-1]}: compare "
+            "their means with care, or finish the sweep first."
+        )
     if found.unmeasured:
         lines.append(f"Not measured, as their pictures are missing: {', '.join(found.unmeasured)}.")
     return lines
@@ -211,7 +218,9 @@ def _digits(value: float | None) -> str:
 
 
 def _interval(figure: Summary | None) -> str:
-    return "" if figure is None or figure.low is None else f"{figure.low:.4f} to {figure.high:.4f}"
+    if figure is None or figure.low is None:
+        return ""
+    return f"{max(figure.low, -1):.4f} to {min(figure.high, 1):.4f}"  # as far as similarities go
 
 
 def _map(sweep: Sweep, found: Findings, bars: Sequence[Bar], title: str, measure: str) -> bytes:
@@ -286,13 +295,14 @@ def _shown(sweep: Sweep, found: Findings, run: RunFolder, prompt: int, layer: in
     if layer is None:
         return Shown(file, f"reference: {_cut(sweep.prompts[prompt].text, 60)}")
     (value,) = (row.figures[found.metric] for row in found.rows if row.cell == cell)
-    return Shown(file, f"without layer {layer}: {MEASURES[found.metric]} {value:.3f}")
+    figure = "not measured" if value is None else f"{value:.3f}"
+    return Shown(file, f"without layer {layer}: {MEASURES[found.metric]} {figure}")
 
 
 def small_copy(path: Path, side: int = 320) -> Image.Image:
     """The picture, shrunk where a side is longer."""
     with Image.open(path) as image:
-        copy = image.convert("RGB")
+        copy = rgb(image)
     copy.thumbnail((side, side), Image.Resampling.LANCZOS)
     return copy
 

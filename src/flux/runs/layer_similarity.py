@@ -141,6 +141,7 @@ def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str
             "metric": found.metric,
             **model,
             "prompts": len({row.cell.prompt for row in found.rows if row.cell.group}),
+            "fewest_prompts": min((figure.n for figure in found.single.values()), default=0),
             "confidence": spec.confidence,
             "noise_floor": found.floor,
             "noise_pairs": len(found.noise),

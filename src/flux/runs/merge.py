@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flux.ablate.cells import Plan, plan, shard
+from flux.ablate.cells import Cell, Plan, plan, shard
 from flux.ablate.folder import Table, done_cells, file_sha256
 from flux.rundir import RunFolder, difference
 from flux.runs.sweep import conclude, shards_folder
 from flux.spec import SkipSpec
 
+MACHINE = ("device_name", "memory_bytes", "python", "versions")
+"""What the record of a shard says of the machine it was made on."""
 NAME = re.compile(r"([0-9]+)-of-([0-9]+)(-[0-9]+)?")
 
 
@@ -39,11 +41,23 @@ def merge_sweep(spec: SkipSpec) -> int:
     if run.note:
         print(f"{run.note}; this run goes to {run.path}")
     asked = plan(run.recipe, run.setting)
+    done = done_cells(run.path, asked)
     for each in shards:
-        copy_cells(each, run, asked)
+        done |= copy_cells(each, run, asked, done)
     for line in what_is_missing(shards, run, asked):
         print(line)
-    return conclude(spec, run, asked, time.perf_counter() - start)
+    facts = {name: shards[0].record[name] for name in MACHINE if name in shards[0].record}
+    return conclude(spec, run, asked, time.perf_counter() - start, facts=facts)
+
+
+def describe_merge(spec: SkipSpec) -> str:
+    """What `--merge --dry-run` says. Nothing is written."""
+    shards = list(find_shards(spec))
+    run = RunFolder.find(spec.output, spec.recipe(), shards[0].record["setting"], apart=True)
+    asked = plan(run.recipe, run.setting)
+    done = set(done_cells(run.path, asked)).union(*(done_cells(each.path, asked) for each in shards))
+    lines = [f"would join {len(shards)} shards with {len(done)} of {len(asked.cells)} cells, in {run.path}"]
+    return "\n".join([*lines, *([f"because {run.note}"] if run.note else [])])
 
 
 def find_shards(spec: SkipSpec) -> Iterator[Shard]:
@@ -71,10 +85,9 @@ def _shards(parent: Path) -> Iterator[Shard]:
             yield Shard(int(name[1]), int(name[2]), path, record)
 
 
-def copy_cells(each: Shard, run: RunFolder, asked: Plan) -> None:
-    """Copy the whole cells of a shard that the sweep lacks, with their rows."""
-    lacking = set(asked.cells) - done_cells(run.path, asked)
-    there = done_cells(each.path, asked) & lacking
+def copy_cells(each: Shard, run: RunFolder, asked: Plan, done: set[Cell]) -> set[Cell]:
+    """Copy the whole cells of a shard that are not done, with their rows; returns them."""
+    there = done_cells(each.path, asked) - done
     rows = [row for row in Table(each.path).rows() if row.cell in there and not row.error]
     rows = list({row.cell: row for row in rows}.values())
     for row in rows:
@@ -82,6 +95,7 @@ def copy_cells(each: Shard, run: RunFolder, asked: Plan) -> None:
             run.write_bytes(row.cell.file, (each.path / row.cell.file).read_bytes())
     if rows:
         Table(run.path).append(rows)
+    return there
 
 
 def what_is_missing(shards: Sequence[Shard], run: RunFolder, asked: Plan) -> Iterator[str]:

@@ -43,7 +43,7 @@ def run_sweep(spec: SkipSpec) -> int:
                 Table(run.path).append(rows)
                 bars.made(len(rows))
                 made += len(rows)
-    if run.finished and not made:
+    if run.finished and not made and (spec.shard or (run.path / PAGE).is_file()):
         print(f"made already: {run.path / PAGE} (--overwrite makes it again)")
         return 0
     return conclude(spec, run, replace(asked, tasks=tuple(taken)), time.perf_counter() - start, until)
@@ -125,8 +125,18 @@ def rows_of(done: Done, asked: Plan, before: set[Cell]) -> list[Row]:
     ]
 
 
-def conclude(spec: SkipSpec, run: RunFolder, asked: Plan, seconds: float, until: Until | None = None) -> int:
-    """Measure the noise floor, write sheets and page, and say how it went; returns the exit code."""
+def conclude(
+    spec: SkipSpec,
+    run: RunFolder,
+    asked: Plan,
+    seconds: float,
+    until: Until | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> int:
+    """Measure the noise floor, write sheets and page, and say how it went; returns the exit code.
+
+    facts: about the machine that made the cells; None for this one.
+    """
     done = done_cells(run.path, asked)
     missing = [cell for cell in asked.cells if cell not in done]
     errors = {row.cell: row.error for row in Table(run.path).rows()}
@@ -136,7 +146,7 @@ def conclude(spec: SkipSpec, run: RunFolder, asked: Plan, seconds: float, until:
     if spec.shard is None:
         write_report(spec, run, asked, done, failed, noise, until)
     counts = {"all": len(asked.cells), "made": len(done), "failed": len(failed)}
-    facts = machine(pick_device(spec.model.device))
+    facts = machine(pick_device(spec.model.device)) if facts is None else facts
     results = {"seconds": {"all": seconds}, **facts, "cells": counts, "noise_floor": noise and noise.record()}
     if until is not None:
         results["until"] = until.record(asked)
