@@ -144,6 +144,9 @@ def test_the_card_compares_vital_layers_with_as_many_of_the_least_important(tmp_
     assert set(edit_sets(models, tmp_path)) == {"none", "default", "all"}
     found = {"layers": [0, "single.1"], "similarity": [0.2, 0.9, 0.5, 0.95]}
     (tmp_path / VITAL_SET).write_text(json.dumps(found))
+    (tmp_path / VITAL_SET).write_text(json.dumps(found | {"layers": []}))
+    assert "vital" not in edit_sets(models, tmp_path)
+    (tmp_path / VITAL_SET).write_text(json.dumps(found))
     sets = edit_sets(models, tmp_path)
     assert sets["vital"] == (0, 2) and sets["least important"] == (1, 3)
     assert sets["vital single blocks"] == (1, 2)
@@ -169,6 +172,6 @@ def test_the_card_tells_whether_important_layers_keep_more():
     table = {"pairs": 3, "gained_db": [0.0, 2.0, 1.0], "made": [1.0, 0.5, 1.0]}
     known = layer_lines(table | with_importance(table["gained_db"], [0.4, 0.8, 0.9], depth=1))
     assert known[1].startswith("| 0 | 0.400 |")
-    found = layer_lines(table | {"vital": [0], "rule": "gap"})
+    found = layer_lines(table | {"vital": [0], "rule": "gap", "prompts": 3})
     assert "0, by the rule `gap`" in found[0] and found[2:] == layer_lines(table)[1:]
     assert known[-1].endswith("gained: -0.50; of the single blocks alone: 1.00.")

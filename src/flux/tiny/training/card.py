@@ -127,11 +127,19 @@ def edits_by_layer(models: Models, judge: Judge, repo: Path, seed: int = 0) -> d
         "gained_db": [row["kept_db"] - plain for row in rows],
         "made": [row["made"] for row in rows],
     }
-    if (repo / VITAL_SET).is_file():
-        found = json.loads((repo / VITAL_SET).read_text())
+    if found := vital_found(repo):
         table |= {"vital": found["layers"], "rule": found["evidence"]["rule"]}
+        table |= {"prompts": found["evidence"]["prompts"]}
         table |= with_importance(table["gained_db"], found["similarity"], models.flow.layers.depth)
     return table
+
+
+def vital_found(repo: Path) -> dict | None:
+    """The vital set in `repo`; None where there is none, or one without layers or of a part of them."""
+    if not (repo / VITAL_SET).is_file():
+        return None
+    found = json.loads((repo / VITAL_SET).read_text())
+    return found if found["layers"] and None not in found["similarity"] else None
 
 
 def with_importance(gained: Sequence[float], similarity: Sequence[float], depth: int) -> dict:
@@ -155,8 +163,7 @@ def edit_sets(models: Models, repo: Path) -> dict[str, tuple[int, ...]]:
     important single blocks and of the least important layers."""
     every = tuple(range(len(models.flow.layers)))
     sets = {"none": (), "default": VITAL_LAYERS["flux-tiny"]["default"], "all": every}
-    if (repo / VITAL_SET).is_file():
-        found = json.loads((repo / VITAL_SET).read_text())
+    if found := vital_found(repo):
         vital = tuple(models.flow.layers.indices(found["layers"]))
         similarity = found["similarity"]
         by_importance = sorted(every, key=lambda layer: similarity[layer])
@@ -219,7 +226,7 @@ def layer_lines(table: dict) -> list[str]:
     lines = [EACH_HEAD.format(pairs=table["pairs"])]
     if "vital" in table:
         listed = ", ".join(map(str, table["vital"]))
-        lines.insert(0, VITAL_HEAD.format(layers=listed, rule=table["rule"]))
+        lines.insert(0, VITAL_HEAD.format(layers=listed, rule=table["rule"], prompts=table["prompts"]))
     for layer, row in enumerate(zip(similarity, table["gained_db"], table["made"], strict=True)):
         skipped = "-" if row[0] is None else f"{row[0]:.3f}"
         lines.append(f"| {layer} | {skipped} | {row[1]:+.1f} | {row[2]:.2f} |")
@@ -262,7 +269,8 @@ value. Others: share of all other attributes as asked. ± is half of a 95 % inte
 VITAL_HEAD = """
 ## Vital layers
 
-{layers}, by the rule `{rule}` (`python demos/demo_2_skip.py`, `python demos/demo_3_dino.py`; 64 prompts).
+{layers}, by the rule `{rule}` (`python demos/demo_2_skip.py`, `python demos/demo_3_dino.py`; {prompts}
+prompts).
 
 ![How much each layer matters](../../../../assets/importance.png)"""
 

@@ -4,8 +4,8 @@ nothing."""
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
@@ -32,14 +32,17 @@ def save_clip(clip: nn.Module, folder: Path) -> None:
     clip.save_pretrained(folder)
     file = folder / "model.safetensors"
     tensors = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in load_file(file).items()}
-    partial = file.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(file)
+    write_tensors(tensors, file)
 
 
 def _save(model: nn.Module, path: Path, dtype: torch.dtype) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.state_dict().items()}
+    write_tensors(tensors, path)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Like safetensors' `save_file`, which makes files that nobody else may read."""
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
+    partial.write_bytes(save(tensors, metadata={"format": "pt"}))
     partial.replace(path)
