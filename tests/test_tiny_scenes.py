@@ -1,10 +1,10 @@
-"""World A: the pictures, their ground truth, and their captions."""
+"""flux-tiny's world: the pictures, their ground truth, and their captions."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -16,8 +16,12 @@ from flux.tiny.scenes import (
     GROUNDS,
     HATS,
     KINDS,
+    LETTERS,
+    OWNERS,
+    POSES,
     SIZES,
     SKIES,
+    WEATHERS,
     Scene,
     Thing,
     box_overlap,
@@ -70,37 +74,49 @@ def test_held_out_combinations_are_sampled_only_on_request(held_out):
 def test_one_combination_in_eight_is_held_out_evenly():
     held = [c for c in COMBINATIONS if is_held_out(Thing(*c, x=0, y=0))]
     assert len(held) * 8 == len(COMBINATIONS)
-    for position, expected in ((0, 3), (1, 3), (2, 9), (3, 9)):  # kind, colour, size, hat
+    for position, expected in ((0, 3), (1, 4), (2, 12), (3, 12)):  # kind, colour, size, hat
         counts = Counter(c[position] for c in held)
         assert all(abs(n - expected) <= 1 for n in counts.values()), counts
     assert max(Counter(c[:2] for c in held).values()) == 1  # every (kind, colour) keeps three variants
 
 
 def test_training_shows_every_allowed_combination_and_every_scenery():
-    sample = scenes(6000)
+    sample = scenes(8000)
     seen = Counter(look(thing) for scene in sample for thing in scene.things)
     allowed = {c for c in COMBINATIONS if not is_held_out(Thing(*c, x=0, y=0))}
     assert set(seen) == allowed
     assert min(seen.values()) > 20
-    assert {(scene.sky, scene.ground) for scene in sample} == set(itertools.product(SKIES, GROUNDS))
-    assert {len(scene.things) for scene in sample} == {1, 2}
+    scenery = {(scene.sky, scene.ground, scene.weather) for scene in sample}
+    assert scenery == set(itertools.product(SKIES, GROUNDS, WEATHERS))
+    assert {len(scene.things) for scene in sample} == {1, 2, 3}
+
+
+def test_only_figures_have_a_pose_and_only_signs_a_letter():
+    seen = Counter()
+    for scene in scenes(1500):
+        for thing in scene.things:
+            assert (thing.pose is not None) == (thing.kind == "figure")
+            assert (thing.letter is not None) == (thing.kind == "sign")
+            seen.update((thing.pose, thing.letter))
+    assert all(seen[value] > 50 for value in (*POSES, *LETTERS))
 
 
 @pytest.mark.parametrize("width, height", CANVASES)
 def test_things_stand_on_the_ground_inside_the_canvas_and_apart(width, height):
     for scene in scenes(200, width=width, height=height):
+        most = 0.10 if len(scene.things) < 3 else 0.40
         assert len({thing.kind for thing in scene.things}) == len(scene.things)
         for thing in scene.things:
             left, top, right, bottom = thing_box(thing)
             assert left >= 0 and right <= width and top >= 0 and bottom <= height
             assert thing.y > horizon_of(scene)
-        if len(scene.things) == 2:
-            assert box_overlap(*map(thing_box, scene.things)) <= 0.10
+        for a, b in itertools.combinations(map(thing_box, scene.things), 2):
+            assert box_overlap(a, b) <= most
 
 
 def test_impossible_canvases_are_refused():
     rng = np.random.default_rng(0)
-    for options in ({"width": 100}, {"height": 48}, {"width": 64, "n_things": 2}, {"n_things": 3}):
+    for options in ({"width": 100}, {"height": 48}, {"width": 64, "n_things": 2}, {"n_things": 4}):
         with pytest.raises(ValueError):
             sample_scene(rng, **options)
 
@@ -174,29 +190,42 @@ def test_a_scene_without_things_has_empty_ground_truth():
 
 def differences(a: Scene, b: Scene) -> list[str]:
     """Names of the fields in which two scenes, or their things, differ."""
-    names = [n for n in ("sky", "ground", "width", "height", "seed") if getattr(a, n) != getattr(b, n)]
-    for s, t in zip(a.things, b.things, strict=True):
-        names += [n for n in ("kind", "colour", "size", "hat", "x", "y") if getattr(s, n) != getattr(t, n)]
-    return names
+    pairs = [(replace(a, things=()), replace(b, things=())), *zip(a.things, b.things, strict=True)]
+    return [f.name for s, t in pairs for f in fields(s) if getattr(s, f.name) != getattr(t, f.name)]
+
+
+def has(scene: Scene, attribute: str) -> bool:
+    """Whether there is something to vary."""
+    kind = OWNERS.get(attribute)
+    return kind is None or any(thing.kind == kind for thing in scene.things)
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_variations_change_one_attribute_and_stay_valid(attribute):
     rng = np.random.default_rng(3)
     for scene in scenes(200, seed=3):
+        if not has(scene, attribute):
+            with pytest.raises(ValueError, match=attribute):
+                variations(scene, attribute, rng)
+            continue
         varied = variations(scene, attribute, rng)
-        assert differences(scene, varied) == [attribute]
+        # With its kind a thing gains or loses the detail that comes with it.
+        allowed = {attribute} | (set(OWNERS) if attribute == "kind" else set())
+        changed = differences(scene, varied)
+        assert changed[0] == attribute and set(changed) <= allowed
         assert len({thing.kind for thing in varied.things}) == len(varied.things)
         for thing in varied.things:
             left, top, right, bottom = thing_box(thing)
             assert left >= 0 and right <= scene.width and top >= 0 and bottom <= scene.height
-        if len(varied.things) == 2:
-            assert box_overlap(*map(thing_box, varied.things)) <= 0.10
+        for a, b in itertools.combinations(map(thing_box, varied.things), 2):
+            assert box_overlap(a, b) <= (0.10 if len(varied.things) < 3 else 0.40)
 
 
 def test_every_variation_can_be_seen():
     rng = np.random.default_rng(4)
-    for scene, attribute in zip(scenes(60, seed=4), itertools.cycle(ATTRIBUTES)):
+    able = [(scene, a) for scene in scenes(40, seed=4) for a in ATTRIBUTES if has(scene, a)]
+    assert {attribute for _, attribute in able} == set(ATTRIBUTES)
+    for scene, attribute in able:
         change = render(scene).astype(int) - render(variations(scene, attribute, rng))
         assert (np.abs(change).max(axis=-1) > 30).sum() >= 40
 
@@ -212,12 +241,22 @@ def test_complete_captions_say_every_attribute_and_nothing_false():
     rng = np.random.default_rng(5)
     for scene in scenes(2000, seed=5):
         text = captions.caption(scene, rng)
+        weathers = {name: captions.WEATHER_PHRASES[name] for name in ("cloudy", "rainy")}
+        said = [value for value, phrases in weathers.items() if says(text, phrases)]
+        assert said == [scene.weather] * (scene.weather != "clear")
         for table, truth in ((captions.SKY_PHRASES, scene.sky), (captions.GROUND_PHRASES, scene.ground)):
             assert [value for value, phrases in table.items() if says(text, phrases)] == [truth]
         for thing in scene.things:
             named = [f"a {s} {thing.colour} {thing.kind}" for s in captions.SIZE_WORDS[thing.size]]
             assert says(text, tuple(named))
-            hatted = [f"{thing.kind} {phrase}" for phrase in captions.HAT_PHRASES[True]]
+            details = ("",)
+            if thing.pose is not None:
+                details = captions.POSE_PHRASES[thing.pose]
+            if thing.letter is not None:
+                details = captions.LETTER_PHRASES[thing.letter]
+            detailed = [f"{thing.kind} {detail}".strip() for detail in details]
+            assert says(text, tuple(detailed))
+            hatted = [f"{start} {phrase}" for start in detailed for phrase in captions.HAT_PHRASES[True]]
             assert says(text, tuple(hatted)) == thing.hat
         assert sum(text.split().count(kind) for kind in KINDS) == len(scene.things)
 
@@ -256,4 +295,10 @@ def test_the_plain_caption():
     cat = Thing("cat", "blue", "small", False, 95, 110)
     assert captions.plain_caption(Scene("night", "grass", (house, cat), 128, 128)) == (
         "a big red house with a hat and a small blue cat on the grass under a night sky"
+    )
+    figure = Thing("figure", "green", "big", True, 40, 100, pose="arms up")
+    sign = Thing("sign", "white", "small", False, 95, 110, letter="K")
+    assert captions.plain_caption(Scene("day", "sand", (figure, sign), 128, 128, weather="rainy")) == (
+        "a big green figure with arms up with a hat and a small white sign that says k on the sand "
+        "under a blue day sky in the rain"
     )

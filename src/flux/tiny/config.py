@@ -5,7 +5,7 @@ from flux.modules.autoencoder import AutoEncoderParams
 
 TEXT_WIDTH = 128
 POOLED_WIDTH = 128
-TEXT_LENGTH = 32
+TEXT_LENGTH = 48
 
 FLOW = FluxParams(
     in_channels=64,

@@ -15,8 +15,18 @@ from torch import Tensor
 from flux.hooks import CopySource, Hooks
 from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
 from flux.tiny.captions import plain_caption
-from flux.tiny.judge import FoundThing, Judge, Reading
-from flux.tiny.scenes import ATTRIBUTES, HAT_RISE, SIZE_PIXELS, Scene, Thing, sample_scene, variations
+from flux.tiny.judge import SCENERY, FoundThing, Judge, Reading
+from flux.tiny.scenes import (
+    ATTRIBUTES,
+    HAT_RISE,
+    OWNERS,
+    SIZE_PIXELS,
+    THING_VALUES,
+    Scene,
+    Thing,
+    sample_scene,
+    variations,
+)
 
 MARGIN = 8
 """Pixels left free around a thing that is edited."""
@@ -39,7 +49,7 @@ class EditPair:
 
     @property
     def changed(self) -> tuple[Thing, Thing] | None:
-        """The thing before and after, None where sky or ground changes."""
+        """The thing before and after, None where the scenery changes."""
         pairs = zip(self.source.things, self.target.things, strict=True)
         return next(((a, b) for a, b in pairs if a != b), None)
 
@@ -60,12 +70,20 @@ def draw_pairs(count: int, seed: int, attributes: Sequence[str] = ATTRIBUTES) ->
     rng = np.random.default_rng((seed, 5))
     pairs = []
     for i in range(count):
-        source = sample_scene(rng)
         attribute = attributes[i % len(attributes)]
+        source = _scene_with(attribute, rng)
         pairs.append(
             EditPair(attribute, source, variations(source, attribute, rng), int(rng.integers(2**31)))
         )
     return pairs
+
+
+def _scene_with(attribute: str, rng: np.random.Generator) -> Scene:
+    """A scene that has the attribute: for a pose one with a figure, for a letter one with a sign."""
+    while True:
+        scene = sample_scene(rng)
+        if attribute not in OWNERS or any(t.kind == OWNERS[attribute] for t in scene.things):
+            return scene
 
 
 @torch.no_grad()
@@ -114,7 +132,7 @@ def score(pair: EditPair, pictures: Tensor, readings: list[Reading]) -> EditScor
 
 
 def region(pair: EditPair, size: tuple[int, int], *readings: Reading) -> Tensor:
-    """Where the edit may change the picture, bool (H, W): the thing in both pictures, or sky or ground.
+    """Where the edit may change the picture, bool (H, W): the thing in both pictures, or part of the scenery.
 
     At night grounds are darker, so a sky that becomes or was night may change all but the things.
     """
@@ -122,7 +140,7 @@ def region(pair: EditPair, size: tuple[int, int], *readings: Reading) -> Tensor:
     mask = torch.zeros(height, width, dtype=torch.bool)
     if pair.attribute == "sky" and "night" in (pair.source.sky, pair.target.sky):
         mask = ~_boxes(readings[0].things, height, width, margin=-MARGIN)
-    elif pair.attribute == "sky":
+    elif pair.attribute in ("sky", "weather"):
         mask[: round(HORIZON[1] * height)] = True
     elif pair.attribute == "ground":
         mask[round(HORIZON[0] * height) :] = True
@@ -157,12 +175,13 @@ def _boxes(things: Sequence[FoundThing], height: int, width: int, margin: int) -
 
 def _attributes(pair: EditPair, edit: Reading) -> tuple[bool, float]:
     """Whether the wanted value is there, and the share of all other attributes that are right."""
-    right = {"sky": edit.sky == pair.target.sky, "ground": edit.ground == pair.target.ground}
+    right = {name: getattr(edit, name) == getattr(pair.target, name) for name in SCENERY}
     for i, thing in enumerate(pair.target.things):
         found = next((f for f in edit.things if f.kind == thing.kind), None)
         right[f"kind{i}"] = found is not None
-        for name in ("colour", "size", "hat"):
-            right[f"{name}{i}"] = found is not None and getattr(found, name) == getattr(thing, name)
+        for name in THING_VALUES:
+            if name != "kind" and getattr(thing, name) is not None:
+                right[f"{name}{i}"] = found is not None and getattr(found, name) == getattr(thing, name)
     wanted = pair.attribute
     if pair.changed is not None:
         wanted += str(pair.target.things.index(pair.changed[1]))

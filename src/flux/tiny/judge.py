@@ -1,7 +1,7 @@
 """The judge: reads a scene's attributes back from a picture of flux-tiny's world.
 
 A small convolutional network marks the centres of things on a grid of 8 x 8 pixels (as CenterNet does, arXiv
-1904.07850) and names kind, colour, size and hat there; sky and ground come from the whole picture. It is
+1904.07850) and names a thing's attributes there; sky, ground and weather come from the whole picture. It is
 trained apart from the flow model and never sees generated pictures.
 """
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flux.tiny.scenes import COLOURS, GROUNDS, HATS, KINDS, SIZES, SKIES
+from flux.tiny.scenes import GROUNDS, OWNERS, SKIES, THING_VALUES, WEATHERS
 
 CELL = 8
-PARTS = {"kind": KINDS, "colour": COLOURS, "size": SIZES, "hat": HATS}
+PARTS = THING_VALUES
+SCENERY = {"sky": SKIES, "ground": GROUNDS, "weather": WEATHERS}
 FOUND = 0.35
 """A centre counts as a thing from this probability on."""
 
@@ -31,6 +32,8 @@ class FoundThing:
     x: float
     y: float
     score: float
+    pose: str | None = None
+    letter: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Reading:
     sky: str
     ground: str
     things: tuple[FoundThing, ...]
+    weather: str = "clear"
 
 
 class Judge(nn.Module):
@@ -50,11 +54,11 @@ class Judge(nn.Module):
             before = width
         self.body = nn.Sequential(*layers, Residual(before), Residual(before, dilation=2), Residual(before))
         self.cells = nn.Conv2d(before, 1 + sum(map(len, PARTS.values())), 1)
-        self.scenery = nn.Linear(2 * before, len(SKIES) + len(GROUNDS))
+        self.scenery = nn.Linear(2 * before, sum(map(len, SCENERY.values())))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """RGB in [-1, 1], (B, 3, H, W). Returns cell logits (B, 17, H / 8, W / 8) and scenery logits (B,
-        7)."""
+        """RGB in [-1, 1], (B, 3, H, W). Returns cell logits (B, 26, H / 8, W / 8) and scenery logits (B,
+        10)."""
         h = self.body(x)
         pooled = torch.cat((h.mean(dim=(2, 3)), h.amax(dim=(2, 3))), dim=1)
         return self.cells(h), self.scenery(pooled)
@@ -63,10 +67,10 @@ class Judge(nn.Module):
     def read(self, x: Tensor) -> list[Reading]:
         """What each picture of (B, 3, H, W), RGB in [-1, 1], shows."""
         cells, scenery = self(x)
-        skies, grounds = (part.argmax(-1) for part in scenery.split((len(SKIES), len(GROUNDS)), dim=-1))
+        named = {name: part.argmax(-1).tolist() for name, part in split_scenery(scenery).items()}
         return [
-            Reading(SKIES[int(sky)], GROUNDS[int(ground)], _things(cell))
-            for cell, sky, ground in zip(cells, skies, grounds, strict=True)
+            Reading(things=_things(cell), **{name: SCENERY[name][rows[i]] for name, rows in named.items()})
+            for i, cell in enumerate(cells)
         ]
 
 
@@ -87,6 +91,11 @@ def split_cells(cells: Tensor, dim: int) -> tuple[Tensor, dict[str, Tensor]]:
     return centre, dict(zip(PARTS, parts, strict=True))
 
 
+def split_scenery(scenery: Tensor) -> dict[str, Tensor]:
+    """The logits of sky, ground and weather; scenery: (B, 10)."""
+    return dict(zip(SCENERY, scenery.split(tuple(map(len, SCENERY.values())), dim=-1), strict=True))
+
+
 def load_judge(path: Path) -> Judge:
     from safetensors.torch import load_file
 
@@ -96,13 +105,14 @@ def load_judge(path: Path) -> Judge:
 
 
 def _things(cells: Tensor) -> tuple[FoundThing, ...]:
-    """Peaks of the centre map, no two within 2 cells, best first; cells: (17, h, w)."""
+    """Peaks of the centre map, no two within 2 cells, best first; cells: (26, h, w)."""
     centre, parts = split_cells(cells, dim=0)
     score = centre[0].sigmoid()
     peak = (score == F.max_pool2d(score[None], 5, stride=1, padding=2)[0]) & (score > FOUND)
     found = []
     for row, column in torch.nonzero(peak).tolist():
         value = {name: PARTS[name][int(part[:, row, column].argmax())] for name, part in parts.items()}
+        value |= {name: None for name, kind in OWNERS.items() if value["kind"] != kind}
         x, y = (column + 0.5) * CELL, (row + 0.5) * CELL
         found.append(FoundThing(**value, x=x, y=y, score=float(score[row, column])))
     return tuple(sorted(found, key=lambda thing: -thing.score))

@@ -1,7 +1,8 @@
-"""World A: a procedural picture world with full ground truth.
+"""flux-tiny's world: procedural pictures with full ground truth.
 
-A picture shows a sky, a ground, and one or two things. Each thing has a kind, a colour, a size, a hat or
-no hat, and a free place. A `Scene` is the complete truth about a picture; all else is computed from it:
+A picture shows a sky, its weather, a ground, and one to three things. Each thing has a kind, a colour, a
+size, a hat or no hat, and a free place; a figure also has a pose, a sign a letter. A `Scene` is the complete
+truth about a picture; all else is computed from it:
 
     scene = sample_scene(np.random.default_rng(0))
     image = render(scene)               # uint8 (H, W, 3)
@@ -28,13 +29,26 @@ RGB = tuple[int, int, int]
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 
-KINDS = ("house", "tree", "car", "boat", "cat", "flower")
+KINDS = ("house", "tree", "car", "boat", "cat", "flower", "figure", "sign")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
 SIZES = ("small", "big")
 SKIES = ("day", "night", "sunset")
 GROUNDS = ("grass", "sand", "snow", "water")
+WEATHERS = ("clear", "cloudy", "rainy")
 HATS = (False, True)
-ATTRIBUTES = ("sky", "ground", "kind", "colour", "size", "hat")
+POSES = ("arms down", "arms up")
+LETTERS = ("B", "K", "O", "T", "X")
+THING_VALUES = {
+    "kind": KINDS,
+    "colour": COLOURS,
+    "size": SIZES,
+    "hat": HATS,
+    "pose": POSES,
+    "letter": LETTERS,
+}
+"""The attributes of a thing and their values; only a figure has a pose, and only a sign a letter."""
+OWNERS = {"pose": "figure", "letter": "sign"}
+ATTRIBUTES = ("sky", "ground", "weather", *THING_VALUES)
 
 SIZE_PIXELS = {"small": 32, "big": 48}  # side of the body box; the same on every canvas
 HAT_RISE = 0.26  # a hat adds this fraction of the size to a thing's height
@@ -42,7 +56,9 @@ MIN_SIDE = 64
 SIDE_MULTIPLE = 16
 MARGIN = 1.5  # pixels kept free between a thing's box and the canvas border
 TWO_THINGS_WIDTH = 112  # narrower canvases hold one thing
+COUNT_SHARES = (0.35, 0.40, 0.25)  # how many scenes of wider canvases hold one, two, three things
 MAX_OVERLAP = 0.04  # of a full-size box, which keeps the boxes as drawn below 10 %
+CROWDED_SIDE = 40  # side of the box that three things are placed by, so that they fit
 
 THING_RGB: dict[str, RGB] = {
     "red": (226, 38, 44),
@@ -75,13 +91,19 @@ PINK: RGB = (244, 150, 160)
 BLACK: RGB = (24, 22, 28)
 WHITE: RGB = (255, 255, 255)
 HAT_BAND: RGB = (255, 204, 0)
+CLOUD_RGB: dict[str, RGB] = {"cloudy": (240, 244, 250), "rainy": (124, 132, 150)}
+RAIN_RGB: RGB = (200, 222, 250)
+SKIN: RGB = (250, 206, 160)
 SUN_RGB: RGB = (255, 232, 96)
 MOON_RGB: RGB = (250, 244, 206)
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing. `x` is its centre and `y` its foot line, both in pixels of its canvas."""
+    """One thing. `x` is its centre and `y` its foot line, both in pixels of its canvas.
+
+    pose: of a figure; letter: on a sign; None for all other kinds.
+    """
 
     kind: str
     colour: str
@@ -89,11 +111,13 @@ class Thing:
     hat: bool
     x: float
     y: float
+    pose: str | None = None
+    letter: str | None = None
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture shows. `seed` decides only decorations: horizon, sun or moon, stars, waves."""
+    """Everything a picture shows. `seed` decides only decorations: horizon, light, stars, waves, clouds."""
 
     sky: str
     ground: str
@@ -101,6 +125,7 @@ class Scene:
     width: int
     height: int
     seed: int = 0
+    weather: str = "clear"
 
 
 @dataclass(frozen=True)
@@ -111,6 +136,8 @@ class Decor:
     light: Point  # centre of the sun or moon
     stars: tuple[Point, ...]
     wave_phase: float  # radians
+    clouds: tuple[Point, ...]  # their middles
+    drops: tuple[Point, ...]  # where streaks of rain begin
 
 
 # ---------------------------------------------------------------------------------------------------------
@@ -121,9 +148,9 @@ class Decor:
 def is_held_out(item: Thing | Scene) -> bool:
     """Whether a thing's (kind, colour, size, hat), or that of any thing of a scene, is kept from training.
 
-    Half of the 36 (kind, colour) pairs give up one of their four (size, hat) variants, in a chequerboard:
-    18 of the 144 combinations. Every kind and every colour thus loses 3 of its 24 combinations, and every
-    (kind, colour) pair keeps at least three.
+    Half of the 48 (kind, colour) pairs give up one of their four (size, hat) variants, in a chequerboard:
+    24 of the 192 combinations. Every kind thus loses 3 of its 24 combinations, every colour 4 of its 32, and
+    every (kind, colour) pair keeps at least three. Poses and letters are free.
     """
     if isinstance(item, Scene):
         return any(is_held_out(thing) for thing in item.things)
@@ -155,43 +182,51 @@ def sample_scene(
 ) -> Scene:
     """Draw a random scene.
 
-    Without `n_things` a scene holds one or two things where the canvas is wide enough for two, else one.
+    Without `n_things` a scene holds one to three things where the canvas is wide enough, else one.
     With `held_out=False` every thing has a combination allowed in training; with `held_out=True` exactly
     one thing has a held-out combination.
     """
     _check_canvas(width, height)
     if n_things is None:
-        n_things = int(rng.integers(1, 3)) if width >= TWO_THINGS_WIDTH else 1
-    if n_things not in (1, 2) or (n_things == 2 and width < TWO_THINGS_WIDTH):
+        wide = width >= TWO_THINGS_WIDTH and height >= TWO_THINGS_WIDTH
+        n_things = 1 + int(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES)) if wide else 1
+    if n_things not in (1, 2, 3) or (n_things > 1 and width < TWO_THINGS_WIDTH):
         raise ValueError(f"a canvas of {width}x{height} cannot hold {n_things} things")
-    scene = Scene(_pick(rng, SKIES), _pick(rng, GROUNDS), (), width, height, int(rng.integers(2**31)))
+    sky, ground, seed = _pick(rng, SKIES), _pick(rng, GROUNDS), int(rng.integers(2**31))
+    scene = Scene(sky, ground, (), width, height, seed, _pick(rng, WEATHERS))
     places = _sample_places(rng, scene, n_things)
     kinds = rng.choice(len(KINDS), size=n_things, replace=False)
     novel = int(rng.integers(n_things)) if held_out else -1
     things = []
     for index, (kind_index, (x, y)) in enumerate(zip(kinds, places, strict=True)):
         kind = KINDS[kind_index]
-        things.append(Thing(kind, *_pick(rng, _looks(kind, index == novel)), x=x, y=y))
+        look = _pick(rng, _looks(kind, index == novel))
+        things.append(_with_details(Thing(kind, *look, x=x, y=y), rng))
     return replace(scene, things=tuple(things))
 
 
 def variations(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     """The same scene with one attribute changed to another value; places and all else stay.
 
-    For a thing's attribute (kind, colour, size, hat) `rng` picks the thing. The kinds of a scene stay
-    unlike. The result may hold a held-out combination: ask `is_held_out` where that matters.
+    For a thing's attribute `rng` picks the thing, a figure for a pose and a sign for a letter; ValueError
+    where the scene has none. The kinds of a scene stay unlike. The result may hold a held-out combination:
+    ask `is_held_out` where that matters.
     """
-    if attribute == "sky":
-        return replace(scene, sky=_pick_other(rng, SKIES, {scene.sky}))
-    if attribute == "ground":
-        return replace(scene, ground=_pick_other(rng, GROUNDS, {scene.ground}))
-    values = {"kind": KINDS, "colour": COLOURS, "size": SIZES, "hat": HATS}
-    if attribute not in values:
+    scenery = {"sky": SKIES, "ground": GROUNDS, "weather": WEATHERS}
+    if attribute in scenery:
+        other = _pick_other(rng, scenery[attribute], {getattr(scene, attribute)})
+        return replace(scene, **{attribute: other})
+    if attribute not in THING_VALUES:
         raise ValueError(f"unknown attribute {attribute!r}; known: {ATTRIBUTES}")
-    chosen = int(rng.integers(len(scene.things)))
+    able = [i for i, thing in enumerate(scene.things) if getattr(thing, attribute) is not None]
+    if not able:
+        raise ValueError(f"no thing of the scene has a {attribute}")
+    chosen = _pick(rng, tuple(able))
     thing = scene.things[chosen]
     taken = {t.kind for t in scene.things} if attribute == "kind" else {getattr(thing, attribute)}
-    changed = replace(thing, **{attribute: _pick_other(rng, values[attribute], taken)})
+    changed = replace(thing, **{attribute: _pick_other(rng, THING_VALUES[attribute], taken)})
+    if attribute == "kind":
+        changed = _with_details(replace(changed, pose=None, letter=None), rng)
     things = scene.things[:chosen] + (changed,) + scene.things[chosen + 1 :]
     return replace(scene, things=things)
 
@@ -221,20 +256,33 @@ def horizon_of(scene: Scene) -> float:
 def _sample_places(rng: np.random.Generator, scene: Scene, n_things: int) -> list[Point]:
     """Places (x, y) for things, in pixels, with room for the big size and a hat at each.
 
-    The room is kept whatever the thing's real size, so that `variations` can change it in place.
+    The room is kept whatever the thing's real size, so that `variations` can change it in place. Three things
+    have a little less room: big ones may overlap at their edges.
     """
     side = SIZE_PIXELS["big"]
     half = side / 2 + MARGIN
     highest = max(horizon_of(scene) + 5, side * (1 + HAT_RISE) + MARGIN)
     lowest = max(highest, scene.height - MARGIN)
-    while True:  # about one try in five succeeds for two things on a canvas of 128x128
-        places = [
-            (round(rng.uniform(half, scene.width - half), 1), round(rng.uniform(highest, lowest), 1))
-            for _ in range(n_things)
-        ]
-        boxes = [thing_box(Thing(KINDS[0], COLOURS[0], "big", True, x, y)) for x, y in places]
-        if n_things == 1 or box_overlap(*boxes) <= MAX_OVERLAP:
-            return places
+    room = CROWDED_SIDE if n_things > 2 else side
+    places: list[Point] = []
+    boxes: list[Box] = []
+    tries = 0
+    while len(places) < n_things:
+        tries += 1
+        if tries % 30 == 0:  # what stands there leaves no room for the rest
+            places, boxes = [], []
+        x, y = round(rng.uniform(half, scene.width - half), 1), round(rng.uniform(highest, lowest), 1)
+        box = (x - room / 2, y - room * (1 + HAT_RISE), x + room / 2, y)
+        if all(box_overlap(box, other) <= MAX_OVERLAP for other in boxes):
+            places.append((x, y))
+            boxes.append(box)
+    return places
+
+
+def _with_details(thing: Thing, rng: np.random.Generator) -> Thing:
+    """The thing with the pose or the letter that its kind has."""
+    own = {name: _pick(rng, THING_VALUES[name]) for name, kind in OWNERS.items() if kind == thing.kind}
+    return replace(thing, **own)
 
 
 def _decor(scene: Scene) -> Decor:
@@ -244,7 +292,21 @@ def _decor(scene: Scene) -> Decor:
     light = (rng.uniform(14, scene.width - 14), rng.uniform(12, 0.45 * horizon))
     spots = rng.uniform((0.04, 0.08), (0.96, 0.85), size=(7, 2)) * (scene.width, horizon)
     stars = tuple((float(x), float(y)) for x, y in spots if math.dist((x, y), light) > 16)
-    return Decor(horizon, light, stars, rng.uniform(0, 2 * math.pi))
+    phase = rng.uniform(0, 2 * math.pi)
+    return Decor(horizon, light, stars, phase, *_sky_places(rng, scene.width, horizon))
+
+
+def _sky_places(
+    rng: np.random.Generator, width: int, horizon: float
+) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+    """Middles of clouds, side by side along the top, and the upper ends of streaks of rain below them."""
+    count = max(2, width // 42)
+    clouds = tuple(
+        ((i + 0.5 + rng.uniform(-0.2, 0.2)) * width / count, rng.uniform(10, 20)) for i in range(count)
+    )
+    columns = np.arange(8, width, 14) + rng.uniform(-3, 3)
+    drops = tuple((float(x), float(rng.uniform(26, max(27, horizon - 12)))) for x in columns)
+    return clouds, drops
 
 
 def _pick(rng: np.random.Generator, options: tuple):
@@ -258,7 +320,7 @@ def _pick_other(rng: np.random.Generator, options: tuple, taken: set):
 
 
 def _check_canvas(width: int, height: int) -> None:
-    """Refuse canvases that World A cannot fill."""
+    """Refuse canvases that the world cannot fill."""
     if min(width, height) < MIN_SIDE or width % SIDE_MULTIPLE or height % SIDE_MULTIPLE:
         raise ValueError(f"sides must be multiples of {SIDE_MULTIPLE} from {MIN_SIDE}, not {width}x{height}")
 
@@ -297,7 +359,7 @@ def token_labels(scene: Scene, patch: int = 16) -> dict[str, np.ndarray]:
     """What each square token of `patch` pixels shows: int64 (H/patch, W/patch) for every key.
 
     'thing'   index of the thing that covers the most of the token, where it covers 15 % or more, else -1
-    'kind', 'colour', 'size', 'hat'   that thing's value, as an index into KINDS, ..., HATS, else -1
+    'kind', 'colour', ... 'letter'   that thing's value, as an index into THING_VALUES, else -1
     'ground'  1 where the token's middle lies below the horizon, else 0; things are ignored
     """
     rows, columns = scene.height // patch, scene.width // patch
@@ -308,8 +370,9 @@ def token_labels(scene: Scene, patch: int = 16) -> dict[str, np.ndarray]:
     else:
         thing = np.full((rows, columns), -1, dtype=np.int64)
     labels = {"thing": thing}
-    for name, values in (("kind", KINDS), ("colour", COLOURS), ("size", SIZES), ("hat", HATS)):
-        lookup = [values.index(getattr(t, name)) for t in scene.things] + [-1]  # [-1]: index -1 finds -1
+    for name, values in THING_VALUES.items():
+        own = [getattr(t, name) for t in scene.things]
+        lookup = [-1 if v is None else values.index(v) for v in own] + [-1]  # [-1]: index -1 finds -1
         labels[name] = np.array(lookup, dtype=np.int64)[thing]
     below = (np.arange(rows) + 0.5) * patch > horizon_of(scene)
     labels["ground"] = np.repeat(below.astype(np.int64)[:, None], columns, axis=1)
@@ -333,6 +396,8 @@ def _draw_background(scene: Scene, scale: int) -> Image.Image:
     image = _sky_gradient(scene.sky, size, decor.horizon * scale)
     draw = ImageDraw.Draw(image)
     _draw_light(draw, scene.sky, decor, scale)
+    if scene.weather != "clear":
+        _draw_weather(draw, scene, decor, scale)
     ground = GROUND_RGB[scene.ground]
     if scene.sky == "night":
         ground = _mix(ground, SKY_RGB["night"][0], 1 - NIGHT_DIM)
@@ -365,6 +430,20 @@ def _draw_light(draw: ImageDraw.ImageDraw, sky: str, decor: Decor, scale: int) -
         _disc(draw, x, y, 9, MOON_RGB, scale)
         shade = _mix(*SKY_RGB["night"], min(y / decor.horizon, 1.0))
         _disc(draw, x + 4.5, y - 2.5, 7.5, shade, scale)
+
+
+def _draw_weather(draw: ImageDraw.ImageDraw, scene: Scene, decor: Decor, scale: int) -> None:
+    """Clouds along the top of the sky, pale or dark, and streaks of rain below dark ones."""
+    colour = CLOUD_RGB[scene.weather]
+    if scene.sky == "night":
+        colour = _mix(colour, SKY_RGB["night"][0], 1 - NIGHT_DIM)
+    if scene.weather == "rainy":
+        for x, y in decor.drops:
+            ends = [(x * scale, y * scale), ((x - 3) * scale, (y + 9) * scale)]
+            draw.line(ends, fill=RAIN_RGB, width=round(1.6 * scale))
+    for x, y in decor.clouds:
+        for dx, dy, radius in ((-10, 2, 7), (10, 2, 7), (0, 3, 8), (-4, -3, 8), (5, -1, 8)):
+            _disc(draw, x + dx, y + dy, radius, colour, scale)
 
 
 def _draw_waves(
@@ -468,6 +547,8 @@ def _draw_thing(draw: ImageDraw.ImageDraw, thing: Thing, scale: int, label: int 
         "boat": _draw_boat,
         "cat": _draw_cat,
         "flower": _draw_flower,
+        "figure": _draw_figure,
+        "sign": _draw_sign,
     }
     hat_place = painters[thing.kind](pen, THING_RGB[thing.colour])
     if thing.hat:
@@ -535,6 +616,57 @@ def _draw_flower(pen: Pen, colour: RGB) -> Point:
         angle = 2 * math.pi * (petal + 0.5) / 6
         pen.ellipse(0.225 * math.cos(angle), 0.6 + 0.225 * math.sin(angle), 0.165, 0.165, colour)
     pen.ellipse(0.0, 0.6, 0.15, 0.15, (84, 48, 24))
+    return (0.0, 0.92)
+
+
+def _draw_figure(pen: Pen, colour: RGB) -> Point:
+    for side in (-1, 1):
+        pen.stroke([(side * 0.10, 0.32), (side * 0.14, 0.03)], 0.11, _mix(colour, BLACK, 0.45))
+        hand = (side * 0.42, 0.86) if pen.thing.pose == "arms up" else (side * 0.38, 0.26)
+        pen.stroke([(side * 0.14, 0.56), hand], 0.10, colour)
+        pen.ellipse(*hand, 0.075, 0.075, SKIN)
+    pen.polygon([(-0.17, 0.62), (0.17, 0.62), (0.24, 0.26), (-0.24, 0.26)], colour)
+    pen.ellipse(0.0, 0.76, 0.17, 0.18, SKIN)
+    for side in (-1, 1):
+        pen.ellipse(side * 0.065, 0.77, 0.03, 0.04, BLACK, outline=False)
+    return (0.0, 0.90)
+
+
+# Strokes of each letter, in a box from (-1, -1) to (1, 1); the bows of B are drawn with corners.
+LETTER_STROKES: dict[str, tuple[tuple[Point, ...], ...]] = {
+    "B": (
+        ((-0.8, -1), (-0.8, 1), (0.4, 1), (0.7, 0.7), (0.7, 0.3), (0.4, 0), (-0.8, 0)),
+        ((0.4, 0), (0.85, -0.3), (0.85, -0.7), (0.5, -1), (-0.8, -1)),
+    ),
+    "K": (((-0.8, -1), (-0.8, 1)), ((0.8, 1), (-0.8, -0.1)), ((-0.2, 0.25), (0.85, -1))),
+    "O": (
+        (
+            (0, 1),
+            (0.7, 0.7),
+            (0.95, 0),
+            (0.7, -0.7),
+            (0, -1),
+            (-0.7, -0.7),
+            (-0.95, 0),
+            (-0.7, 0.7),
+            (0, 1),
+            (0.7, 0.7),
+        ),
+    ),
+    "T": (((-0.95, 1), (0.95, 1)), ((0, 1), (0, -1))),
+    "X": (((-0.85, 1), (0.85, -1)), ((0.85, 1), (-0.85, -1))),
+}
+
+
+def _draw_sign(pen: Pen, colour: RGB) -> Point:
+    """A board on a post, its letter dark, or white where the board is dark."""
+    pen.box(-0.07, 0.02, 0.07, 0.36, BROWN)
+    pen.box(-0.42, 0.33, 0.42, 0.94, colour)
+    dark = sum(colour) < 400
+    for line in LETTER_STROKES[pen.thing.letter or LETTERS[0]]:
+        path = [pen.at(0.23 * u, 0.61 + 0.19 * v) for u, v in line]
+        width = max(1, round(pen.pixels(0.085)))
+        pen.draw.line(path, fill=pen.ink(WHITE if dark else BLACK), width=width, joint="curve")
     return (0.0, 0.92)
 
 

@@ -245,9 +245,9 @@ knows one world and nothing else.
 
 - Flow model {flow:,} parameters (4 double and 8 single blocks, hidden 192), guidance-distilled;
   autoencoder {ae:,}; T5 encoder {t5:,}; CLIP text model {clip:,}.
-- Its world, 128 x 128: a day, night or sunset sky; grass, sand, snow or water; one or two of house, tree,
-  car, boat, cat, flower, each red, yellow, green, blue, purple or white, small or big, with or without a hat,
-  anywhere.
+- Its world, 128 x 128: a day, night or sunset sky, clear, cloudy or rainy; grass, sand, snow or water; one to
+  three of house, tree, car, boat, cat, flower, figure (arms up or down) and sign (a B, K, O, T or X on it),
+  each red, yellow, green, blue, purple or white, small or big, with or without a hat, anywhere.
 - Data: scenes drawn by `flux.tiny.scenes` with captions by `flux.tiny.captions`; one combination of kind,
   colour, size and hat in eight never shown in training. No pictures or texts from elsewhere. Licence: as the
   package.

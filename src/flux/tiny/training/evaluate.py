@@ -13,7 +13,7 @@ from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
 from flux.tiny.captions import plain_caption
-from flux.tiny.judge import PARTS, Judge, Reading
+from flux.tiny.judge import PARTS, SCENERY, Judge, Reading
 from flux.tiny.scenes import Scene, render, sample_scene
 from flux.tiny.training.data import to_model
 
@@ -34,12 +34,13 @@ def score_readings(readings: Iterable[Reading], truth: Iterable[Scene]) -> Score
     """
     score: Score = defaultdict(list)
     for reading, scene in zip(readings, truth, strict=True):
-        score["sky"].append(reading.sky == scene.sky)
-        score["ground"].append(reading.ground == scene.ground)
+        for name in SCENERY:
+            score[name].append(getattr(reading, name) == getattr(scene, name))
         pairs = _best_match(reading, scene)
         for thing, found in pairs:
             for name in PARTS:
-                score[name].append(found is not None and getattr(found, name) == getattr(thing, name))
+                if getattr(thing, name) is not None:
+                    score[name].append(found is not None and getattr(found, name) == getattr(thing, name))
         matched = sum(found is not None for _, found in pairs)
         score["missing"].append(len(pairs) - matched)
         score["extra"].append(len(reading.things) - matched)
@@ -56,7 +57,7 @@ def summary(score: Score) -> dict[str, float]:
 
 
 def _best_match(reading: Reading, scene: Scene) -> list[tuple]:
-    slots = [*reading.things[:4], *[None] * len(scene.things)]
+    slots = [*reading.things[:5], *[None] * len(scene.things)]
 
     def right(assigned: tuple) -> int:
         return sum(

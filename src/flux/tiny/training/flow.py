@@ -25,7 +25,7 @@ from flux.modules.conditioner import HFEmbedder
 from flux.sampling import image_ids, pack
 from flux.tiny import config
 from flux.tiny.captions import caption
-from flux.tiny.scenes import COLOURS, GROUNDS, KINDS, SIZES, SKIES, Scene, token_labels
+from flux.tiny.scenes import GROUNDS, SKIES, THING_VALUES, WEATHERS, Scene, token_labels
 from flux.tiny.training.data import pictures, scenes, to_model
 from flux.tiny.training.loop import Stage
 from flux.tiny.training.precision import half_precision
@@ -34,7 +34,8 @@ THING_WEIGHT = 4.0
 EMPTY_CAPTIONS = 0.08
 LABEL_WEIGHT = 0.15
 GUIDANCE_RANGE = (1.0, 5.0)
-LABELS = {"kind": len(KINDS), "colour": len(COLOURS), "size": len(SIZES), "hat": 2}
+LABELS = {name: len(values) for name, values in THING_VALUES.items()}
+SCENERY = len(SKIES) * len(WEATHERS) + len(GROUNDS)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Examples:
     latents: np.ndarray
     labels: dict[
         str, np.ndarray
-    ]  # each int8 (N, tokens); `scenery` counts skies, then grounds; -1 for no thing
+    ]  # each int8 (N, tokens); `scenery` counts skies by weather, then grounds; -1: none
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,7 @@ class FlowInTraining(nn.Module):
     def __init__(self):
         super().__init__()
         self.flow = Flux(config.FLOW)
-        self.head = nn.Linear(
-            config.FLOW.hidden_size, sum(LABELS.values()) + len(LABELS) + len(SKIES) + len(GROUNDS)
-        )
+        self.head = nn.Linear(config.FLOW.hidden_size, sum(LABELS.values()) + len(LABELS) + SCENERY)
         self._features: list[Tensor] = []
         self.flow.double_blocks[-1].register_forward_hook(lambda m, args, out: self._features.append(out[0]))
 
@@ -210,17 +209,18 @@ def weighted_mse(out: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 def label_losses(logits: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of what each token shows, and the share of thing tokens named right."""
-    parts = logits.split([n + 1 for n in LABELS.values()] + [len(SKIES) + len(GROUNDS)], dim=-1)
+    parts = logits.split([n + 1 for n in LABELS.values()] + [SCENERY], dim=-1)
     total = F.cross_entropy(parts[-1].flatten(0, 1), labels["scenery"].flatten())
     there = labels["kind"] >= 0
     figures = {}
     for part, (name, none) in zip(parts, LABELS.items(), strict=False):
-        target = torch.where(there, labels[name], none)
+        has = there & (labels[name] >= 0)
+        target = torch.where(has, labels[name], none)
         weight = 1 + THING_WEIGHT * there.flatten().float()
         total = (
             total + (F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none") * weight).mean()
         )
-        figures[name] = float((part[there].argmax(-1) == target[there]).float().mean())
+        figures[name] = float((part[has].argmax(-1) == target[has]).float().mean())
     return total, figures
 
 
@@ -272,7 +272,8 @@ def _label(truth: tuple[Scene, ...]) -> np.ndarray:
     rows = []
     for scene in tqdm(truth, desc="label", mininterval=10):
         labels = token_labels(scene)
-        below = len(SKIES) + GROUNDS.index(scene.ground)
-        scenery = np.where(labels["ground"] == 1, below, SKIES.index(scene.sky))
+        below = SCENERY - len(GROUNDS) + GROUNDS.index(scene.ground)
+        above = SKIES.index(scene.sky) * len(WEATHERS) + WEATHERS.index(scene.weather)
+        scenery = np.where(labels["ground"] == 1, below, above)
         rows.append(np.stack([labels[name].ravel() for name in LABELS] + [scenery.ravel()]))
     return np.stack(rows, axis=1).astype(np.int8)

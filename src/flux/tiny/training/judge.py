@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flux.modules.autoencoder import AutoEncoder
-from flux.tiny.judge import CELL, PARTS, Judge, split_cells
-from flux.tiny.scenes import GROUNDS, SIZE_PIXELS, SKIES, Scene
+from flux.tiny.judge import CELL, PARTS, SCENERY, Judge, split_cells, split_scenery
+from flux.tiny.scenes import SIZE_PIXELS, Scene
 from flux.tiny.training.data import pictures, scenes, to_model, to_uint8
 from flux.tiny.training.loop import Stage
 
@@ -61,7 +61,7 @@ def disturbed(x: Tensor) -> Tensor:
 
 
 def losses(cells: Tensor, scenery: Tensor, truth: list[Scene]) -> tuple[Tensor, dict[str, float]]:
-    """Focal loss of the centre map, cross-entropies of the parts at centres and of sky and ground."""
+    """Focal loss of the centre map, cross-entropies of the parts at centres and of the scenery."""
     centre, parts = split_cells(cells, dim=1)
     heat, owner = centre_targets(truth, cells.shape[2], cells.shape[3])
     p = centre[:, 0].sigmoid().clamp(1e-4, 1 - 1e-4)
@@ -73,14 +73,14 @@ def losses(cells: Tensor, scenery: Tensor, truth: list[Scene]) -> tuple[Tensor, 
     row, y, x = torch.nonzero(owner >= 0, as_tuple=True)
     things = [truth[r].things[o] for r, o in zip(row.tolist(), owner[row, y, x].tolist(), strict=True)]
     for name, logits in parts.items():
-        target = torch.tensor([PARTS[name].index(getattr(thing, name)) for thing in things])
-        at = logits.permute(0, 2, 3, 1)[row, y, x]
-        loss = loss + F.cross_entropy(at, target)
-        figures[name] = float((at.argmax(-1) == target).float().mean())
-    for logits, values, name in zip(
-        scenery.split((len(SKIES), len(GROUNDS)), dim=-1), (SKIES, GROUNDS), ("sky", "ground"), strict=True
-    ):
-        target = torch.tensor([values.index(getattr(scene, name)) for scene in truth])
+        own = [getattr(thing, name) for thing in things]
+        target = torch.tensor([-1 if value is None else PARTS[name].index(value) for value in own])
+        at, has = logits.permute(0, 2, 3, 1)[row, y, x], target >= 0
+        if has.any():
+            loss = loss + F.cross_entropy(at[has], target[has])
+            figures[name] = float((at[has].argmax(-1) == target[has]).float().mean())
+    for name, logits in split_scenery(scenery).items():
+        target = torch.tensor([SCENERY[name].index(getattr(scene, name)) for scene in truth])
         loss = loss + F.cross_entropy(logits, target)
         figures[name] = float((logits.argmax(-1) == target).float().mean())
     return loss, figures

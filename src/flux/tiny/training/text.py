@@ -1,6 +1,6 @@
 """Train the text encoders alone, before the flow model, to say what a caption says.
 
-T5 must know each thing's colour, size and hat *at the token that names the thing*: that is what the flow
+T5 must know all about each thing *at the token that names the thing*: that is what the flow
 model attends to, and without it colours end up on the wrong thing. CLIP must know the whole scene from its
 pooled output.
 """
@@ -16,12 +16,15 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config,
 
 from flux.tiny import config
 from flux.tiny.captions import caption
-from flux.tiny.scenes import COLOURS, GROUNDS, KINDS, SIZES, SKIES, Scene, sample_scene
+from flux.tiny.scenes import GROUNDS, KINDS, SKIES, THING_VALUES, WEATHERS, Scene, sample_scene
 from flux.tiny.training import tokenizers
 from flux.tiny.training.export import save_clip
 from flux.tiny.training.loop import Stage
 
 CAPTIONS = 60_000
+SCENERY = {"sky": len(SKIES) + 1, "ground": len(GROUNDS) + 1, "weather": len(WEATHERS)}
+"""Classes of each, with one more for "not said"; clear weather need not be said."""
+THING = {name: len(values) for name, values in THING_VALUES.items()} | {"size": len(THING_VALUES["size"]) + 1}
 FOLDERS = {"clip": ("text_encoder", "tokenizer"), "t5": ("text_encoder_2", "tokenizer_2")}
 
 
@@ -62,13 +65,12 @@ class TextParts(nn.Module):
                 projection_dim=config.POOLED_WIDTH,
             )
         )
-        scenery = len(SKIES) + 1 + len(GROUNDS) + 1
+        scenery = sum(SCENERY.values())
         self.t5_scenery = nn.Linear(width, scenery)
-        self.t5_thing = nn.Linear(width, len(KINDS) + len(COLOURS) + len(SIZES) + 1 + 2)
+        self.t5_thing = nn.Linear(width, sum(THING.values()))
         self.clip_scenery = nn.Linear(config.POOLED_WIDTH, scenery)
-        self.clip_things = nn.Linear(
-            config.POOLED_WIDTH, len(KINDS) * (len(COLOURS) + 1 + len(SIZES) + 2 + 2)
-        )
+        of_a_kind = 2 + sum(THING.values()) - THING["kind"]
+        self.clip_things = nn.Linear(config.POOLED_WIDTH, len(KINDS) * of_a_kind)
 
 
 def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) -> None:
@@ -108,8 +110,8 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) 
 def labelled_captions(seed: int, count: int) -> tuple[list[str], dict[str, Tensor]]:
     """Captions and what they say.
 
-    'sky', 'ground': (count,), an extra last class for "not said". 'colour', 'size', 'hat': (count, kinds),
-    for the kinds that are there, size with the extra class; 'there': bool (count, kinds).
+    'sky', 'ground', 'weather': (count,), an extra last class of sky and ground for "not said". 'colour',
+    'size', 'hat', 'pose', 'letter': (count, kinds), -1 for what is not there, size with the extra class.
     """
     rng = np.random.default_rng((seed, 1))
     texts, rows = [], []
@@ -122,23 +124,22 @@ def labelled_captions(seed: int, count: int) -> tuple[list[str], dict[str, Tenso
 
 
 def _labels(scene: Scene, text: str) -> dict[str, int | list]:
-    from flux.tiny.captions import GROUND_PHRASES, SIZE_WORDS, SKY_PHRASES
+    from flux.tiny.captions import GROUND_PHRASES, SIZE_WORDS, SKY_PHRASES, WEATHER_PHRASES
 
     words = text.split()
-    there, colour, size, hat = ([0] * len(KINDS) for _ in range(4))
+    things = {name: [-1] * len(KINDS) for name in THING if name != "kind"}
     for thing in scene.things:
         i = KINDS.index(thing.kind)
-        at = words.index(thing.kind)
-        said = words[max(0, at - 2)] in SIZE_WORDS[thing.size]
-        there[i], colour[i], hat[i] = True, COLOURS.index(thing.colour), int(thing.hat)
-        size[i] = SIZES.index(thing.size) if said else len(SIZES)
+        for name in things:
+            value = getattr(thing, name)
+            things[name][i] = -1 if value is None else THING_VALUES[name].index(value)
+        if words[max(0, words.index(thing.kind) - 2)] not in SIZE_WORDS[thing.size]:
+            things["size"][i] = THING["size"] - 1
     return {
         "sky": _said(text, SKY_PHRASES[scene.sky], SKIES.index(scene.sky), len(SKIES)),
         "ground": _said(text, GROUND_PHRASES[scene.ground], GROUNDS.index(scene.ground), len(GROUNDS)),
-        "there": [bool(t) for t in there],
-        "colour": colour,
-        "size": size,
-        "hat": hat,
+        "weather": _said(text, WEATHER_PHRASES[scene.weather], WEATHERS.index(scene.weather), 0),
+        **things,
     }
 
 
@@ -147,25 +148,29 @@ def _said(text: str, phrases: Sequence[str], index: int, unsaid: int) -> int:
 
 
 def scenery_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
-    sky, ground = logits.split((len(SKIES) + 1, len(GROUNDS) + 1), dim=-1)
-    return F.cross_entropy(sky, truth["sky"]) + F.cross_entropy(ground, truth["ground"])
+    parts = logits.split(tuple(SCENERY.values()), dim=-1)
+    return sum(F.cross_entropy(part, truth[name]) for part, name in zip(parts, SCENERY, strict=True))
 
 
 def thing_loss(logits: Tensor, ids: Tensor, kind_ids: Tensor, truth: dict[str, Tensor]) -> Tensor:
-    """Cross-entropy of kind, colour, size and hat at the tokens that name things. logits: (B, L, ...)."""
+    """Cross-entropy of kind and attributes at the tokens that name things. logits: (B, L, ...)."""
     row, place, kind = torch.nonzero(ids[..., None] == kind_ids, as_tuple=True)
-    parts = logits[row, place].split((len(KINDS), len(COLOURS), len(SIZES) + 1, 2), dim=-1)
-    targets = [kind] + [truth[name][row, kind] for name in ("colour", "size", "hat")]
-    return sum(F.cross_entropy(p, t) for p, t in zip(parts, targets, strict=True))
+    parts = logits[row, place].split(tuple(THING.values()), dim=-1)
+    targets = [kind if name == "kind" else truth[name][row, kind] for name in THING]
+    return sum(_cross_entropy(part, target) for part, target in zip(parts, targets, strict=True))
 
 
 def pooled_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
-    """Cross-entropy, per kind, of whether it is there and, if so, of its colour, size and hat."""
-    there, colour, size, hat = logits.unflatten(-1, (len(KINDS), -1)).split(
-        (2, len(COLOURS), len(SIZES) + 1, 2), dim=-1
-    )
-    mask = truth["there"]
-    loss = F.cross_entropy(there.flatten(0, 1), mask.flatten().long())
-    for part, name in ((colour, "colour"), (size, "size"), (hat, "hat")):
-        loss = loss + F.cross_entropy(part[mask], truth[name][mask])
+    """Cross-entropy, per kind, of whether it is there and, if so, of its attributes."""
+    names = [name for name in THING if name != "kind"]
+    there, *parts = logits.unflatten(-1, (len(KINDS), -1)).split((2, *(THING[n] for n in names)), dim=-1)
+    loss = F.cross_entropy(there.flatten(0, 1), (truth["colour"] >= 0).flatten().long())
+    for part, name in zip(parts, names, strict=True):
+        loss = loss + _cross_entropy(part.flatten(0, 1), truth[name].flatten())
     return loss
+
+
+def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """The mean over rows that have a target, 0 if none has; logits: (N, classes), target: -1 or a class."""
+    total = F.cross_entropy(logits, target, ignore_index=-1, reduction="sum")
+    return total / (target >= 0).sum().clamp(min=1)
