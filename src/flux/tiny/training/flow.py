@@ -31,6 +31,9 @@ from flux.tiny.training.loop import Stage
 from flux.tiny.training.precision import half_precision
 
 THING_WEIGHT = 4.0
+LETTER_WEIGHT = 4.0
+SIGN_SHARE = 0.25
+"""Letters are learned last: their tokens weigh more still, and so many rows of a batch are sure to show one."""
 EMPTY_CAPTIONS = 0.08
 LABEL_WEIGHT = 0.15
 GUIDANCE_RANGE = (1.0, 5.0)
@@ -120,7 +123,8 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
                 **model_inputs(batch, encode(batch.captions), t, noise), guidance=torch.ones_like(t)
             )
         there = (batch.labels["kind"] >= 0).float()
-        flow_loss = weighted_mse(velocity.float(), noise - batch.clean, 1 + THING_WEIGHT * there)
+        weight = 1 + THING_WEIGHT * there + LETTER_WEIGHT * (batch.labels["letter"] >= 0)
+        flow_loss = weighted_mse(velocity.float(), noise - batch.clean, weight)
         label_loss, right = label_losses(logits.float(), batch.labels)
         # The head helps while the picture's plan is learned; the end belongs to the velocity alone.
         fade = min(1.0, max(0.0, 2.0 - 2.0 * step / steps))
@@ -180,7 +184,10 @@ def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> E
 
 def draw(examples: Examples, rng: np.random.Generator) -> Batch:
     """A random batch, some captions empty."""
-    chosen = rng.integers(len(examples.scenes), size=examples.canvas.batch)
+    signs = np.flatnonzero((examples.labels["letter"] >= 0).any(axis=1))
+    some = rng.integers(len(examples.scenes), size=examples.canvas.batch)
+    sure = signs[rng.integers(len(signs), size=examples.canvas.batch)]
+    chosen = np.where(rng.random(examples.canvas.batch) < SIGN_SHARE, sure, some)
     captions = [
         "" if rng.random() < EMPTY_CAPTIONS else caption(examples.scenes[i], rng, complete=rng.random() < 0.6)
         for i in chosen
