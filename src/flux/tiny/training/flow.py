@@ -33,7 +33,7 @@ from flux.tiny.training.precision import half_precision
 THING_WEIGHT = 4.0
 LETTER_WEIGHT = 4.0
 SIGN_SHARE = 0.25
-"""Letters are learned last: their tokens weigh more still, and so many rows of a batch are sure to show one."""
+"""Letters are learned last: their tokens weigh more still, and so many rows of a batch show one for sure."""
 EMPTY_CAPTIONS = 0.08
 LABEL_WEIGHT = 0.15
 GUIDANCE_RANGE = (1.0, 5.0)
@@ -184,10 +184,11 @@ def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> E
 
 def draw(examples: Examples, rng: np.random.Generator) -> Batch:
     """A random batch, some captions empty."""
+    chosen = rng.integers(len(examples.scenes), size=examples.canvas.batch)
     signs = np.flatnonzero((examples.labels["letter"] >= 0).any(axis=1))
-    some = rng.integers(len(examples.scenes), size=examples.canvas.batch)
-    sure = signs[rng.integers(len(signs), size=examples.canvas.batch)]
-    chosen = np.where(rng.random(examples.canvas.batch) < SIGN_SHARE, sure, some)
+    if len(signs):
+        for_sure = signs[rng.integers(len(signs), size=len(chosen))]
+        chosen = np.where(rng.random(len(chosen)) < SIGN_SHARE, for_sure, chosen)
     captions = [
         "" if rng.random() < EMPTY_CAPTIONS else caption(examples.scenes[i], rng, complete=rng.random() < 0.6)
         for i in chosen

@@ -1,12 +1,12 @@
 """How long each stage trains, with its minutes on two busy cores; the model card has the measured ones."""
 
 STEPS = {
-    "autoencoder": 4000,  # 30 min
-    "text": 500,  # 5 min
+    "autoencoder": 5000,  # 40 min
+    "text": 700,  # 8 min
     "flow_small": 600,  # the first steps of `flow`, on small canvases alone
-    "flow": 2800,  # 60 min
+    "flow": 7600,  # 130 min
     "distil": 260,  # 8 min
     "judge": 700,  # 6 min
     "dino": 400,  # 6 min
-    "decoder": 800,  # 10 min
+    "decoder": 1500,  # 15 min
 }
