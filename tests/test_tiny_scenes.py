@@ -35,7 +35,7 @@ from flux.tiny.scenes import (
     variations,
 )
 
-CANVASES = ((64, 64), (128, 128), (192, 128), (128, 192), (64, 128), (112, 80), (256, 256))
+CANVASES = ((64, 64), (128, 128), (192, 128), (128, 192), (64, 128), (112, 80), (256, 256), (128, 112))
 COMBINATIONS = list(itertools.product(KINDS, COLOURS, SIZES, HATS))
 
 
@@ -116,9 +116,17 @@ def test_things_stand_on_the_ground_inside_the_canvas_and_apart(width, height):
 
 def test_impossible_canvases_are_refused():
     rng = np.random.default_rng(0)
-    for options in ({"width": 100}, {"height": 48}, {"width": 64, "n_things": 2}, {"n_things": 4}):
+    tight = ({"width": 64, "n_things": 2}, {"height": 64, "n_things": 2}, {"width": 112, "n_things": 3})
+    for options in ({"width": 100}, {"height": 48}, *tight, {"n_things": 4}, {"n_things": 0}):
         with pytest.raises(ValueError):
             sample_scene(rng, **options)
+
+
+def test_every_canvas_gets_as_many_things_as_it_has_room_for():
+    for width, height in itertools.product(range(64, 161, 16), repeat=2):
+        counts = {len(scene.things) for scene in scenes(40, seed=9, width=width, height=height)}
+        most = 1 if min(width, height) < 112 else 2 if width < 128 else 3
+        assert counts == set(range(1, most + 1)), (width, height)
 
 
 # Pictures, masks and labels
@@ -132,9 +140,17 @@ def test_pictures_have_the_shape_of_their_canvas(width, height):
     assert render(scene, supersample=1).shape == image.shape
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=lambda c: "-".join(map(str, c)))
-def test_a_thing_is_drawn_inside_its_box(combination):
-    thing = Thing(*combination, x=64.3, y=100.6)
+DETAILED = [
+    *((*combination, None, None) for combination in COMBINATIONS),
+    *(("figure", "red", size, True, "arms up", None) for size in SIZES),
+    *(("sign", "red", size, True, None, letter) for size in SIZES for letter in LETTERS),
+]
+
+
+@pytest.mark.parametrize("look", DETAILED, ids=lambda look: "-".join(map(str, look)))
+def test_a_thing_is_drawn_inside_its_box(look):
+    *combination, pose, letter = look
+    thing = Thing(*combination, x=64.3, y=100.6, pose=pose, letter=letter)
     (mask,) = thing_masks(Scene("day", "grass", (thing,), 128, 128))
     rows, columns = np.nonzero(mask)
     left, top, right, bottom = thing_box(thing)
@@ -177,6 +193,10 @@ def test_token_labels_follow_the_masks():
                 assert cover[index] == cover.max() >= 0.15
                 assert KINDS[labels["kind"][row, column]] == scene.things[index].kind
                 assert COLOURS[labels["colour"][row, column]] == scene.things[index].colour
+                for name, values in (("pose", POSES), ("letter", LETTERS)):
+                    value = getattr(scene.things[index], name)
+                    label = labels[name][row, column]
+                    assert label == (-1 if value is None else values.index(value))
 
 
 def test_a_scene_without_things_has_empty_ground_truth():
@@ -244,6 +264,7 @@ def test_complete_captions_say_every_attribute_and_nothing_false():
         weathers = {name: captions.WEATHER_PHRASES[name] for name in ("cloudy", "rainy")}
         said = [value for value, phrases in weathers.items() if says(text, phrases)]
         assert said == [scene.weather] * (scene.weather != "clear")
+        assert scene.weather == "clear" or not says(text, captions.WEATHER_PHRASES["clear"])
         for table, truth in ((captions.SKY_PHRASES, scene.sky), (captions.GROUND_PHRASES, scene.ground)):
             assert [value for value, phrases in table.items() if says(text, phrases)] == [truth]
         for thing in scene.things:
@@ -288,6 +309,9 @@ def test_incomplete_captions_leave_out_sky_ground_and_size_a_quarter_of_the_time
         assert 0.21 < silent < 0.29
     for scene, text in zip(sample, texts, strict=True):
         assert f"{scene.things[0].colour} {scene.things[0].kind}" in text
+        # Silence about the weather means that it is clear, so that it must not mean anything else.
+        told = says(text, captions.WEATHER_PHRASES[scene.weather])
+        assert told or scene.weather == "clear"
 
 
 def test_the_plain_caption():

@@ -22,6 +22,22 @@ def _stage(folder, steps: int, **options) -> Stage:
     return Stage("toy", folder, model, [optimizer], loss, steps, ema_decay=0.9, warmup=2, **options)
 
 
+def test_another_training_in_the_folder_is_refused_in_one_line(tmp_path, capsys):
+    from flux.tiny.training.__main__ import claim, main
+
+    own = {"world": 2, "seed": 0, "scale": 1.0}
+    claim(tmp_path / "new", own)
+    claim(tmp_path / "new", own)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "flow.ckpt").touch()
+    for folder, seed, said in (("new", 1, "seed 0, not 1"), ("old", 0, "an earlier version")):
+        with pytest.raises(SystemExit) as stopped:
+            main(str(tmp_path / folder), str(tmp_path / "out"), seed=seed)
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert stopped.value.code == 2 and len(lines) == 1 and said in lines[0] and "--work" in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch):
     whole = _stage(tmp_path / "whole", 40).run()
 

@@ -50,7 +50,7 @@ JOINERS = ("and", "next to", "beside")
 OPENER = "there is"
 
 SILENT_RATE = 0.75  # how often a bare head and clear weather go without saying
-OMIT_RATE = 0.25  # how often an incomplete caption leaves out sky, ground, weather, or a thing's size
+OMIT_RATE = 0.25  # how often an incomplete caption leaves out the sky, the ground, or a thing's size
 
 # Orders of the parts of a caption; "opener" is said only where scenery precedes it.
 ORDERS: tuple[tuple[str, ...], ...] = (
@@ -67,13 +67,13 @@ def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = True) ->
     """Describe a scene in one of many wordings, in at most 45 words.
 
     A complete caption says every attribute; that a head is bare or the weather clear is mostly said by
-    silence. With `complete=False` each of sky, ground, weather and sizes may be missing.
+    silence. With `complete=False` each of sky, ground and sizes may be missing.
     """
     omit_rate = 0.0 if complete else OMIT_RATE
     parts = {
         "sky": "" if rng.random() < omit_rate else _pick(rng, SKY_PHRASES[scene.sky]),
         "ground": "" if rng.random() < omit_rate else _pick(rng, GROUND_PHRASES[scene.ground]),
-        "weather": _weather(scene, rng, omit_rate),
+        "weather": _weather(scene, rng),
         "things": _describe_things(scene, rng, omit_rate),
         "opener": "",
     }
@@ -119,10 +119,9 @@ def __getattr__(name: str) -> tuple[str, ...]:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _weather(scene: Scene, rng: np.random.Generator, omit_rate: float) -> str:
-    if rng.random() < omit_rate or (scene.weather == "clear" and rng.random() < SILENT_RATE):
-        return ""
-    return _pick(rng, WEATHER_PHRASES[scene.weather])
+def _weather(scene: Scene, rng: np.random.Generator) -> str:
+    silent = scene.weather == "clear" and rng.random() < SILENT_RATE
+    return "" if silent else _pick(rng, WEATHER_PHRASES[scene.weather])
 
 
 def _describe_things(scene: Scene, rng: np.random.Generator, omit_rate: float) -> str:

@@ -15,11 +15,12 @@ from torch import Tensor
 from flux.hooks import CopySource, Hooks
 from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
 from flux.tiny.captions import plain_caption
-from flux.tiny.judge import SCENERY, FoundThing, Judge, Reading
+from flux.tiny.judge import FoundThing, Judge, Reading
 from flux.tiny.scenes import (
     ATTRIBUTES,
     HAT_RISE,
     OWNERS,
+    SCENERY,
     SIZE_PIXELS,
     THING_VALUES,
     Scene,

@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flux.tiny.scenes import GROUNDS, OWNERS, SKIES, THING_VALUES, WEATHERS
+from flux.tiny.scenes import OWNERS, SCENERY, THING_VALUES
 
 CELL = 8
-PARTS = THING_VALUES
-SCENERY = {"sky": SKIES, "ground": GROUNDS, "weather": WEATHERS}
 FOUND = 0.35
 """A centre counts as a thing from this probability on."""
 
@@ -53,7 +51,7 @@ class Judge(nn.Module):
             layers += [Residual(width)]
             before = width
         self.body = nn.Sequential(*layers, Residual(before), Residual(before, dilation=2), Residual(before))
-        self.cells = nn.Conv2d(before, 1 + sum(map(len, PARTS.values())), 1)
+        self.cells = nn.Conv2d(before, 1 + sum(map(len, THING_VALUES.values())), 1)
         self.scenery = nn.Linear(2 * before, sum(map(len, SCENERY.values())))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,8 +85,8 @@ class Residual(nn.Module):
 
 def split_cells(cells: Tensor, dim: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Centre logits and the logits of each part."""
-    centre, *parts = cells.split((1, *map(len, PARTS.values())), dim=dim)
-    return centre, dict(zip(PARTS, parts, strict=True))
+    centre, *parts = cells.split((1, *map(len, THING_VALUES.values())), dim=dim)
+    return centre, dict(zip(THING_VALUES, parts, strict=True))
 
 
 def split_scenery(scenery: Tensor) -> dict[str, Tensor]:
@@ -111,7 +109,7 @@ def _things(cells: Tensor) -> tuple[FoundThing, ...]:
     peak = (score == F.max_pool2d(score[None], 5, stride=1, padding=2)[0]) & (score > FOUND)
     found = []
     for row, column in torch.nonzero(peak).tolist():
-        value = {name: PARTS[name][int(part[:, row, column].argmax())] for name, part in parts.items()}
+        value = {name: THING_VALUES[name][int(part[:, row, column].argmax())] for name, part in parts.items()}
         value |= {name: None for name, kind in OWNERS.items() if value["kind"] != kind}
         x, y = (column + 0.5) * CELL, (row + 0.5) * CELL
         found.append(FoundThing(**value, x=x, y=y, score=float(score[row, column])))

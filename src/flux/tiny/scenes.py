@@ -48,16 +48,20 @@ THING_VALUES = {
 }
 """The attributes of a thing and their values; only a figure has a pose, and only a sign a letter."""
 OWNERS = {"pose": "figure", "letter": "sign"}
-ATTRIBUTES = ("sky", "ground", "weather", *THING_VALUES)
+SCENERY = {"sky": SKIES, "ground": GROUNDS, "weather": WEATHERS}
+ATTRIBUTES = (*SCENERY, *THING_VALUES)
+WORLD = 2
+"""Counts up when pictures or captions of the same seed change: no training goes on in another world."""
 
 SIZE_PIXELS = {"small": 32, "big": 48}  # side of the body box; the same on every canvas
 HAT_RISE = 0.26  # a hat adds this fraction of the size to a thing's height
 MIN_SIDE = 64
 SIDE_MULTIPLE = 16
 MARGIN = 1.5  # pixels kept free between a thing's box and the canvas border
-TWO_THINGS_WIDTH = 112  # narrower canvases hold one thing
+TWO_THINGS_SIDE = 112  # canvases of a shorter side hold one thing
+THREE_THINGS_WIDTH = 128  # narrower ones at most two
 COUNT_SHARES = (0.35, 0.40, 0.25)  # how many scenes of wider canvases hold one, two, three things
-MAX_OVERLAP = 0.04  # of a full-size box, which keeps the boxes as drawn below 10 %
+MAX_OVERLAP = 0.04  # of a full-size box, which keeps the boxes of two things as drawn below 10 %
 CROWDED_SIDE = 40  # side of the box that three things are placed by, so that they fit
 
 THING_RGB: dict[str, RGB] = {
@@ -102,7 +106,8 @@ MOON_RGB: RGB = (250, 244, 206)
 class Thing:
     """One thing. `x` is its centre and `y` its foot line, both in pixels of its canvas.
 
-    pose: of a figure; letter: on a sign; None for all other kinds.
+    pose: of a figure; letter: on a sign; None for all other kinds. Without them a figure has its arms down
+    and a sign is empty.
     """
 
     kind: str
@@ -182,16 +187,17 @@ def sample_scene(
 ) -> Scene:
     """Draw a random scene.
 
-    Without `n_things` a scene holds one to three things where the canvas is wide enough, else one.
-    With `held_out=False` every thing has a combination allowed in training; with `held_out=True` exactly
-    one thing has a held-out combination.
+    Without `n_things` a scene holds one to three things, as many as the canvas has room for. With
+    `held_out=False` every thing has a combination allowed in training; with `held_out=True` exactly one
+    thing has a held-out combination.
     """
     _check_canvas(width, height)
+    most = _most_things(width, height)
     if n_things is None:
-        wide = width >= TWO_THINGS_WIDTH and height >= TWO_THINGS_WIDTH
-        n_things = 1 + int(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES)) if wide else 1
-    if n_things not in (1, 2, 3) or (n_things > 1 and width < TWO_THINGS_WIDTH):
-        raise ValueError(f"a canvas of {width}x{height} cannot hold {n_things} things")
+        shares = np.array(COUNT_SHARES[:most])
+        n_things = 1 + int(rng.choice(most, p=shares / shares.sum())) if most > 1 else 1
+    if not 1 <= n_things <= most:
+        raise ValueError(f"a canvas of {width}x{height} holds 1 to {most} things, not {n_things}")
     sky, ground, seed = _pick(rng, SKIES), _pick(rng, GROUNDS), int(rng.integers(2**31))
     scene = Scene(sky, ground, (), width, height, seed, _pick(rng, WEATHERS))
     places = _sample_places(rng, scene, n_things)
@@ -212,9 +218,8 @@ def variations(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     where the scene has none. The kinds of a scene stay unlike. The result may hold a held-out combination:
     ask `is_held_out` where that matters.
     """
-    scenery = {"sky": SKIES, "ground": GROUNDS, "weather": WEATHERS}
-    if attribute in scenery:
-        other = _pick_other(rng, scenery[attribute], {getattr(scene, attribute)})
+    if attribute in SCENERY:
+        other = _pick_other(rng, SCENERY[attribute], {getattr(scene, attribute)})
         return replace(scene, **{attribute: other})
     if attribute not in THING_VALUES:
         raise ValueError(f"unknown attribute {attribute!r}; known: {ATTRIBUTES}")
@@ -226,7 +231,7 @@ def variations(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene:
     taken = {t.kind for t in scene.things} if attribute == "kind" else {getattr(thing, attribute)}
     changed = replace(thing, **{attribute: _pick_other(rng, THING_VALUES[attribute], taken)})
     if attribute == "kind":
-        changed = _with_details(replace(changed, pose=None, letter=None), rng)
+        changed = _with_details(changed, rng)
     things = scene.things[:chosen] + (changed,) + scene.things[chosen + 1 :]
     return replace(scene, things=things)
 
@@ -280,9 +285,11 @@ def _sample_places(rng: np.random.Generator, scene: Scene, n_things: int) -> lis
 
 
 def _with_details(thing: Thing, rng: np.random.Generator) -> Thing:
-    """The thing with the pose or the letter that its kind has."""
-    own = {name: _pick(rng, THING_VALUES[name]) for name, kind in OWNERS.items() if kind == thing.kind}
-    return replace(thing, **own)
+    """The thing with the pose or the letter that its kind has, and no other."""
+    details = {
+        name: _pick(rng, THING_VALUES[name]) if kind == thing.kind else None for name, kind in OWNERS.items()
+    }
+    return replace(thing, **details)
 
 
 def _decor(scene: Scene) -> Decor:
@@ -317,6 +324,13 @@ def _pick(rng: np.random.Generator, options: tuple):
 def _pick_other(rng: np.random.Generator, options: tuple, taken: set):
     """One of `options` that is not in `taken`."""
     return _pick(rng, tuple(option for option in options if option not in taken))
+
+
+def _most_things(width: int, height: int) -> int:
+    """How many things a canvas has room for."""
+    if min(width, height) < TWO_THINGS_SIDE:
+        return 1
+    return 3 if width >= THREE_THINGS_WIDTH else 2
 
 
 def _check_canvas(width: int, height: int) -> None:
@@ -663,7 +677,7 @@ def _draw_sign(pen: Pen, colour: RGB) -> Point:
     pen.box(-0.07, 0.02, 0.07, 0.36, BROWN)
     pen.box(-0.42, 0.33, 0.42, 0.94, colour)
     dark = sum(colour) < 400
-    for line in LETTER_STROKES[pen.thing.letter or LETTERS[0]]:
+    for line in LETTER_STROKES[pen.thing.letter] if pen.thing.letter else ():
         path = [pen.at(0.23 * u, 0.61 + 0.19 * v) for u, v in line]
         width = max(1, round(pen.pixels(0.085)))
         pen.draw.line(path, fill=pen.ink(WHITE if dark else BLACK), width=width, joint="curve")

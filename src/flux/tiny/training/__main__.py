@@ -7,18 +7,29 @@ finish, in the layout of a FLUX repository, and the model card at the end. `--sc
 stage, to try it. The result is used by naming its folder: `--weights my-flux-tiny`.
 """
 
+import json
+import sys
 from pathlib import Path
 
 import fire
 
+from flux.outcome import outcome
+from flux.tiny.scenes import WORLD
 from flux.tiny.training import autoencoder, card, dino, flow, judge, text
 from flux.tiny.training.export import save_autoencoder, save_flow, save_judge
 from flux.tiny.training.steps import STEPS
 
+CLAIM = "training.json"
+
 
 def main(work: str = ".train", out: str = "flux-tiny", seed: int = 0, scale: float = 1.0) -> None:
     """Run every stage. work: checkpoints and rendered pictures. out: the parts. scale: share of the steps."""
-    folder, repo = Path(work), Path(out)
+    stopped = "stopped; the same command goes on from the last checkpoint"
+    sys.exit(outcome(lambda: run(Path(str(work)), Path(str(out)), seed, scale), stopped=stopped))
+
+
+def run(folder: Path, repo: Path, seed: int, scale: float) -> None:
+    claim(folder, {"world": WORLD, "seed": seed, "scale": scale})
     steps = {name: max(2, round(count * scale)) for name, count in STEPS.items()}
 
     ae = autoencoder.train(folder, steps["autoencoder"], seed)
@@ -31,6 +42,23 @@ def main(work: str = ".train", out: str = "flux-tiny", seed: int = 0, scale: flo
     latents = flow.load_examples(flow.WHOLE, folder, ae, seed).latents
     save_autoencoder(autoencoder.polish_decoder(folder, ae, latents, steps["decoder"], seed), repo)
     card.write(folder, repo)
+
+
+def claim(folder: Path, options: dict[str, int | float]) -> None:
+    """Mark the folder as this training's. Raises ValueError if it holds what another one left: its pictures
+    and checkpoints would be taken for this one's."""
+    mark = folder / CLAIM
+    if mark.is_file():
+        found = json.loads(mark.read_text())
+        unlike = [name for name in options if found.get(name) != options[name]]
+        if unlike:
+            was = ", ".join(f"{name} {found.get(name)}, not {options[name]}" for name in unlike)
+            raise ValueError(f"{folder} holds another training ({was}): name another folder with --work")
+    elif any(folder.glob("*.ckpt")):
+        raise ValueError(f"{folder} holds a training of an earlier version: name another folder with --work")
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(json.dumps(options) + "\n")
 
 
 if __name__ == "__main__":

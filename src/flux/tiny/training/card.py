@@ -30,7 +30,9 @@ STAGES = {
     "dino": ("class", "patch"),
     "decoder": ("psnr",),
 }
-RENDERED, GENERATED, PAIRS, PAIRS_EACH = 200, 96, 72, 30
+RENDERED, GENERATED, PAIRS, PAIRS_EACH = 200, 96, 72, 36
+NOTE = "note.md"
+"""In the folder of a training that was not only the command's: what was done, for the card to say."""
 VITAL_SET = "vital_layers.json"
 """What demo 3 writes: the layers that a sweep of these weights found vital. It may lie in the repository."""
 
@@ -44,6 +46,7 @@ def write(folder: Path, repo: Path) -> dict:
     card = {
         "made_with": {"torch": torch.__version__, "python": platform.python_version(), "device": "cpu"},
         "training": training_figures(folder),
+        "note": (folder / NOTE).read_text().strip() if (folder / NOTE).is_file() else "",
         "parameters": {
             name: sum(p.numel() for p in part.parameters())
             for name, part in (
@@ -198,6 +201,8 @@ def as_markdown(card: dict) -> str:
     for name, row in card["training"].items():
         rest = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("steps", "minutes", "planned"))
         parts.append(f"| {name} | {row['steps']} | {row['minutes']} | {rest} |")
+    if card["note"]:
+        parts.append(f"\n{card['note']}")
     parts += ["\n## Quality, on attribute combinations no training picture shows\n"]
     parts += [f"Autoencoder: {card['autoencoder_psnr']:.1f} dB PSNR on rendered pictures.\n"]
     names = ["attributes", *ATTRIBUTES, "extra", "missing"]

@@ -13,8 +13,8 @@ from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
 from flux.tiny.captions import plain_caption
-from flux.tiny.judge import PARTS, SCENERY, Judge, Reading
-from flux.tiny.scenes import Scene, render, sample_scene
+from flux.tiny.judge import Judge, Reading
+from flux.tiny.scenes import SCENERY, THING_VALUES, Scene, render, sample_scene
 from flux.tiny.training.data import to_model
 
 Score = dict[str, list[float]]
@@ -38,7 +38,7 @@ def score_readings(readings: Iterable[Reading], truth: Iterable[Scene]) -> Score
             score[name].append(getattr(reading, name) == getattr(scene, name))
         pairs = _best_match(reading, scene)
         for thing, found in pairs:
-            for name in PARTS:
+            for name in THING_VALUES:
                 if getattr(thing, name) is not None:
                     score[name].append(found is not None and getattr(found, name) == getattr(thing, name))
         matched = sum(found is not None for _, found in pairs)
@@ -64,7 +64,8 @@ def _best_match(reading: Reading, scene: Scene) -> list[tuple]:
             getattr(found, name) == getattr(thing, name)
             for thing, found in zip(scene.things, assigned, strict=True)
             if found is not None
-            for name in PARTS
+            for name in THING_VALUES
+            if getattr(thing, name) is not None
         )
 
     best = max(

@@ -1,9 +1,10 @@
 """Train the flow model: first on small canvases, then mixed with whole ones, then distil its guidance.
 
-Three things make it learn in hours on a CPU:
+What makes it learn in hours on a CPU:
 
 - 64 x 64 pictures first: a thing fills most of the tokens, and RoPE carries over to 128 x 128;
 - tokens that show a thing weigh more, and timesteps lean to noise, where what is drawn is decided;
+- signs are drawn more often than chance would have it, as letters are learned last;
 - a linear head on the image tokens after the double blocks must name what each token shows (the idea of REPA,
   arXiv 2410.06940, with the scene's truth in place of another network's features); the head is dropped at the
   end.
@@ -33,12 +34,13 @@ from flux.tiny.training.precision import half_precision
 THING_WEIGHT = 4.0
 LETTER_WEIGHT = 4.0
 SIGN_SHARE = 0.25
-"""Letters are learned last: their tokens weigh more still, and so many rows of a batch show one for sure."""
+"""Letters are learned last: their tokens weigh more still, and this share of a batch is drawn from scenes
+with a sign."""
 EMPTY_CAPTIONS = 0.08
 LABEL_WEIGHT = 0.15
 GUIDANCE_RANGE = (1.0, 5.0)
 LABELS = {name: len(values) for name, values in THING_VALUES.items()}
-SCENERY = len(SKIES) * len(WEATHERS) + len(GROUNDS)
+SCENERY_LABELS = len(SKIES) * len(WEATHERS) + len(GROUNDS)
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,8 @@ class Examples:
     canvas: Canvas
     scenes: tuple[Scene, ...]
     latents: np.ndarray
-    labels: dict[
-        str, np.ndarray
-    ]  # each int8 (N, tokens); `scenery` counts skies by weather, then grounds; -1: none
+    labels: dict[str, np.ndarray]
+    """Each int8 (N, tokens), -1: none; `scenery` counts skies by weather, then grounds."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class FlowInTraining(nn.Module):
     def __init__(self):
         super().__init__()
         self.flow = Flux(config.FLOW)
-        self.head = nn.Linear(config.FLOW.hidden_size, sum(LABELS.values()) + len(LABELS) + SCENERY)
+        self.head = nn.Linear(config.FLOW.hidden_size, sum(LABELS.values()) + len(LABELS) + SCENERY_LABELS)
         self._features: list[Tensor] = []
         self.flow.double_blocks[-1].register_forward_hook(lambda m, args, out: self._features.append(out[0]))
 
@@ -183,12 +184,12 @@ def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> E
 
 
 def draw(examples: Examples, rng: np.random.Generator) -> Batch:
-    """A random batch, some captions empty."""
+    """A random batch, with more signs than chance would have, and some captions empty."""
     chosen = rng.integers(len(examples.scenes), size=examples.canvas.batch)
     signs = np.flatnonzero((examples.labels["letter"] >= 0).any(axis=1))
     if len(signs):
-        for_sure = signs[rng.integers(len(signs), size=len(chosen))]
-        chosen = np.where(rng.random(len(chosen)) < SIGN_SHARE, for_sure, chosen)
+        shown = signs[rng.integers(len(signs), size=len(chosen))]
+        chosen = np.where(rng.random(len(chosen)) < SIGN_SHARE, shown, chosen)
     captions = [
         "" if rng.random() < EMPTY_CAPTIONS else caption(examples.scenes[i], rng, complete=rng.random() < 0.6)
         for i in chosen
@@ -217,7 +218,7 @@ def weighted_mse(out: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 
 def label_losses(logits: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of what each token shows, and the share of thing tokens named right."""
-    parts = logits.split([n + 1 for n in LABELS.values()] + [SCENERY], dim=-1)
+    parts = logits.split([n + 1 for n in LABELS.values()] + [SCENERY_LABELS], dim=-1)
     total = F.cross_entropy(parts[-1].flatten(0, 1), labels["scenery"].flatten())
     there = labels["kind"] >= 0
     figures = {}
@@ -228,7 +229,8 @@ def label_losses(logits: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dic
         total = (
             total + (F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none") * weight).mean()
         )
-        figures[name] = float((part[has].argmax(-1) == target[has]).float().mean())
+        if has.any():
+            figures[name] = float((part[has].argmax(-1) == target[has]).float().mean())
     return total, figures
 
 
@@ -280,7 +282,7 @@ def _label(truth: tuple[Scene, ...]) -> np.ndarray:
     rows = []
     for scene in tqdm(truth, desc="label", mininterval=10):
         labels = token_labels(scene)
-        below = SCENERY - len(GROUNDS) + GROUNDS.index(scene.ground)
+        below = SCENERY_LABELS - len(GROUNDS) + GROUNDS.index(scene.ground)
         above = SKIES.index(scene.sky) * len(WEATHERS) + WEATHERS.index(scene.weather)
         scenery = np.where(labels["ground"] == 1, below, above)
         rows.append(np.stack([labels[name].ravel() for name in LABELS] + [scenery.ravel()]))

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flux.modules.autoencoder import AutoEncoder
-from flux.tiny.judge import CELL, PARTS, SCENERY, Judge, split_cells, split_scenery
-from flux.tiny.scenes import SIZE_PIXELS, Scene
+from flux.tiny.judge import CELL, Judge, split_cells, split_scenery
+from flux.tiny.scenes import SCENERY, SIZE_PIXELS, THING_VALUES, Scene
 from flux.tiny.training.data import pictures, scenes, to_model, to_uint8
 from flux.tiny.training.loop import Stage
 
@@ -74,7 +74,7 @@ def losses(cells: Tensor, scenery: Tensor, truth: list[Scene]) -> tuple[Tensor, 
     things = [truth[r].things[o] for r, o in zip(row.tolist(), owner[row, y, x].tolist(), strict=True)]
     for name, logits in parts.items():
         own = [getattr(thing, name) for thing in things]
-        target = torch.tensor([-1 if value is None else PARTS[name].index(value) for value in own])
+        target = torch.tensor([-1 if value is None else THING_VALUES[name].index(value) for value in own])
         at, has = logits.permute(0, 2, 3, 1)[row, y, x], target >= 0
         if has.any():
             loss = loss + F.cross_entropy(at[has], target[has])

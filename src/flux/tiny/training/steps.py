@@ -4,8 +4,8 @@ STEPS = {
     "autoencoder": 5000,  # 40 min
     "text": 700,  # 8 min
     "flow_small": 600,  # the first steps of `flow`, on small canvases alone
-    "flow": 7600,  # 130 min
-    "distil": 260,  # 8 min
+    "flow": 8400,  # 180 min
+    "distil": 320,  # 8 min
     "judge": 700,  # 6 min
     "dino": 400,  # 6 min
     "decoder": 1500,  # 15 min

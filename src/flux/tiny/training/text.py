@@ -22,9 +22,9 @@ from flux.tiny.training.export import save_clip
 from flux.tiny.training.loop import Stage
 
 CAPTIONS = 60_000
-SCENERY = {"sky": len(SKIES) + 1, "ground": len(GROUNDS) + 1, "weather": len(WEATHERS)}
-"""Classes of each, with one more for "not said"; clear weather need not be said."""
-THING = {name: len(values) for name, values in THING_VALUES.items()} | {"size": len(THING_VALUES["size"]) + 1}
+SCENERY_CLASSES = {"sky": len(SKIES) + 1, "ground": len(GROUNDS) + 1, "weather": len(WEATHERS)}
+"""How many classes of each, with one more for "not said"; clear weather need not be said."""
+THING_CLASSES = {name: len(values) + (name == "size") for name, values in THING_VALUES.items()}
 FOLDERS = {"clip": ("text_encoder", "tokenizer"), "t5": ("text_encoder_2", "tokenizer_2")}
 
 
@@ -65,11 +65,11 @@ class TextParts(nn.Module):
                 projection_dim=config.POOLED_WIDTH,
             )
         )
-        scenery = sum(SCENERY.values())
+        scenery = sum(SCENERY_CLASSES.values())
         self.t5_scenery = nn.Linear(width, scenery)
-        self.t5_thing = nn.Linear(width, sum(THING.values()))
+        self.t5_thing = nn.Linear(width, sum(THING_CLASSES.values()))
         self.clip_scenery = nn.Linear(config.POOLED_WIDTH, scenery)
-        of_a_kind = 2 + sum(THING.values()) - THING["kind"]
+        of_a_kind = 2 + sum(THING_CLASSES.values()) - THING_CLASSES["kind"]
         self.clip_things = nn.Linear(config.POOLED_WIDTH, len(KINDS) * of_a_kind)
 
 
@@ -127,14 +127,14 @@ def _labels(scene: Scene, text: str) -> dict[str, int | list]:
     from flux.tiny.captions import GROUND_PHRASES, SIZE_WORDS, SKY_PHRASES, WEATHER_PHRASES
 
     words = text.split()
-    things = {name: [-1] * len(KINDS) for name in THING if name != "kind"}
+    things = {name: [-1] * len(KINDS) for name in THING_CLASSES if name != "kind"}
     for thing in scene.things:
         i = KINDS.index(thing.kind)
         for name in things:
             value = getattr(thing, name)
             things[name][i] = -1 if value is None else THING_VALUES[name].index(value)
         if words[max(0, words.index(thing.kind) - 2)] not in SIZE_WORDS[thing.size]:
-            things["size"][i] = THING["size"] - 1
+            things["size"][i] = THING_CLASSES["size"] - 1
     return {
         "sky": _said(text, SKY_PHRASES[scene.sky], SKIES.index(scene.sky), len(SKIES)),
         "ground": _said(text, GROUND_PHRASES[scene.ground], GROUNDS.index(scene.ground), len(GROUNDS)),
@@ -148,22 +148,23 @@ def _said(text: str, phrases: Sequence[str], index: int, unsaid: int) -> int:
 
 
 def scenery_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
-    parts = logits.split(tuple(SCENERY.values()), dim=-1)
-    return sum(F.cross_entropy(part, truth[name]) for part, name in zip(parts, SCENERY, strict=True))
+    parts = logits.split(tuple(SCENERY_CLASSES.values()), dim=-1)
+    return sum(F.cross_entropy(part, truth[name]) for part, name in zip(parts, SCENERY_CLASSES, strict=True))
 
 
 def thing_loss(logits: Tensor, ids: Tensor, kind_ids: Tensor, truth: dict[str, Tensor]) -> Tensor:
     """Cross-entropy of kind and attributes at the tokens that name things. logits: (B, L, ...)."""
     row, place, kind = torch.nonzero(ids[..., None] == kind_ids, as_tuple=True)
-    parts = logits[row, place].split(tuple(THING.values()), dim=-1)
-    targets = [kind if name == "kind" else truth[name][row, kind] for name in THING]
+    parts = logits[row, place].split(tuple(THING_CLASSES.values()), dim=-1)
+    targets = [kind if name == "kind" else truth[name][row, kind] for name in THING_CLASSES]
     return sum(_cross_entropy(part, target) for part, target in zip(parts, targets, strict=True))
 
 
 def pooled_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
     """Cross-entropy, per kind, of whether it is there and, if so, of its attributes."""
-    names = [name for name in THING if name != "kind"]
-    there, *parts = logits.unflatten(-1, (len(KINDS), -1)).split((2, *(THING[n] for n in names)), dim=-1)
+    names = [name for name in THING_CLASSES if name != "kind"]
+    sizes = (2, *(THING_CLASSES[name] for name in names))
+    there, *parts = logits.unflatten(-1, (len(KINDS), -1)).split(sizes, dim=-1)
     loss = F.cross_entropy(there.flatten(0, 1), (truth["colour"] >= 0).flatten().long())
     for part, name in zip(parts, names, strict=True):
         loss = loss + _cross_entropy(part.flatten(0, 1), truth[name].flatten())
