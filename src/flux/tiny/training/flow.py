@@ -36,6 +36,9 @@ LETTER_WEIGHT = 4.0
 SIGN_SHARE = 0.25
 """Letters are learned last: their tokens weigh more still, and this share of a batch is drawn from scenes
 with a sign."""
+UNWEIGHTED = 0.07
+"""The last share of the steps, in which all tokens weigh the same: as long as things weigh more, a token that
+may show a thing or not leans to the thing, and things come out twice."""
 EMPTY_CAPTIONS = 0.08
 LABEL_WEIGHT = 0.15
 GUIDANCE_RANGE = (1.0, 5.0)
@@ -125,6 +128,8 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
             )
         there = (batch.labels["kind"] >= 0).float()
         weight = 1 + THING_WEIGHT * there + LETTER_WEIGHT * (batch.labels["letter"] >= 0)
+        if step >= (1 - UNWEIGHTED) * steps:
+            weight = torch.ones_like(weight)
         flow_loss = weighted_mse(velocity.float(), noise - batch.clean, weight)
         label_loss, right = label_losses(logits.float(), batch.labels)
         # The head helps while the picture's plan is learned; the end belongs to the velocity alone.

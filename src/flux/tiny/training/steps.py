@@ -4,7 +4,7 @@ STEPS = {
     "autoencoder": 5000,  # 40 min
     "text": 700,  # 8 min
     "flow_small": 600,  # the first steps of `flow`, on small canvases alone
-    "flow": 8400,  # 180 min
+    "flow": 9000,  # 180 min
     "distil": 320,  # 8 min
     "judge": 700,  # 6 min
     "dino": 400,  # 6 min
