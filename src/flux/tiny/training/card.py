@@ -244,9 +244,8 @@ def layer_lines(table: dict) -> list[str]:
 
 HEAD = """# flux-tiny
 
-A small model of FLUX.1's architecture, trained from nothing on drawn scenes by
-`python -m flux.tiny.training`. It exists so that every tool of this package runs for real on a laptop; it
-knows one world and nothing else.
+A small model of FLUX.1's architecture, trained on drawn scenes alone by `python -m flux.tiny.training`. It
+exists so that every tool of this package runs for real on a laptop; it knows one world and nothing else.
 
 - Flow model {flow:,} parameters (4 double and 8 single blocks, hidden 192), guidance-distilled;
   autoencoder {ae:,}; T5 encoder {t5:,}; CLIP text model {clip:,}.
