@@ -101,6 +101,15 @@ def test_demo_0(demo, tmp_path, capsys):
         assert words in out
 
 
+@pytest.mark.filterwarnings("always:flux-tiny never learned")
+def test_words_that_flux_tiny_never_learned_are_named_in_one_line(demo, capsys):
+    assert demo("test", *FEW, "--prompts", "a dog in the snow", "a red Horse, a dog") == 0
+    (note,) = [line for line in capsys.readouterr().err.splitlines() if "learned" in line]
+    assert note.startswith("note: ") and "'dog', 'horse':" in note
+    assert demo("test", *FEW, "--prompts", "a red house in the snow") == 0
+    assert "learned" not in capsys.readouterr().err
+
+
 def test_demo_1(demo, tmp_path):
     assert (
         demo("layer", "--steps", "3", "--width", "32", "--height", "48", "--attention", '[0, "single.7"]')

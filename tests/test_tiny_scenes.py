@@ -314,6 +314,12 @@ def test_incomplete_captions_leave_out_sky_ground_and_size_a_quarter_of_the_time
         assert told or scene.weather == "clear"
 
 
+def test_words_that_no_caption_uses_are_found():
+    assert captions.unknown_words("A big RED house, under a night sky!") == []
+    assert captions.unknown_words("a dog and a Horse, a dog") == ["dog", "horse"]
+    assert captions.unknown_words("") == []
+
+
 def test_the_plain_caption():
     house = Thing("house", "red", "big", True, 40, 100)
     cat = Thing("cat", "blue", "small", False, 95, 110)

@@ -35,6 +35,9 @@ def test_another_training_in_the_folder_is_refused_in_one_line(tmp_path, capsys)
             main(str(tmp_path / folder), str(tmp_path / "out"), seed=seed)
         lines = capsys.readouterr().err.strip().splitlines()
         assert stopped.value.code == 2 and len(lines) == 1 and said in lines[0] and "--work" in lines[0]
+    with pytest.raises(SystemExit, match="2"):
+        main(str(tmp_path / "none"), str(tmp_path / "out"), scale=-1)
+    assert "--scale is -1" in capsys.readouterr().err and not (tmp_path / "none").exists()
     assert not (tmp_path / "out").exists()
 
 

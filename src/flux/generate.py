@@ -5,6 +5,7 @@ encoded and each latent decoded by itself, each row's noise comes from its own s
 not see each other, unless hooks make them. What remains is how a dtype rounds sums of different batches.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,8 +38,13 @@ class Texts:
 
 @torch.no_grad()
 def encode(models: Models, prompts: Sequence[str], *, offload: bool = False) -> Texts:
-    """Encode each prompt once, by itself. offload: the encoders leave the device afterwards."""
+    """Encode each prompt once, by itself. offload: the encoders leave the device afterwards.
+
+    Warns of words that flux-tiny never learned.
+    """
     prompts = list(dict.fromkeys(prompts))
+    if models.name == "flux-tiny":
+        _warn_of_unknown_words(prompts)
     with at_work(models.device, offload, models.t5, models.clip):
         return Texts(
             txt={prompt: models.t5([prompt]) for prompt in prompts},
@@ -66,6 +72,17 @@ def sample_steps(
     with at_work(models.device, offload, models.flow):
         yield from denoise_steps(
             models.flow, **inputs, timesteps=timesteps, guidance=sampling.guidance or 0.0, hooks=hooks
+        )
+
+
+def _warn_of_unknown_words(prompts: Sequence[str]) -> None:
+    from flux.tiny.captions import unknown_words
+
+    if unknown := list(dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt))):
+        warnings.warn(
+            f"flux-tiny never learned {', '.join(map(repr, unknown))}: pictures will not show what is meant; "
+            "its README section lists what it draws, flux.tiny.captions its words",
+            stacklevel=3,
         )
 
 

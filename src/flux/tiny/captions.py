@@ -6,6 +6,7 @@ every word is one of `vocabulary()`.
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import numpy as np
@@ -110,6 +111,12 @@ def vocabulary() -> tuple[str, ...]:
     phrases = [phrase for table in tables for wordings in table.values() for phrase in wordings]
     phrases += [*JOINERS, OPENER, "a", *COLOURS, *KINDS]
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
+
+
+def unknown_words(prompt: str) -> list[str]:
+    """The words of a prompt, in lower case and their order, that no caption uses."""
+    words = re.findall(r"[^\W_]+", prompt.lower())
+    return [word for word in dict.fromkeys(words) if word not in vocabulary()]
 
 
 def __getattr__(name: str) -> tuple[str, ...]:

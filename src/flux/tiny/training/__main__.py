@@ -3,8 +3,9 @@
     python -m flux.tiny.training --work .train --out my-flux-tiny
 
 Stages run in order and each is resumed from its checkpoint in `--work`; `--out` receives the parts as they
-finish, in the layout of a FLUX repository, and the model card at the end. `--scale 0.01` shortens every
-stage, to try it. The result is used by naming its folder: `--weights my-flux-tiny`.
+finish, in the layout of a FLUX repository, and the model card at the end. `--scale 0.01` takes fewer
+steps in every stage, to try it; scenes and captions are still all made, which takes 3 GB and minutes. The
+result is used by naming its folder: `--weights my-flux-tiny`.
 """
 
 import json
@@ -29,6 +30,8 @@ def main(work: str = ".train", out: str = "flux-tiny", seed: int = 0, scale: flo
 
 
 def run(folder: Path, repo: Path, seed: int, scale: float) -> None:
+    if not 0 < scale <= 1:
+        raise ValueError(f"--scale is {scale}: give a share of the steps above 0, at most 1")
     claim(folder, {"world": WORLD, "seed": seed, "scale": scale})
     steps = {name: max(2, round(count * scale)) for name, count in STEPS.items()}
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from flux.tiny import config
@@ -115,7 +116,7 @@ def labelled_captions(seed: int, count: int) -> tuple[list[str], dict[str, Tenso
     """
     rng = np.random.default_rng((seed, 1))
     texts, rows = [], []
-    for i in range(count):
+    for i in tqdm(range(count), desc="captions", mininterval=5):
         scene = sample_scene(rng)
         text = caption(scene, rng, complete=i % 2 == 0)
         texts.append(text)
