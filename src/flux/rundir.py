@@ -66,8 +66,7 @@ class RunFolder:
         run = RunFolder.find(base, recipe, setting, apart=apart)
         found = run._found(apart) or {}
         fits = found.get("spec") == run.recipe and not found.get("clearing")
-        same = found.get("setting", run.setting) == run.setting
-        if overwrite or not fits or not (found.get("finished") or same):
+        if overwrite or not fits or not (found.get("finished") or found.get("setting") == run.setting):
             run._clear()
             run._begin()
         return run
@@ -82,7 +81,7 @@ class RunFolder:
             run = RunFolder(path, recipe, setting, note)
             found = run._found(apart)
             same = found is not None and found.get("spec") == recipe
-            if _is_free(path, found) or (same and not (apart and found.get("setting", setting) != setting)):
+            if _is_free(path, found) or (same and not (apart and found.get("setting") != setting)):
                 return run
             if note is None:
                 note = f"{path} holds {difference(found, recipe, setting)}"
@@ -101,7 +100,7 @@ class RunFolder:
         found = self.record()
         if found is None and apart and (self.path / RECORD).is_file():
             spec = _object(self.path / SPEC)
-            return None if spec is None else {"spec": spec, "finished": False}
+            return None if spec is None else {"spec": spec, "setting": self.setting, "finished": False}
         return found
 
     def finish(self, results: Json, *, complete: bool = True) -> None:

@@ -113,6 +113,10 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+MACHINE = ("device_name", "memory_bytes", "python", "versions")
+"""What `machine` says in a run's record."""
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What a run was made with, for its record."""
     packages = ("torch", "transformers", "safetensors", "pillow", "numpy")

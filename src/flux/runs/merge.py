@@ -10,11 +10,10 @@ from typing import Any
 from flux.ablate.cells import Cell, Plan, plan, shard
 from flux.ablate.folder import Table, done_cells, file_sha256
 from flux.rundir import RunFolder, difference
+from flux.runs.common import MACHINE
 from flux.runs.sweep import conclude, shards_folder
 from flux.spec import SkipSpec
 
-MACHINE = ("device_name", "memory_bytes", "python", "versions")
-"""What the record of a shard says of the machine it was made on."""
 NAME = re.compile(r"([0-9]+)-of-([0-9]+)(-[0-9]+)?")
 
 

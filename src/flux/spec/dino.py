@@ -44,9 +44,10 @@ PATTERN = r"^(gap|top [1-9][0-9]{0,3}|(similarity|vitality) -?[0-9]+(\.[0-9]+)?)
 
 
 def _rule(value: Any, context: Context) -> str:
-    if not isinstance(value, str) or not re.fullmatch(PATTERN, " ".join(value.split())):
+    text = " ".join(value.split()) if isinstance(value, str) else ""
+    if not re.fullmatch(PATTERN, text):
         raise refuse(RULES, value)
-    name, _, number = (text := " ".join(value.split())).partition(" ")
+    name, _, number = text.partition(" ")
     lowest, highest = LIMITS.get(name, (-math.inf, math.inf))
     if number and not lowest <= float(number) <= highest:
         raise refuse(f"the {name} must be between {lowest:g} and {highest:g}", value)

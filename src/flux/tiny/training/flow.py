@@ -12,6 +12,7 @@ What makes it learn in hours on a CPU:
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,11 @@ class Examples:
     latents: np.ndarray
     labels: dict[str, np.ndarray]
     """Each int8 (N, tokens), -1: none; `scenery` counts skies by weather, then grounds."""
+
+    @cached_property
+    def signs(self) -> np.ndarray:
+        """The numbers of the scenes with a sign."""
+        return np.flatnonzero((self.labels["letter"] >= 0).any(axis=1))
 
 
 @dataclass(frozen=True)
@@ -191,9 +197,8 @@ def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> E
 def draw(examples: Examples, rng: np.random.Generator) -> Batch:
     """A random batch, with more signs than chance would have, and some captions empty."""
     chosen = rng.integers(len(examples.scenes), size=examples.canvas.batch)
-    signs = np.flatnonzero((examples.labels["letter"] >= 0).any(axis=1))
-    if len(signs):
-        shown = signs[rng.integers(len(signs), size=len(chosen))]
+    if len(examples.signs):
+        shown = examples.signs[rng.integers(len(examples.signs), size=len(chosen))]
         chosen = np.where(rng.random(len(chosen)) < SIGN_SHARE, shown, chosen)
     captions = [
         "" if rng.random() < EMPTY_CAPTIONS else caption(examples.scenes[i], rng, complete=rng.random() < 0.6)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from flux.tiny import config
-from flux.tiny.captions import caption
+from flux.tiny.captions import GROUND_PHRASES, SIZE_WORDS, SKY_PHRASES, WEATHER_PHRASES, caption
 from flux.tiny.scenes import GROUNDS, KINDS, SKIES, THING_VALUES, WEATHERS, Scene, sample_scene
 from flux.tiny.training import tokenizers
 from flux.tiny.training.export import save_clip
@@ -125,8 +125,6 @@ def labelled_captions(seed: int, count: int) -> tuple[list[str], dict[str, Tenso
 
 
 def _labels(scene: Scene, text: str) -> dict[str, int | list]:
-    from flux.tiny.captions import GROUND_PHRASES, SIZE_WORDS, SKY_PHRASES, WEATHER_PHRASES
-
     words = text.split()
     things = {name: [-1] * len(KINDS) for name in THING_CLASSES if name != "kind"}
     for thing in scene.things:
