@@ -34,19 +34,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from flux import convert
-from flux.ablate.cells import Cell, Prompt, tasks
-from flux.ablate.engines.local import local
-from flux.ablate.make import Job
 from flux.generate import Sampling, generate
 from flux.hooks import Hooks
-from flux.image_io import to_pil
-from flux.metrics import psnr
+from flux.pictures.files import to_pil
+from flux.pictures.metrics import psnr
 from flux.sampling import get_noise, pack
-from flux.tiny.config import AE, FLOW, TEXT_LENGTH
+from flux.studies.sweep.cells import Cell, Prompt, tasks
+from flux.studies.sweep.engines.local import local
+from flux.studies.sweep.make import Job
 from flux.tiny.prompts import draw_prompts
-from flux.util import TINY_WEIGHTS, Models, load_models
+from flux.util import TINY_WEIGHTS, Models, configs, load_models
+from flux.weights import convert
 
+TINY = configs["flux-tiny"]
 RESULTS = Path(__file__).parent / "results"
 Pictures = dict[Cell, Image.Image]
 
@@ -107,7 +107,7 @@ def with_diffusers(pipeline, models: Models, work: Work) -> Pictures:
                 num_inference_steps=work.sampling.steps,
                 guidance_scale=work.sampling.guidance,
                 latents=pack(noise),
-                max_sequence_length=TEXT_LENGTH,
+                max_sequence_length=TINY.t5_length,
             )
         made[cell] = out.images[0]
     return made
@@ -134,13 +134,15 @@ def pipeline_of(models: Models):
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import AutoTokenizer
 
-    transformer = FluxTransformer2DModel(**convert.flow_config(FLOW))
+    transformer = FluxTransformer2DModel(**convert.flow_config(TINY.params))
     transformer.load_state_dict(
-        dict(_tensors(convert.to_diffusers(convert.flow_rules(FLOW), models.flow.state_dict())))
+        dict(_tensors(convert.to_diffusers(convert.flow_rules(TINY.params), models.flow.state_dict())))
     )
-    transformer.pos_embed.theta = FLOW.theta  # no argument of the class
-    vae = AutoencoderKL(**convert.ae_config(AE))
-    vae.load_state_dict(dict(_tensors(convert.to_diffusers(convert.ae_rules(AE), models.ae.state_dict()))))
+    transformer.pos_embed.theta = TINY.params.theta  # no argument of the class
+    vae = AutoencoderKL(**convert.ae_config(TINY.ae_params))
+    vae.load_state_dict(
+        dict(_tensors(convert.to_diffusers(convert.ae_rules(TINY.ae_params), models.ae.state_dict())))
+    )
     scheduler = FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,
         base_shift=0.5,

@@ -9,7 +9,7 @@ heavy-tailed shape are made up. In each of them every layer is decided round by 
 sign of the mean of all its prompts minus the threshold, as a full sweep decides. Several rules decide the
 same tables:
 
-    ours                what `flux.ablate.rounds` does: skewness allowed for, patience before "above"
+    ours                what `flux.studies.sweep.rounds` does: skewness allowed for, patience before "above"
     without patience    skewness allowed for
     plain t             neither
     plain t, O'Brien    the same with O'Brien-Fleming-type spending
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flux.ablate.rounds import Rounds, critical, interval, plan_rounds
+from flux.studies.sweep.rounds import Rounds, critical, interval, plan_rounds
 
 RESULTS = Path(__file__).parent / "results" / "rounds.json"
 RULES = {

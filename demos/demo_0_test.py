@@ -9,14 +9,14 @@ a run that was stopped.
 
 from pathlib import Path
 
-from flux.runs import carry_out
-from flux.spec import TestSpec, read_command
+from flux.studies import carry_out
+from flux.studies.spec import TestSpec, read_command
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "test.json"
 
 
 def make(spec: TestSpec) -> None:
-    from flux.runs.pictures import run_pictures
+    from flux.studies.text.run import run_pictures
 
     run_pictures(spec)
 

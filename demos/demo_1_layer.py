@@ -9,14 +9,14 @@ filmstrip.png, animation.webp, run.json and index.html. The same command goes on
 
 from pathlib import Path
 
-from flux.runs import carry_out
-from flux.spec import LayerSpec, read_command
+from flux.studies import carry_out
+from flux.studies.spec import LayerSpec, read_command
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "layer.json"
 
 
 def make(spec: LayerSpec) -> None:
-    from flux.runs.timesteps import run_timesteps
+    from flux.studies.timesteps.run import run_timesteps
 
     run_timesteps(spec)
 

@@ -12,8 +12,8 @@ demo_3_dino.py measures what came out. Exits with 1 where cells could not be mad
 from pathlib import Path
 
 from flux.extras import need
-from flux.runs import carry_out
-from flux.spec import SkipSpec, read_command
+from flux.studies import carry_out
+from flux.studies.spec import SkipSpec, read_command
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "skip.json"
 
@@ -27,20 +27,20 @@ def check(spec: SkipSpec) -> None:
 
 def make(spec: SkipSpec) -> int:
     if spec.merge:
-        from flux.runs.merge import merge_sweep
+        from flux.studies.sweep.merge import merge_sweep
 
         return merge_sweep(spec)
-    from flux.runs.sweep import run_sweep
+    from flux.studies.sweep.run import run_sweep
 
     return run_sweep(spec)
 
 
 def describe(spec: SkipSpec) -> str:
     if spec.merge:
-        from flux.runs.merge import describe_merge
+        from flux.studies.sweep.merge import describe_merge
 
         return describe_merge(spec)
-    from flux.runs.sweep_estimate import describe
+    from flux.studies.sweep.cost import describe
 
     return describe(spec)
 

@@ -13,26 +13,26 @@ that another threshold computes nothing.
 
 from pathlib import Path
 
-from flux.runs import carry_out
-from flux.spec import DinoSpec, read_command
+from flux.studies import carry_out
+from flux.studies.spec import DinoSpec, read_command
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "dino.json"
 
 
 def check(spec: DinoSpec) -> None:
-    from flux.runs.compared import check
+    from flux.studies.similarity.compared import check
 
     check(spec)
 
 
 def make(spec: DinoSpec) -> None:
-    from flux.runs.similarity import run_similarity
+    from flux.studies.similarity.run import run_similarity
 
     run_similarity(spec)
 
 
 def describe(spec: DinoSpec) -> str:
-    from flux.runs.similarity import describe
+    from flux.studies.similarity.run import describe
 
     return describe(spec)
 

@@ -9,14 +9,14 @@ and says when an edit did nothing or lost the source. The same command goes on w
 
 from pathlib import Path
 
-from flux.runs import carry_out
-from flux.spec import EditSpec, read_command
+from flux.studies import carry_out
+from flux.studies.spec import EditSpec, read_command
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "edit.json"
 
 
 def make(spec: EditSpec) -> None:
-    from flux.runs.edits import run_edits
+    from flux.studies.edit.run import run_edits
 
     run_edits(spec)
 

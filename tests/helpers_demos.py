@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
-from flux.tiny import config as tiny
 from flux.util import Models, configs
 
+TINY = configs["flux-tiny"]
 # As many layers as flux-tiny, so that its specs fit.
 FLOW = replace(SMALL_FLOW, depth=4, depth_single_blocks=8)
 
@@ -50,9 +50,9 @@ def save_clone(folder: Path) -> Path:
     """flux-tiny with random weights, laid out as its own: flow model, autoencoder, text encoders, DINO."""
     from transformers import Dinov2Config, Dinov2Model
 
-    save_weights(folder / "flux1-tiny.safetensors", random_state(Flux, tiny.FLOW))
-    save_weights(folder / "ae.safetensors", random_state(AutoEncoder, tiny.AE))
-    save_text_encoders(folder, tiny.FLOW.context_in_dim, tiny.FLOW.vec_in_dim)
+    save_weights(folder / "flux1-tiny.safetensors", random_state(Flux, TINY.params))
+    save_weights(folder / "ae.safetensors", random_state(AutoEncoder, TINY.ae_params))
+    save_text_encoders(folder, TINY.params.context_in_dim, TINY.params.vec_in_dim)
     shape = Dinov2Config(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=16
     )

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flux.ablate.cells import Cell
-from flux.ablate.cells import plan as plan_of
-from flux.ablate.folder import Row, Table, save_picture
-from flux.rundir import RunFolder
+from flux.studies.folder import RunFolder
+from flux.studies.sweep.cells import Cell
+from flux.studies.sweep.cells import plan as plan_of
+from flux.studies.sweep.folder import Row, Table, save_picture
 
 SETTING = {"device": "cpu", "dtype": "float32", "weights": {"flux1-tiny.safetensors": [3, 4]}}
 

@@ -288,7 +288,7 @@ def test_closing_the_terminal_ends_the_loop(monkeypatch):
     [
         (
             ("--name flux-nano",),
-            "'flux-nano' is not a model; choose one of flux-dev, flux-dev-krea, flux-schnell",
+            "'flux-nano' is not a model; choose one of flux-tiny, flux-dev, flux-dev-krea",
         ),
         (("--name flux-dev-fill",), "'flux-dev-fill' starts from a picture"),
         (("--name flux-tiny --hieght 64",), "unknown option --hieght; options: --name, --width, --height"),

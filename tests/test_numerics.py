@@ -10,10 +10,10 @@ import pytest
 import torch
 from helpers_models import SMALL_AE, SMALL_FLOW, random_state, small_model, without_guidance
 
-from flux import convert
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.sampling import image_ids
+from flux.weights import convert
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -21,13 +21,15 @@ from helpers_models import (
 )
 
 from flux import util
-from flux.checkpoints import CheckpointError
 from flux.device import OutOfMemory, out_of_memory_hint, pick_device, pick_dtype
 from flux.model import Flux, FluxLoraWrapper
 from flux.modules.autoencoder import AutoEncoder
-from flux.tiny import config as tiny
+from flux.pictures import usage
 from flux.util import configs
+from flux.weights import hub
+from flux.weights.find import CheckpointError
 
+TINY = configs["flux-tiny"]
 UPSTREAM = json.loads((Path(__file__).parent / "data" / "upstream_state_dict.json").read_text())
 
 
@@ -119,7 +121,7 @@ def test_unknown_models_are_refused_with_the_choices():
         util.load_models,
         lambda name: util.load_t5("cpu", name=name),
     ):
-        with pytest.raises(ValueError, match="'flux-pro' is unknown: the models are flux-dev, .*flux-tiny"):
+        with pytest.raises(ValueError, match="'flux-pro' is unknown: the models are flux-tiny, flux-dev, "):
             load("flux-pro")
 
 
@@ -133,8 +135,8 @@ def tiny_folder(tmp_path, monkeypatch):
     spec = configs["flux-tiny"]
     save_weights(folder / "flux1-tiny.safetensors", random_state(Flux, spec.params))
     save_weights(folder / "ae.safetensors", random_state(AutoEncoder, spec.ae_params))
-    save_text_encoders(folder, t5_width=tiny.TEXT_WIDTH, clip_width=tiny.POOLED_WIDTH)
-    monkeypatch.setattr(util, "TINY_WEIGHTS", folder)
+    save_text_encoders(folder, t5_width=TINY.params.context_in_dim, clip_width=TINY.params.vec_in_dim)
+    monkeypatch.setattr(TINY, "home", folder)
     return folder
 
 
@@ -142,10 +144,10 @@ def test_flux_tiny_ignores_the_variables_of_flux_dev(tiny_folder, tmp_path, monk
     for variable in ("FLUX_MODEL", "FLUX_AE", "FLUX_T5", "FLUX_CLIP", "FLUX_REPO", "FLUX_LORA"):
         monkeypatch.setenv(variable, str(tmp_path / "flux-dev"))
     models = util.load_models("flux-tiny", device="cpu")
-    assert (models.flow.params, models.ae.params) == (tiny.FLOW, tiny.AE)
-    assert models.t5(["a boat"]).shape == (1, tiny.TEXT_LENGTH, tiny.TEXT_WIDTH)
-    assert models.clip(["a boat"]).shape == (1, tiny.POOLED_WIDTH)
-    assert models.clip.max_length == tiny.TEXT_LENGTH
+    assert (models.flow.params, models.ae.params) == (TINY.params, TINY.ae_params)
+    assert models.t5(["a boat"]).shape == (1, TINY.t5_length, TINY.params.context_in_dim)
+    assert models.clip(["a boat"]).shape == (1, TINY.params.vec_in_dim)
+    assert models.clip.max_length == TINY.t5_length
     assert {p.dtype for p in models.flow.parameters()} == {torch.float32} == {models.dtype}
 
 
@@ -153,7 +155,7 @@ def test_flux_tiny_takes_weights_that_are_given(tiny_folder, tmp_path, monkeypat
     other = tiny_folder.rename(tmp_path / "other")
     with pytest.raises(CheckpointError, match="flux-tiny are not at .*: reinstall"):
         util.load_flow_model("flux-tiny", "cpu")
-    assert util.load_flow_model("flux-tiny", "cpu", weights=other).params == tiny.FLOW
+    assert util.load_flow_model("flux-tiny", "cpu", weights=other).params == TINY.params
 
 
 def test_dtype_and_offload(tiny_folder):
@@ -163,7 +165,7 @@ def test_dtype_and_offload(tiny_folder):
 
 
 def test_t5_reads_no_more_than_the_model_takes(tiny_folder):
-    assert util.load_t5("cpu", name="flux-tiny").max_length == tiny.TEXT_LENGTH
+    assert util.load_t5("cpu", name="flux-tiny").max_length == TINY.t5_length
     assert util.load_t5("cpu", 8, name="flux-tiny").max_length == 8
 
 
@@ -228,16 +230,16 @@ def test_hub_tokens(monkeypatch, capsys):
 
     logins = []
     monkeypatch.setattr(huggingface_hub, "login", lambda token: logins.append(token))
-    monkeypatch.setattr(util.getpass, "getpass", lambda prompt: " hf_y ")
+    monkeypatch.setattr(hub.getpass, "getpass", lambda prompt: " hf_y ")
     assert util.prompt_for_hf_auth() is True and logins == ["hf_y"]
-    monkeypatch.setattr(util.getpass, "getpass", lambda prompt: "")
+    monkeypatch.setattr(hub.getpass, "getpass", lambda prompt: "")
     assert util.prompt_for_hf_auth() is False
 
     def refuse(token):
         raise ValueError("Invalid token\nsee the docs")
 
     monkeypatch.setattr(huggingface_hub, "login", refuse)
-    monkeypatch.setattr(util.getpass, "getpass", lambda prompt: "hf_z")
+    monkeypatch.setattr(hub.getpass, "getpass", lambda prompt: "hf_z")
     assert util.prompt_for_hf_auth() is False
     assert capsys.readouterr().out == "the login failed: Invalid token\n"
 
@@ -249,8 +251,8 @@ def test_usage_reports(monkeypatch, capsys):
         sent.append((request.full_url, request.get_header("X-key"), json.loads(request.data)))
         return io.BytesIO()
 
-    monkeypatch.setattr(util.urllib.request, "urlopen", urlopen)
-    monkeypatch.setattr(util, "BFL_API_KEY", None)
+    monkeypatch.setattr(usage.urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(usage, "BFL_API_KEY", None)
     monkeypatch.delenv("BFL_API_KEY", raising=False)
     util.track_usage_via_api("flux-dev")
     util.track_usage_via_api("flux-tiny")
@@ -264,7 +266,7 @@ def test_usage_reports(monkeypatch, capsys):
     def fail(request, timeout):
         raise urllib.error.URLError("no network")
 
-    monkeypatch.setattr(util.urllib.request, "urlopen", fail)
+    monkeypatch.setattr(usage.urllib.request, "urlopen", fail)
     with pytest.warns(UserWarning, match="could not be reported"):
         util.track_usage_via_api("flux-dev")
 

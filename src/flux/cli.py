@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from flux.command_line import asks_for_help, help_text, is_flag, run
 from flux.generate import Sampling, decode, encode, sample_steps
-from flux.image_io import next_index, save_image
 from flux.outcome import EXIT_OK, mistake, silence_loading_bars
-from flux.safety import NSFW_THRESHOLD, load_nsfw_classifier
+from flux.pictures.files import next_index, save_image
+from flux.pictures.safety import NSFW_THRESHOLD, load_nsfw_classifier
 from flux.settings import (
     Untouched,
     UntouchedFloat,

@@ -5,6 +5,7 @@ encoded and each latent decoded by itself, each row's noise comes from its own s
 not see each other, unless hooks make them. What remains is how a dtype rounds sums of different batches.
 """
 
+import pkgutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from flux.hooks import Hooks
 from flux.sampling import Step, denoise_steps, get_noise, get_schedule, prepare, unpack
-from flux.util import Models
+from flux.weights.load import Models
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class Texts:
 def encode(models: Models, prompts: Sequence[str], *, offload: bool = False) -> Texts:
     """Encode each prompt once, by itself. offload: the encoders leave the device afterwards.
 
-    Warns of words that flux-tiny never learned.
+    Warns of words that the model never learned, where that is known.
     """
     prompts = list(dict.fromkeys(prompts))
-    if models.name == "flux-tiny":
-        _warn_of_unknown_words(prompts)
+    if models.spec.unknown_words is not None:
+        _warn_of_unknown_words(models, prompts)
     with at_work(models.device, offload, models.t5, models.clip):
         return Texts(
             txt={prompt: models.t5([prompt]) for prompt in prompts},
@@ -75,13 +76,12 @@ def sample_steps(
         )
 
 
-def _warn_of_unknown_words(prompts: Sequence[str]) -> None:
-    from flux.tiny.captions import unknown_words
-
+def _warn_of_unknown_words(models: Models, prompts: Sequence[str]) -> None:
+    unknown_words = pkgutil.resolve_name(models.spec.unknown_words)
     if unknown := list(dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt))):
         warnings.warn(
-            f"flux-tiny never learned {', '.join(map(repr, unknown))}: pictures will not show what is meant; "
-            "its README section lists what it draws, flux.tiny.captions its words",
+            f"{models.name} never learned {', '.join(map(repr, unknown))}: pictures will not show what is "
+            f"meant; its README section lists what it draws, {unknown_words.__module__} its words",
             stacklevel=3,
         )
 

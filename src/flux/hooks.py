@@ -17,8 +17,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from flux.layers import VITAL_LAYERS, LayerName, Layers
 from flux.math import apply_rope
+from flux.models import VITAL_LAYERS, LayerName, Layers
 from flux.modules.layers import Inject
 
 __all__ = [

@@ -1,11 +1,10 @@
 """The FLUX flow model: 19 double and 38 single stream blocks for FLUX.1, any number by `FluxParams`."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-from flux.hooks import Hooks, Layers
+from flux.hooks import Hooks
+from flux.models import FluxParams, Layers
 from flux.modules.layers import (
     DoubleStreamBlock,
     EmbedND,
@@ -15,25 +14,6 @@ from flux.modules.layers import (
     timestep_embedding,
 )
 from flux.modules.lora import LinearLora, replace_linear_with_lora
-
-
-@dataclass
-class FluxParams:
-    """Widths and depths of a flow model. `sum(axes_dim)` is the width of one head."""
-
-    in_channels: int
-    out_channels: int
-    vec_in_dim: int
-    context_in_dim: int
-    hidden_size: int
-    mlp_ratio: float
-    num_heads: int
-    depth: int
-    depth_single_blocks: int
-    axes_dim: list[int]
-    theta: int
-    qkv_bias: bool
-    guidance_embed: bool
 
 
 class Flux(nn.Module):

@@ -3,27 +3,12 @@
 Attribute names are the keys of official checkpoints. See `AutoEncoder.encode` for the scaling of latents.
 """
 
-from dataclasses import dataclass
-
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass
-class AutoEncoderParams:
-    """`ch_mult` has one entry per level; each level but the last halves the size."""
-
-    resolution: int
-    in_channels: int
-    ch: int
-    out_ch: int
-    ch_mult: list[int]
-    num_res_blocks: int
-    z_channels: int
-    scale_factor: float
-    shift_factor: float
+from flux.models import AutoEncoderParams
 
 
 def swish(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flux.pretrained import load_whole
+from flux.modules.pretrained import load_whole
 
 QUOTED = 200  # characters of a cut prompt that a warning repeats
 

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from flux.models import configs
 from flux.modules.autoencoder import AutoEncoder
 from flux.sampling import unpack
-from flux.tiny import config
 from flux.tiny.scenes import Scene, thing_box
 from flux.tiny.training.data import pictures, scenes, to_model, to_uint8
 from flux.tiny.training.loop import Stage
+
+TINY = configs["flux-tiny"]
 
 PICTURES = 12_000
 CROP = 64
@@ -25,10 +27,10 @@ def train(folder: Path, steps: int, seed: int = 0, batch: int = 24) -> AutoEncod
     images = pictures(folder, seed, PICTURES, 128, 128)
     truth = scenes(seed, PICTURES, 128, 128)
     torch.manual_seed(seed)
-    model = AutoEncoder(config.AE, sample_z=True)
+    model = AutoEncoder(TINY.ae_params, sample_z=True)
     with torch.no_grad():
         # Start with little noise on the latents, or the decoder learns to ignore them.
-        model.encoder.conv_out.bias[config.AE.z_channels :] = -6.0
+        model.encoder.conv_out.bias[TINY.ae_params.z_channels :] = -6.0
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         # The last part sees whole pictures, since attention in the middle depends on the size.

@@ -22,15 +22,17 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from flux.model import Flux
+from flux.models import configs
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.sampling import image_ids, pack
-from flux.tiny import config
 from flux.tiny.captions import caption
 from flux.tiny.scenes import GROUNDS, SKIES, THING_VALUES, WEATHERS, Scene, token_labels
 from flux.tiny.training.data import pictures, scenes, to_model
 from flux.tiny.training.loop import Stage
 from flux.tiny.training.precision import half_precision
+
+TINY = configs["flux-tiny"]
 
 THING_WEIGHT = 4.0
 LETTER_WEIGHT = 4.0
@@ -88,8 +90,8 @@ class TextEncoder:
     """Captions to `txt` and `vec`, as the command line's encoders give them."""
 
     def __init__(self, repo: Path):
-        self.t5 = HFEmbedder(str(repo / "text_encoder_2"), max_length=config.TEXT_LENGTH)
-        self.clip = HFEmbedder(str(repo / "text_encoder"), max_length=config.TEXT_LENGTH)
+        self.t5 = HFEmbedder(str(repo / "text_encoder_2"), max_length=TINY.t5_length)
+        self.clip = HFEmbedder(str(repo / "text_encoder"), max_length=TINY.t5_length)
 
     @torch.no_grad()
     def __call__(self, captions: list[str]) -> dict[str, Tensor]:
@@ -101,8 +103,8 @@ class FlowInTraining(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.flow = Flux(config.FLOW)
-        self.head = nn.Linear(config.FLOW.hidden_size, sum(LABELS.values()) + len(LABELS) + SCENERY_LABELS)
+        self.flow = Flux(TINY.params)
+        self.head = nn.Linear(TINY.params.hidden_size, sum(LABELS.values()) + len(LABELS) + SCENERY_LABELS)
         self._features: list[Tensor] = []
         self.flow.double_blocks[-1].register_forward_hook(lambda m, args, out: self._features.append(out[0]))
 
@@ -156,7 +158,7 @@ def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int,
     teacher needs two for, empty + g (captioned - empty). g is uniform in [1, 5]."""
     examples = {c.side: load_examples(c, folder, ae, seed) for c in (SMALL, WHOLE)}
     encode = TextEncoder(repo)
-    student = Flux(config.FLOW)
+    student = Flux(TINY.params)
     student.load_state_dict(teacher.state_dict())
     for flow in (student, teacher):
         compile_blocks(flow)

@@ -15,12 +15,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from flux.tiny import config
+from flux.models import configs
 from flux.tiny.captions import GROUND_PHRASES, SIZE_WORDS, SKY_PHRASES, WEATHER_PHRASES, caption
 from flux.tiny.scenes import GROUNDS, KINDS, SKIES, THING_VALUES, WEATHERS, Scene, sample_scene
 from flux.tiny.training import tokenizers
 from flux.tiny.training.export import save_clip
 from flux.tiny.training.loop import Stage
+
+TINY = configs["flux-tiny"]
 
 CAPTIONS = 60_000
 SCENERY_CLASSES = {"sky": len(SKIES) + 1, "ground": len(GROUNDS) + 1, "weather": len(WEATHERS)}
@@ -34,7 +36,7 @@ class TextParts(nn.Module):
 
     def __init__(self, t5_vocab: int, clip_vocab: int):
         super().__init__()
-        width = config.TEXT_WIDTH
+        width = TINY.params.context_in_dim
         self.t5 = T5EncoderModel(
             T5Config(
                 vocab_size=t5_vocab,
@@ -54,31 +56,31 @@ class TextParts(nn.Module):
         self.clip = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=clip_vocab,
-                hidden_size=config.POOLED_WIDTH,
+                hidden_size=TINY.params.vec_in_dim,
                 intermediate_size=256,
                 num_hidden_layers=3,
                 num_attention_heads=4,
-                max_position_embeddings=config.TEXT_LENGTH,
+                max_position_embeddings=TINY.t5_length,
                 hidden_act="quick_gelu",
                 bos_token_id=0,
                 eos_token_id=1,
                 pad_token_id=1,
-                projection_dim=config.POOLED_WIDTH,
+                projection_dim=TINY.params.vec_in_dim,
             )
         )
         scenery = sum(SCENERY_CLASSES.values())
         self.t5_scenery = nn.Linear(width, scenery)
         self.t5_thing = nn.Linear(width, sum(THING_CLASSES.values()))
-        self.clip_scenery = nn.Linear(config.POOLED_WIDTH, scenery)
+        self.clip_scenery = nn.Linear(TINY.params.vec_in_dim, scenery)
         of_a_kind = 2 + sum(THING_CLASSES.values()) - THING_CLASSES["kind"]
-        self.clip_things = nn.Linear(config.POOLED_WIDTH, len(KINDS) * of_a_kind)
+        self.clip_things = nn.Linear(TINY.params.vec_in_dim, len(KINDS) * of_a_kind)
 
 
 def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) -> None:
     """Fit the tokenizers, train both encoders, and save all four to `out` in the layout of a FLUX
     repository."""
     captions, labels = labelled_captions(seed, CAPTIONS)
-    length = config.TEXT_LENGTH
+    length = TINY.t5_length
     tokenizers.train_t5(captions, out / "tokenizer_2", length)
     tokenizers.train_clip(captions, out / "tokenizer", length)
     t5_tok, clip_tok = (AutoTokenizer.from_pretrained(out / FOLDERS[name][1]) for name in ("t5", "clip"))

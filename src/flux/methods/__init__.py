@@ -1,0 +1,1 @@
+"""How is a picture edited? One file per method."""

@@ -1,0 +1,209 @@
+"""Stable Flow's edits (arXiv 2411.14430): source and edits start from the same noise and run side by side.
+
+    blue = Edit("a blue house", layers=(0, 1, 17))
+    result = edit(models, EditRequest("a red house", (blue,), Sampling(15, 3.5, 1024, 1024)))
+    result.source, result.edits[0], result.plain[0]
+
+At every step, in the layers of an edit, its image-token keys and values become the source's, by `CopySource`
+or any other injection. `edit_steps` yields on the way, so that callers show progress and save pictures early.
+
+Edits run `batch` at a time beside the source. The result does not depend on `batch`, beyond how the dtype
+rounds sums of differently shaped batches (in float32, 8-bit pictures differ by at most one level).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from flux.generate import Sampling, decode, encode, sample_steps
+from flux.hooks import CopySource, Hooks, Injection, LayerName, Site
+from flux.sampling import Step, unpack
+from flux.weights.load import Models
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A prompt, the layers in which it looks at the source, and how.
+
+    how: an injection for a batch of the source (row 0) and edits; it changes the row of this edit alone.
+    """
+
+    prompt: str
+    layers: tuple[LayerName, ...]
+    how: Injection = CopySource()
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """A source and its edits, from the noise of one seed.
+
+    batch: edits beside the source at once. compare: make each edit without injection too.
+    repeat: make the source once more, in other company: what differs then is the noise floor of this machine.
+    """
+
+    source: str
+    edits: tuple[Edit, ...]
+    sampling: Sampling
+    seed: int = 0
+    batch: int = 4
+    compare: bool = True
+    repeat: bool = False
+    offload: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.edits:
+            raise ValueError("edits must hold at least one edit")
+        if self.batch < 1:
+            raise ValueError(f"batch must be 1 or more; got {self.batch}")
+
+
+class Row(NamedTuple):
+    """A picture of a request: the source, its repetition, or edit `index`, with injection or plain."""
+
+    kind: Literal["source", "repeat", "edit", "plain"]
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Rows that are sampled together; in a pass with hooks the first is the source."""
+
+    rows: tuple[Row, ...]
+    hooks: Hooks | None = None
+
+
+@dataclass(frozen=True)
+class EditStep:
+    """One step of pass `index` of `passes`. The pictures of a pass come with its last step.
+
+    pictures: RGB in about [-1, 1], float32 (3, height, width). latents: float32 (16, h, w). Both on the CPU.
+    """
+
+    index: int
+    passes: int
+    rows: tuple[Row, ...]
+    step: Step
+    pictures: Mapping[Row, Tensor]
+    latents: Mapping[Row, Tensor]
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """Pictures, float32 (3, height, width) in about [-1, 1], and latents, (16, h, w), by row."""
+
+    pictures: Mapping[Row, Tensor]
+    latents: Mapping[Row, Tensor]
+
+    @property
+    def source(self) -> Tensor:
+        return self.pictures[Row("source")]
+
+    @property
+    def repeat(self) -> Tensor | None:
+        """The source made once more, if it was asked for."""
+        return self.pictures.get(Row("repeat"))
+
+    @property
+    def edits(self) -> list[Tensor]:
+        return self._all("edit")
+
+    @property
+    def plain(self) -> list[Tensor]:
+        """The edits without injection; empty if they were not asked for."""
+        return self._all("plain")
+
+    def _all(self, kind: str) -> list[Tensor]:
+        return [self.pictures[row] for row in sorted(self.pictures) if row.kind == kind]
+
+
+def edit(models: Models, request: EditRequest) -> EditResult:
+    """Make every picture of a request. Raises ValueError for layers that the model does not have."""
+    pictures: dict[Row, Tensor] = {}
+    latents: dict[Row, Tensor] = {}
+    for step in edit_steps(models, request):
+        pictures |= step.pictures
+        latents |= step.latents
+    return EditResult(pictures, latents)
+
+
+def edit_steps(
+    models: Models, request: EditRequest, passes: Sequence[Pass] | None = None
+) -> Iterator[EditStep]:
+    """Yield every step of every pass, of `passes` where only some of `edit_passes(request)` are wanted."""
+    passes = edit_passes(request) if passes is None else passes
+    prompts = [_prompt(request, row) for each in passes for row in each.rows]
+    texts = encode(models, prompts, offload=request.offload)
+    size = (request.sampling.height, request.sampling.width)
+    for index, each in enumerate(passes):
+        steps = sample_steps(
+            models,
+            texts,
+            [_prompt(request, row) for row in each.rows],
+            [request.seed] * len(each.rows),
+            request.sampling,
+            hooks=each.hooks,
+            offload=request.offload,
+        )
+        for step in steps:
+            pictures, latents = {}, {}
+            if step.index == step.steps - 1:
+                decoded = decode(models, step.after, request.sampling, offload=request.offload)
+                pictures = dict(zip(each.rows, decoded, strict=True))
+                latents = dict(zip(each.rows, unpack(step.after, *size).cpu(), strict=True))
+            yield EditStep(index, len(passes), each.rows, step, pictures, latents)
+
+
+def edit_passes(request: EditRequest) -> list[Pass]:
+    """The runs of the sampler that a request takes, none of more than `batch` + 1 rows.
+
+    For each `batch` of edits: the source with these edits beside it, then the same edits without injection,
+    the first time with the source's repetition beside them.
+    """
+    passes = []
+    for start in range(0, len(request.edits), request.batch):
+        indices = range(start, min(start + request.batch, len(request.edits)))
+        edits = tuple(Row("edit", i) for i in indices)
+        passes.append(Pass((Row("source"), *edits), _plan([request.edits[i] for i in indices])))
+        repeat = (Row("repeat"),) if request.repeat and start == 0 else ()
+        plain = tuple(Row("plain", i) for i in indices) if request.compare else ()
+        if repeat + plain:
+            passes.append(Pass(repeat + plain))
+    return passes
+
+
+def _prompt(request: EditRequest, row: Row) -> str:
+    return request.source if row.kind in ("source", "repeat") else request.edits[row.index].prompt
+
+
+def _plan(edits: Sequence[Edit]) -> Hooks:
+    """The injections of edits in rows 1, 2, ... of a batch; equal ones of a layer are joined."""
+    rows: dict[tuple[LayerName, Injection], list[int]] = {}
+    for row, each in enumerate(edits, start=1):
+        for layer in each.layers:
+            rows.setdefault((layer, each.how), []).append(row)
+    inject: dict[LayerName, list[Injection]] = {}
+    for (layer, how), where in rows.items():
+        chain = inject.setdefault(layer, [])
+        if isinstance(how, CopySource):
+            chain.append(replace(how, rows=tuple(where)))
+        else:
+            chain.extend(on_row(how, row) for row in where)
+    return Hooks(inject=inject)
+
+
+def on_row(how: Injection, row: int) -> Injection:
+    """An injection that sees the source and row `row`, as a batch of two, and changes that row alone."""
+
+    def inject(q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
+        pair = [0, row]
+        pe = site.pe if len(site.pe) == 1 else site.pe[pair]
+        changed = how(q[pair], k[pair], v[pair], replace(site, pe=pe))
+        return tuple(
+            torch.cat((old[:row], new[1:], old[row + 1 :]))
+            for old, new in zip((q, k, v), changed, strict=True)
+        )
+
+    return inject

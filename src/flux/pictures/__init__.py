@@ -1,0 +1,1 @@
+"""Pictures: files in and out, watermark, safety check, features and similarity."""

@@ -1,0 +1,165 @@
+"""Features of pictures: DINOv2 and CLIP through `transformers`.
+
+What a model says of a picture is kept by `flux.pictures.feature_cache`; `identity` is what it is kept under.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flux.modules.pretrained import load_whole
+from flux.pictures.feature_cache import sha256_of
+from flux.pictures.rgb import rgb
+from flux.weights.hub import require_hub
+
+TOKENS = ("class", "patches")
+"""Where DINO's features come from: the class token, or the mean of the patch tokens."""
+
+CONFIGS = ("config.json", "preprocessor_config.json")
+
+
+class Dino:
+    """DINOv2 features through `transformers`.
+
+    source: a hub name, or a folder with the model and its `preprocessor_config.json`.
+    token: what `features` returns, see `TOKENS`.
+    Raises OSError or ValueError where there is no such model, ImportError where `transformers` is missing.
+    """
+
+    kinds = TOKENS
+
+    def __init__(
+        self,
+        source: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        dtype: torch.dtype = torch.float32,
+        token: str = "class",
+    ):
+        from transformers import AutoImageProcessor, AutoModel
+
+        self.source, self.token = str(source), token
+        self.processor = pretrained(AutoImageProcessor.from_pretrained, self.source)
+        model = pretrained(partial(load_whole, AutoModel, unused=("pooler.",)), self.source)
+        self.model = model.eval().requires_grad_(False).to(device, dtype)
+        # Models with registers keep them between the class token and the patches.
+        self._patches = 1 + getattr(self.model.config, "num_register_tokens", 0)
+
+    @torch.inference_mode()
+    def features(self, images: Sequence[Image.Image]) -> Tensor:
+        """The chosen token of each picture, scaled to length 1: float32 (N, C) on the CPU."""
+        return self._tokens(images)[:, TOKENS.index(self.token)]
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """Every kind of feature of each picture, scaled to length 1: float32 (N, 2, C), as in `kinds`."""
+        return self._tokens(images).numpy()
+
+    def _tokens(self, images: Sequence[Image.Image]) -> Tensor:
+        hidden = self.model(_pixels(self.processor, images, self.model)).last_hidden_state.float()
+        tokens = torch.stack((hidden[:, 0], hidden[:, self._patches :].mean(dim=1)), dim=1)
+        return torch.nn.functional.normalize(tokens, dim=-1).cpu()
+
+    def similarity(self, a: Image.Image, b: Image.Image) -> float:
+        """The cosine of two pictures' features, -1 to 1."""
+        first, second = self.features([a, b])
+        return float(first @ second)
+
+
+class Clip:
+    """CLIP's image features, in the space it shares with texts. source and errors: as for `Dino`."""
+
+    kinds = ("image",)
+
+    def __init__(
+        self,
+        source: str | Path,
+        device: str | torch.device = "cpu",
+        *,
+        dtype: torch.dtype = torch.float32,
+    ):
+        from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
+
+        self.source = str(source)
+        self.processor = pretrained(AutoImageProcessor.from_pretrained, self.source)
+        config = pretrained(AutoConfig.from_pretrained, self.source)
+        if hasattr(config, "vision_config"):  # of a whole CLIP, whose width of the shared space counts
+            config.vision_config.projection_dim = config.projection_dim
+            config = config.vision_config
+        model = pretrained(partial(load_whole, CLIPVisionModelWithProjection), self.source, config=config)
+        self.model = model.eval().requires_grad_(False).to(device, dtype)
+
+    @torch.inference_mode()
+    def embed(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """The projected feature of each picture, scaled to length 1: float32 (N, 1, C)."""
+        found = self.model(_pixels(self.processor, images, self.model)).image_embeds.float()
+        return torch.nn.functional.normalize(found, dim=-1)[:, None].cpu().numpy()
+
+
+def _pixels(processor, images: Sequence[Image.Image], model: torch.nn.Module) -> Tensor:
+    pixels = processor(images=[rgb(image) for image in images], return_tensors="pt")
+    return pixels["pixel_values"].to(model.device, model.dtype)
+
+
+def pretrained(load: Callable[..., Any], source: str, **options: Any) -> Any:
+    """From the folder or the hub's cache; only where it is in neither from the hub itself."""
+    try:
+        return load(source, local_files_only=True, **options)
+    except OSError as error:
+        if Path(source).is_dir():
+            raise
+        try:
+            require_hub()
+        except OSError as silent:
+            raise OSError(
+                f"it is no folder here, nor in the hub's cache, and {silent}: name a folder, or once there "
+                f"is a network get it with: hf download {source}"
+            ) from error
+        return load(source, **options)
+
+
+def identity(source: str | Path, dtype: str = "float32") -> str | None:
+    """What decides a model's features, as sha256: settings, weights, dtype, and the release of transformers.
+
+    None for a hub name that is not in the hub's cache yet.
+    """
+    folder = Path(source) if Path(source).is_dir() else _cached(str(source))
+    if folder is None:
+        return None
+    digest = hashlib.sha256(f"{dtype} {_transformers()}".encode())
+    for file in _files_of(folder):
+        digest.update(f" {file.name} {sha256_of(file)}".encode())
+    return digest.hexdigest()
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    yield from (folder / name for name in CONFIGS if (folder / name).is_file())
+    # As transformers has it: safetensors where there are any.
+    yield from sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _cached(name: str) -> Path | None:
+    """The folder of a model in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, CONFIGS[0])
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _transformers() -> str:
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return ""

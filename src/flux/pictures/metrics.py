@@ -1,0 +1,107 @@
+"""How alike two pictures are, and what that says about an edit.
+
+Pictures are 8-bit RGB, so that a figure can be computed again from the files of a run.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from flux.extras import need
+from flux.pictures.features import Dino
+from flux.pictures.rgb import rgb
+
+
+def difference(a: Image.Image, b: Image.Image) -> np.ndarray:
+    """How far each pixel differs in its most different channel: (H, W), 0 to 255."""
+    return np.abs(_levels(a) - _levels(b)).max(axis=-1)
+
+
+def changed_share(a: Image.Image, b: Image.Image, pixel: int = 8) -> float:
+    """The share of pixels in which a channel differs by more than `pixel` of 255 levels."""
+    return float((difference(a, b) > pixel).mean())
+
+
+def psnr(a: Image.Image, b: Image.Image) -> float:
+    """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
+    error = float(np.square(_levels(a) - _levels(b)).mean())
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def _levels(image: Image.Image) -> np.ndarray:
+    return np.asarray(rgb(image), dtype=np.float64)
+
+
+def ssim(a: Image.Image, b: Image.Image) -> float:
+    """Structural similarity, at most 1, by scikit-image; a picture's sides must be 7 pixels or more."""
+    measure = need("skimage.metrics", "similarity", "SSIM").structural_similarity
+    pictures = [np.asarray(rgb(image)) for image in (a, b)]
+    return float(measure(*pictures, channel_axis=-1, data_range=255))
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine of two features (C,), -1 to 1; exactly 1 for equal ones."""
+    if np.array_equal(a, b):
+        return 1.0
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
+
+
+def scaled(cosine: float) -> float:
+    """A cosine on the scale from 0 to 1 that some tools show: (cos + 1) / 2."""
+    return (cosine + 1) / 2
+
+
+@dataclass(frozen=True)
+class Score:
+    """An edit's picture compared with the source's; None where it was not measured.
+
+    changed: share of changed pixels. psnr: in dB, None for equal pictures. similarity: DINO similarity.
+    plain_*: the same of the picture without injection.
+    """
+
+    changed: float
+    psnr: float | None
+    similarity: float | None = None
+    plain_changed: float | None = None
+    plain_similarity: float | None = None
+
+
+def score(
+    source: Image.Image,
+    edit: Image.Image,
+    plain: Image.Image | None = None,
+    *,
+    dino: Dino | None = None,
+    pixel: int = 8,
+) -> Score:
+    """Compare an edit, and if given the picture of its prompt without injection, with the source."""
+    ratio = psnr(source, edit)
+    alike: list[float] = []
+    if dino is not None:
+        first, *others = dino.features([image for image in (source, edit, plain) if image is not None])
+        alike = [float(first @ other) for other in others]
+    return Score(
+        changed=changed_share(source, edit, pixel),
+        psnr=None if math.isinf(ratio) else ratio,
+        similarity=alike[0] if alike else None,
+        plain_changed=None if plain is None else changed_share(source, plain, pixel),
+        plain_similarity=alike[1] if len(alike) > 1 else None,
+    )
+
+
+def did_nothing(score: Score, floor: float, threshold: float) -> bool:
+    """Whether no more of the picture changed than `threshold`, or than the noise where that is larger."""
+    return score.changed <= max(floor, threshold)
+
+
+def lost_source(score: Score, margin: float = 0.0) -> bool:
+    """Whether the edit is no more like the source than the picture without injection is, plus `margin`.
+
+    False where the similarities were not measured.
+    """
+    if score.similarity is None or score.plain_similarity is None:
+        return False
+    return score.similarity <= score.plain_similarity + margin

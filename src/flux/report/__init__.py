@@ -1,1 +1,0 @@
-"""Pictures and pages that show what a run has made. Nothing here knows a model."""

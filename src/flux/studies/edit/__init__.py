@@ -1,0 +1,1 @@
+"""Demo 4: a source and its edits."""

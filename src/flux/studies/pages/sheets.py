@@ -1,0 +1,110 @@
+"""Sheets of pictures with captions, difference maps and heat maps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from flux.pictures.rgb import rgb
+
+GAP, MARGIN, TEXT_SIZE = 12, 24, 15
+SMALLEST, LARGEST = 192, 384
+"""Pictures on a sheet are scaled to a width between these, in pixels."""
+
+INK, QUIET, PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
+
+HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)])
+"""Colours from nothing to most; they are told apart in grey and by the colour-blind too."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture on a sheet, with a line or more of text below it."""
+
+    image: Image.Image
+    caption: str = ""
+
+
+def contact_sheet(rows: Sequence[Sequence[Cell | None]], title: str = "") -> Image.Image:
+    """Cells in rows, all scaled to one width, under a title. None leaves a place empty."""
+    width = cell_width(max(cell.image.width for row in rows for cell in row if cell is not None))
+    columns = max(len(row) for row in rows)
+    total = 2 * MARGIN + columns * width + (columns - 1) * GAP
+    heading = wrapped(title, total - 2 * MARGIN, TEXT_SIZE + 3)
+    blocks = [[cell and _block(cell, width) for cell in row] for row in rows]
+    heights = [max(block.height for block in row if block is not None) for row in blocks]
+    top = MARGIN + _text_height(heading, TEXT_SIZE + 3)
+    sheet = Image.new("RGB", (total, top + sum(heights) + GAP * (len(rows) - 1) + MARGIN), PAPER)
+    _write(sheet, (MARGIN, MARGIN - 4), heading, INK, TEXT_SIZE + 3)
+    for row, height in zip(blocks, heights, strict=True):
+        for column, block in enumerate(row):
+            if block is not None:
+                sheet.paste(block, (MARGIN + column * (width + GAP), top))
+        top += height + GAP
+    return sheet
+
+
+def cell_width(width: int) -> int:
+    """The width to show a picture at: small ones grow by a whole factor, large ones shrink."""
+    return min(LARGEST, width * max(1, -(-SMALLEST // width)))
+
+
+def _block(cell: Cell, width: int) -> Image.Image:
+    """A picture at `width` with its caption below."""
+    height = round(cell.image.height * width / cell.image.width)
+    lines = wrapped(cell.caption, width, TEXT_SIZE)
+    block = Image.new("RGB", (width, height + 4 + _text_height(lines, TEXT_SIZE)), PAPER)
+    block.paste(scaled(cell.image, width, height), (0, 0))
+    _write(block, (0, height + 4), lines, QUIET, TEXT_SIZE)
+    return block
+
+
+def scaled(image: Image.Image, width: int, height: int) -> Image.Image:
+    """A copy of another size; enlarged by a whole factor, pixels stay square."""
+    whole = width >= image.width and width % image.width == 0
+    return rgb(image).resize((width, height), Image.Resampling.NEAREST if whole else Image.Resampling.LANCZOS)
+
+
+def wrapped(text: str, width: int, size: int) -> list[str]:
+    """The text in lines that fit into `width` pixels; a longer word has a line of its own."""
+    font = _font(size)
+    lines: list[str] = []
+    for paragraph in text.splitlines():
+        line = ""
+        for word in paragraph.split():
+            longer = f"{line} {word}".strip()
+            if line and font.getlength(longer) > width:
+                lines.append(line)
+                longer = word
+            line = longer
+        lines.append(line)
+    return lines
+
+
+def _text_height(lines: Sequence[str], size: int) -> int:
+    return round(len(lines) * size * 1.3) + (GAP // 2 if lines else 0)
+
+
+def _write(image: Image.Image, place: tuple[int, int], lines: Sequence[str], ink: tuple, size: int) -> None:
+    draw = ImageDraw.Draw(image)
+    for i, line in enumerate(lines):
+        draw.text((place[0], place[1] + round(i * size * 1.3)), line, fill=ink, font=_font(size))
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, so that a sheet looks the same on every machine."""
+    return ImageFont.load_default(size)
+
+
+def heat(values: np.ndarray, largest: float) -> Image.Image:
+    """Numbers (H, W) from 0 to `largest` as a picture, dark to bright."""
+    share = np.clip(values / max(largest, 1e-12), 0, 1)
+    places = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(share, places, HEAT[:, channel]) for channel in range(3)]
+    return Image.fromarray(np.stack(channels, axis=-1).round().astype(np.uint8))
+
+
+def difference_map(levels: np.ndarray) -> Image.Image:
+    """Differences (H, W) of 0 to 255 levels as a picture, small ones lifted by a square root."""
+    return heat(np.sqrt(levels), np.sqrt(255.0))

@@ -1,0 +1,178 @@
+"""What every run needs: its folder, its models, progress bars, and facts about the machine."""
+
+import os
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+import flux
+from flux.device import pick_device, pick_dtype
+from flux.generate import Sampling
+from flux.models import configs
+from flux.outcome import silence_loading_bars
+from flux.studies.folder import RunFolder
+from flux.studies.spec import EditSpec, SkipSpec, Spec
+from flux.weights.load import Models, load_models
+
+PAGE, SHEET = "index.html", "sheet.png"
+HUB_DINO = "facebook/dinov2-base"
+
+
+def open_run(spec: Spec) -> RunFolder:
+    """The folder of the spec's run; says so if it is not the one asked for, or finished already."""
+    run = RunFolder.open(spec.output, spec.recipe(), setting(spec), overwrite=spec.overwrite)
+    if run.note:
+        print(f"{run.note}; this run goes to {run.path}")
+    if run.finished:
+        print(f"made already: {run.path / PAGE} (--overwrite makes it again)")
+    return run
+
+
+def setting(spec: Spec) -> dict[str, Any]:
+    """What decides the pictures beside the spec: version, device, dtype, and local weights."""
+    device = pick_device(spec.model.device)
+    return {
+        "flux": flux.__version__,
+        "device": str(device),
+        "dtype": str(pick_dtype(spec.model.dtype, device)).removeprefix("torch."),
+        "weights": _fingerprint(weights_folder(spec)),
+    }
+
+
+def weights_folder(spec: Spec) -> Path | None:
+    """The folder that holds all of the model's weights, where there is one."""
+    if spec.model.weights is not None:
+        return spec.model.weights
+    return configs[spec.model.name].home
+
+
+def dino_source(spec: EditSpec | SkipSpec) -> str:
+    """The folder or the hub's name of the DINO model that an edit's checks or a sweep's rounds ask for."""
+    wanted = spec.checks.dino if isinstance(spec, EditSpec) else spec.until.dino
+    if wanted != "auto":
+        return wanted
+    folder = weights_folder(spec)
+    return str(folder / "dino") if folder and (folder / "dino").is_dir() else HUB_DINO
+
+
+def _fingerprint(folder: Path | None) -> dict[str, list[int]]:
+    """Size and time of change of each weight file: enough to see that it was replaced between two runs."""
+    files = sorted(folder.rglob("*.safetensors")) if folder else []
+    return {str(f.relative_to(folder)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}
+
+
+def load(spec: Spec) -> Models:
+    """The models of a spec; says what was loaded where, and how long it took."""
+    start = time.perf_counter()
+    model = spec.model
+    if configs[model.name].embedded:
+        silence_loading_bars()
+        _compute_in_one_thread()
+    models = load_models(
+        model.name, device=model.device, dtype=model.dtype, weights=model.weights, offload=model.offload
+    )
+    dtype = str(models.dtype).removeprefix("torch.")
+    seconds = time.perf_counter() - start
+    print(f"{model.name} on {device_name(models.device)}, {dtype}, loaded in {seconds:.1f} s")
+    return models
+
+
+def _compute_in_one_thread() -> None:
+    """Unless the user has said how many: for a model this small, more threads gain nothing.
+
+    And beside other busy processes they wait for each other: two took 19 s of processor time, one takes 6 s.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+
+
+def sampling_of(spec: Spec) -> Sampling:
+    return Sampling(spec.steps, spec.guidance, spec.width, spec.height)
+
+
+def device_name(device: torch.device) -> str:
+    """`cpu (2 threads)`, or a GPU's name as its maker calls it."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that tensors took on a GPU, or that this process took; 0 where it cannot be told."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+MACHINE = ("device_name", "memory_bytes", "python", "versions")
+"""What `machine` says in a run's record."""
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a run was made with, for its record."""
+    packages = ("torch", "transformers", "safetensors", "pillow", "numpy")
+    return {
+        "device_name": device_name(device),
+        "memory_bytes": peak_memory(device),
+        "python": sys.version.split()[0],
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def size_in_words(size: float) -> str:
+    """A size in bytes with two digits."""
+    if size < 1e9:
+        return f"{size / 1e6:.2g} MB" if size < 1e8 else f"{size / 1e6:.0f} MB"
+    return f"{size / 1e9:.2g} GB" if size < 1e10 else f"{size / 1e9:.0f} GB"
+
+
+def about(spec: Spec, run: RunFolder) -> dict[str, Any]:
+    """What the page of every run says at its top."""
+    return {
+        "model": spec.model.name,
+        "size": f"{spec.width} × {spec.height}",
+        "steps": spec.steps,
+        "guidance": "none" if spec.guidance is None else f"{spec.guidance:g}",
+        "on": f"{run.setting['device']}, {run.setting['dtype']}",
+    }
+
+
+class Bars:
+    """Two progress bars: pictures of the run, and steps of the pictures that are being made."""
+
+    def __init__(self, pictures: int, done: int, steps: int):
+        self._pictures = tqdm(total=pictures, initial=done, desc="pictures", disable=None, position=0)
+        self._steps = tqdm(total=steps, desc="steps", disable=None, position=1, leave=False)
+
+    def __enter__(self) -> "Bars":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._steps.close()
+        self._pictures.close()
+
+    def step(self, index: int) -> None:
+        """Step `index`, from 0, of the pictures at work is done."""
+        if index == 0:
+            self._steps.reset()
+        self._steps.update()
+
+    def made(self, pictures: int) -> None:
+        self._pictures.update(pictures)

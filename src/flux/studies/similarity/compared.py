@@ -1,0 +1,190 @@
+"""What demo 3 compares: a sweep's cells, pictures with pictures, or one with many. Imports no torch."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from flux.extras import need
+from flux.models import FROM_TEXT, Layers, configs
+from flux.studies.pages.plots import check_plots
+from flux.studies.spec import DinoSpec
+from flux.studies.sweep.folder import Sweep, read_sweep
+
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+Pair = tuple[Path, Path]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Each of some pictures with each of others; the same list twice for all with all."""
+
+    rows: tuple[Path, ...]
+    columns: tuple[Path, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """In order; of a list with itself each pair once, and no picture with itself."""
+        if self.rows == self.columns:
+            return [(a, b) for i, a in enumerate(self.rows) for b in self.columns[i + 1 :]]
+        return [(a, b) for a in self.rows for b in self.columns]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One picture with many."""
+
+    picture: Path
+    against: tuple[Path, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        return [(self.picture, other) for other in self.against]
+
+
+Compared = Sweep | Matrix | Ranking
+
+
+def check(spec: DinoSpec) -> None:
+    """Whether the job can be done: the extras it needs, and pictures to compare.
+
+    Raises ImportError and ValueError, one line.
+    """
+    if spec.sweep is not None:
+        check_plots()
+        need("scipy.stats", "similarity", "a confidence interval")
+        sweep_folder(spec.sweep)
+    if "ssim" in spec.metrics:
+        need("skimage.metrics", "similarity", "SSIM")
+
+
+def compared(spec: DinoSpec) -> Compared:
+    """What the spec asks for, as it is found on the disk. ValueError, one line, for nothing to compare."""
+    if spec.sweep is not None:
+        sweep = read_sweep(spec.sweep)
+        model_layers(sweep)
+        if not any(cell.group and sweep.reference(cell.prompt) for cell in sweep.cells):
+            why = f": {sweep.problems[0]}" if sweep.problems else ""
+            raise ValueError(f"{spec.sweep} has no picture beside its reference to compare{why}")
+        return sweep
+    if spec.pictures is not None:
+        return _matrix(spec.pictures)
+    (picture,), problems = _pictures([spec.picture])
+    against, more = _pictures(spec.against)
+    others = tuple(path for path in against if path != picture)
+    if not others:
+        raise ValueError(f"{picture}: against names nothing but itself to compare it with")
+    return Ranking(picture, others, tuple(problems + more))
+
+
+def model_layers(sweep: Sweep) -> Layers:
+    """The layers of the sweep's model. ValueError for a model or a layer that is not known here."""
+    name = sweep.recipe["model"]["name"]
+    if name not in FROM_TEXT:
+        raise ValueError(f"{sweep.path}: made with the model {name!r}, which is not known here")
+    layers = configs[name].layers
+    try:
+        layers.indices(layer for group in sweep.groups for layer in group)
+    except ValueError as error:
+        raise ValueError(f"{sweep.path}: {error}") from None
+    return layers
+
+
+def resolved(spec: DinoSpec) -> DinoSpec:
+    """The spec with the folder of its sweep in the place of the spec that made it."""
+    return spec if spec.sweep is None else replace(spec, sweep=sweep_folder(spec.sweep))
+
+
+def sweep_folder(path: Path) -> Path:
+    """The folder itself, or that of the latest run of demo 2's spec in the file.
+
+    Raises ValueError, one line that says what to do, where there is none.
+    """
+    if path.is_dir():
+        return path
+    from flux.studies.spec import SkipSpec, load_spec
+
+    spec = load_spec(SkipSpec, path)
+    recipe = json.loads(json.dumps(spec.recipe()))
+    made = [folder for folder in _numbered(spec.output) if _recipe(folder) == recipe]
+    if made:
+        return max(made, key=lambda folder: (folder / "run.json").stat().st_mtime_ns)
+    if _recipe(spec.output) is not None:
+        raise ValueError(
+            f"{spec.output} holds a sweep of another spec than {path}: name the folder, --sweep {spec.output}"
+        )
+    raise ValueError(f"no sweep of {path} in {spec.output}: run demos/demo_2_skip.py {path} first")
+
+
+def _numbered(base: Path) -> Iterator[Path]:
+    """The folder and `<folder>-2`, `<folder>-3`, ... as far as they are there."""
+    number, path = 1, base
+    while path.exists():
+        yield path
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+
+
+def _recipe(folder: Path) -> Any:
+    with suppress(OSError, ValueError, AttributeError):
+        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("spec")
+    return None
+
+
+def _matrix(places: Sequence[Path]) -> Matrix:
+    if len(places) == 2:
+        rows, problems = _pictures(places[:1])
+        columns, more = _pictures(places[1:])
+        problems += more
+    else:
+        rows, problems = _pictures(places)
+        columns = rows
+    if rows == columns and len(rows) < 2:
+        raise ValueError(f"{places[0]}: one picture alone; name a second one to compare it with")
+    return Matrix(tuple(rows), tuple(columns), tuple(problems))
+
+
+def _pictures(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The readable pictures in files and folders, each once, and a line for what is left out.
+
+    Raises ValueError where none is left.
+    """
+    found: dict[Path, None] = {}
+    problems = []
+    for place in places:
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        # Hidden files are not meant, and what is kept about pictures is one.
+        files = [file for file in files if file.is_file() and not file.name.startswith(".")]
+        others = [file.name for file in files if place.is_dir() and file.suffix.lower() not in IMAGES]
+        if others:
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            problems.append(f"{place}: left out, as they are no pictures: {', '.join(others[:3])}{more}")
+        for file in files:
+            if file.name in others:
+                continue
+            if readable(file):
+                found[file] = None
+            else:
+                problems.append(f"{file}: cannot be read as a picture and is left out")
+    if not found:
+        where = ", ".join(map(str, places))
+        raise ValueError(problems[0] if len(problems) == 1 else f"no picture that can be read in {where}")
+    return list(found), problems
+
+
+def readable(file: Path) -> bool:
+    """Whether a picture can be read to its end."""
+    with (
+        suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
+        Image.open(file) as image,
+    ):
+        image.load()
+        return True
+    return False

@@ -1,0 +1,335 @@
+"""What demo 3 writes of a sweep: tables, plots, the vital set, pictures side by side, and the page."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flux.pictures.metrics import scaled
+from flux.pictures.rgb import rgb
+from flux.studies.folder import RunFolder
+from flux.studies.pages.pages import Shown
+from flux.studies.pages.plots import Bar, difference_in_words, importance_map, importance_plot
+from flux.studies.pages.sheets import Cell as Picture
+from flux.studies.pages.sheets import contact_sheet
+from flux.studies.run import PAGE
+from flux.studies.similarity.importance import ROUNDING, Summary, ranked
+from flux.studies.similarity.layer_similarity import Findings, Layer, vital_file
+from flux.studies.similarity.page import Link, SweepPage, Table, sweep_page
+from flux.studies.spec import DinoSpec
+from flux.studies.spec.dino import COSINES
+from flux.studies.sweep.cells import Cell
+from flux.studies.sweep.folder import Sweep
+from flux.studies.tables import csv_text, figure_cells, figure_titles
+
+ROWS, LAYERS, VITAL = "similarity.csv", "layers.csv", "vital_layers.json"
+PLOT, MAP, SIDE_BY_SIDE = "importance.png", "prompts.png", "side-by-side.png"
+EXTREMES, PROMPTS = 4, 4
+"""So many of the most and of the least important layers are shown, each for so many prompts."""
+
+MEASURES = {"dino": "DINO similarity", "clip": "CLIP similarity", "psnr": "PSNR", "ssim": "SSIM"}
+
+
+def write_layer_report(
+    spec: DinoSpec,
+    sweep: Sweep,
+    found: Findings,
+    run: RunFolder,
+    problems: Sequence[str],
+    model: Mapping[str, Any],
+) -> list[str]:
+    """Write everything into the run's folder; returns what was found, in sentences.
+
+    problems: what was left out, a line each. model: what measured the similarity, see `vital_file`.
+    """
+    bars = [bar_of(layer, found) for layer in found.layers if found.metric in layer.figures]
+    run.write_text(ROWS, _rows(spec, sweep, found))
+    run.write_text(LAYERS, _layers(spec, found))
+    if found.vital is not None:
+        run.write_json(VITAL, vital_file(spec, sweep, found, model))
+    name, measure = sweep.recipe["model"]["name"], MEASURES[found.metric]
+    count = len({row.cell.prompt for row in found.rows if row.cell.group})
+    prompts = f"{count} prompt{'s' if count > 1 else ''}"
+    run.write_bytes(
+        PLOT,
+        importance_plot(
+            bars,
+            title=f"{name}: importance of each layer, {prompts}",
+            measure=measure,
+            confidence=spec.confidence,
+            threshold=found.vital.threshold if found.vital else None,
+            floor=found.floor,
+        ),
+    )
+    run.write_bytes(MAP, _map(sweep, found, bars, f"{name}: each prompt without each layer", measure))
+    strips = _strips(sweep, found, run)
+    answer = sentences(spec, sweep, found)
+    page = SweepPage(
+        title=f"What each layer of {name} does to the picture",
+        answer=answer,
+        plot=PLOT,
+        heat_map=MAP,
+        layers=_table(spec, found),
+        strips=strips,
+        links=_links(found),
+        notices=problems,
+    )
+    about = _about(sweep, found, model)
+    run.write_text(PAGE, sweep_page(page, about, spec.recipe(), _width(sweep)))
+    return answer
+
+
+def bar_of(layer: Layer, found: Findings) -> Bar:
+    """The layer's bar: 1 minus its similarity, and its interval turned over, as far as such numbers go."""
+    figure = layer.figures[found.metric]
+    low, high = (None if side is None else min(max(1 - side, 0), 2) for side in (figure.high, figure.low))
+    return Bar(layer.label, layer.kind, figure.vitality, low, high, layer.group in found.vital_groups())
+
+
+def sentences(spec: DinoSpec, sweep: Sweep, found: Findings) -> list[str]:
+    """The vital layers, the rule, and the noise floor, in words."""
+    lines = []
+    if found.vital is None:
+        lines.append("Layers were skipped in sets alone, so there is no vital set.")
+    else:
+        names = [f"{layer.label} ({layer.name})" for layer in _vital(found)]
+        listed = ", ".join(names) or "none"
+        lines.append(f"Vital layers: {listed}. The rule: {_rule(spec, found)}{_among(spec)}.")
+    if found.vital and found.vital.in_noise:
+        listed = ", ".join(map(str, found.vital.in_noise))
+        lines.append(f"Not told from the noise, and so not vital whatever the rule says: {listed}.")
+    if found.floor is None:
+        lines.append("The noise floor was not measured: the sweep drew no reference twice.")
+    else:
+        lines.append(f"{_noise(found)} A layer that changes no more than that is never vital.")
+    counts = sorted({figure.n for figure in found.single.values()})
+    if len(counts) > 1:
+        lines.append(
+            f"Layers were measured over unlike numbers of prompts, {counts[0]} to {counts[-1]}: compare "
+            "their means with care, or finish the sweep first."
+        )
+    if found.unmeasured:
+        lines.append(f"Not measured, as their pictures are missing: {', '.join(found.unmeasured)}.")
+    return lines
+
+
+def _noise(found: Findings) -> str:
+    several = len(found.noise) > 1
+    made = f"{len(found.noise)} references were" if several else "one reference was"
+    start = f"The noise floor is {difference_in_words(found.floor)}: {made} made again in another order, and"
+    if found.floor <= ROUNDING:
+        return f"{start} no difference is more than rounding."
+    mean = difference_in_words(math.fsum(found.noise) / len(found.noise))
+    differ = f"differ by so much at most, on average by {mean}" if several else "differs by so much"
+    return f"{start} {differ}."
+
+
+def _rule(spec: DinoSpec, found: Findings) -> str:
+    rule, measure = spec.rule(), MEASURES[found.metric]
+    if rule.name == "similarity":
+        return f"mean {measure} below {rule.value:g}"
+    if rule.name == "vitality":
+        return f"1 − mean {measure} above {rule.value:g}"
+    if rule.name == "top":
+        return f"the {rule.value:g} layers of lowest mean {measure}"
+    if found.vital.threshold is None:
+        return "below the largest gap, and there is no gap"
+    return f"mean {measure} below the largest gap, whose middle is {found.vital.threshold:.4g}"
+
+
+def _among(spec: DinoSpec) -> str:
+    return "" if spec.among == "all" else f", among {spec.among.removesuffix('.*')} stream blocks alone"
+
+
+def _vital(found: Findings) -> list[Layer]:
+    return [layer for layer in found.layers if layer.group in found.vital_groups()]
+
+
+def _rows(spec: DinoSpec, sweep: Sweep, found: Findings) -> str:
+    titles = ["prompt", "seed", "layers", *figure_titles(spec.metrics), "text"]
+    lines = []
+    for row in found.rows:
+        prompt = sweep.prompts[row.cell.prompt]
+        figures = figure_cells(spec.metrics, row.figures)
+        lines.append([row.cell.prompt, prompt.seed, row.cell.label, *figures, prompt.text])
+    return csv_text(titles, lines)
+
+
+STATISTICS = ("n", "mean", "sd", "low", "high")
+
+
+def _layers(spec: DinoSpec, found: Findings) -> str:
+    titles = ["layers", "names", "kind", "importance", "vital"]
+    titles += [f"{metric}_{statistic}" for metric in spec.metrics for statistic in STATISTICS]
+    lines = []
+    for layer in found.layers:
+        figures = [layer.figures.get(metric) for metric in spec.metrics]
+        lines.append(
+            [
+                *(layer.label, layer.name, layer.kind),
+                figures[0].vitality if figures[0] else None,
+                "yes" if layer.group in found.vital_groups() else "no",
+                *(getattr(each, name) if each else None for each in figures for name in STATISTICS),
+            ]
+        )
+    return csv_text(titles, lines)
+
+
+def _table(spec: DinoSpec, found: Findings) -> Table:
+    """The page's table. Further metrics have a column each."""
+    interval = f"{spec.confidence * 100:g} % interval"
+    others = [MEASURES[metric] for metric in spec.metrics[1:]]
+    scale = ["(cos + 1) / 2"] if found.metric in COSINES else []
+    titles = ["layer", "name", "n", f"mean {MEASURES[found.metric]}", *scale, "sd", interval]
+    titles += ["importance", *(f"mean {name}" for name in others), ""]
+    rows = [_table_row(spec, found, layer) for layer in found.layers]
+    marked = [i for i, layer in enumerate(found.layers) if layer.group in found.vital_groups()]
+    return Table(titles, rows, marked)
+
+
+def _table_row(spec: DinoSpec, found: Findings, layer: Layer) -> list[str]:
+    figure = layer.figures.get(found.metric)
+    others = [_mean(layer, metric) for metric in spec.metrics[1:]] if figure else []
+    scale = [f"{scaled(figure.mean):.4f}" if figure else ""] if found.metric in COSINES else []
+    in_noise = found.vital is not None and layer.group in {(each,) for each in found.vital.in_noise}
+    return [
+        *(layer.label, layer.name, str(figure.n if figure else 0)),
+        *(f"{figure.mean:.4f}" if figure else "not measured", *scale),
+        *(_digits(figure.sd) if figure else "", _interval(figure)),
+        f"{figure.vitality:.4f}" if figure else "",
+        *(others or [""] * len(spec.metrics[1:])),
+        "vital" if layer.group in found.vital_groups() else "in the noise" if in_noise else "",
+    ]
+
+
+def _mean(layer: Layer, metric: str) -> str:
+    """Pictures that all equal their reference have no finite PSNR."""
+    figure = layer.figures.get(metric)
+    if figure is None:
+        return "equal" if metric == "psnr" else ""
+    return f"{figure.mean:.1f} dB" if metric == "psnr" else f"{figure.mean:.4f}"
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _interval(figure: Summary | None) -> str:
+    if figure is None or figure.low is None:
+        return ""
+    return f"{max(figure.low, -1):.4f} to {min(figure.high, 1):.4f}"  # as far as similarities go
+
+
+def _map(sweep: Sweep, found: Findings, bars: Sequence[Bar], title: str, measure: str) -> bytes:
+    columns = {layer.group: i for i, layer in enumerate(_measured(found))}
+    prompts = sorted({row.cell.prompt for row in found.rows if row.cell.group})
+    lines = {prompt: i for i, prompt in enumerate(prompts)}
+    values = np.full((len(prompts), len(columns)), np.nan)
+    for row in found.rows:
+        value = row.figures[found.metric]
+        if row.cell.group in columns and value is not None:
+            values[lines[row.cell.prompt], columns[row.cell.group]] = value
+    names = [_cut(f"{prompt}: {sweep.prompts[prompt].text}", 44) for prompt in prompts]
+    return importance_map(values, names, bars, title=title, measure=measure)
+
+
+def _measured(found: Findings) -> list[Layer]:
+    return [layer for layer in found.layers if found.metric in layer.figures]
+
+
+def _cut(text: str, length: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _strips(sweep: Sweep, found: Findings, run: RunFolder) -> dict[str, list[list[Shown]]]:
+    """The most and the least important layers beside the reference, copied into the run, and a sheet."""
+    order = ranked({layer: figure.mean for layer, figure in found.single.items()})
+    count = min(EXTREMES, math.ceil(len(order) / 2))
+    most, least = order[:count], order[count:][::-1][:count]
+    prompts = _examples(found, [*most, *least])
+    named = {"The most important layers": most, "The least important layers": least}
+    rows = {
+        layer: [_shown(sweep, found, run, prompt, layer) for prompt in prompts]
+        for layer in (None, *most, *least)
+    }
+    if prompts:
+        sheet = [
+            [shown and Picture(run.picture(shown.file), shown.caption) for shown in row]
+            for row in zip(*rows.values(), strict=True)
+        ]
+        title = (
+            f"The reference, without the {len(most)} most important layers, without the {len(least)} least"
+        )
+        run.save_picture(SIDE_BY_SIDE, contact_sheet(sheet, title))
+    named = {"The most important layers": most, "The least important layers": least}
+    return {
+        title: [
+            [shown for layer in (None, *layers) if (shown := rows[layer][i])] for i in range(len(prompts))
+        ]
+        for title, layers in named.items()
+        if layers
+    }
+
+
+def _examples(found: Findings, layers: Sequence[int]) -> list[int]:
+    """The prompts that have most of the pictures of these layers; of equal ones the first."""
+    wanted = {(layer,) for layer in layers}
+    counts: dict[int, int] = {}
+    for row in found.rows:
+        if row.cell.group in wanted:
+            counts[row.cell.prompt] = counts.get(row.cell.prompt, 0) + 1
+    return sorted(sorted(counts, key=lambda prompt: (-counts[prompt], prompt))[:PROMPTS])
+
+
+def _shown(sweep: Sweep, found: Findings, run: RunFolder, prompt: int, layer: int | None) -> Shown | None:
+    """A picture of the sweep as a small copy in the run; None where it is missing. layer: None: reference."""
+    cell = Cell(prompt, () if layer is None else (layer,))
+    if cell not in sweep.cells:
+        return None
+    file = cell.file.replace("/", "-", 2).replace("pictures-", "pictures/")
+    run.save_picture(file, small_copy(sweep.cells[cell]))
+    if layer is None:
+        return Shown(file, f"reference: {_cut(sweep.prompts[prompt].text, 60)}")
+    (value,) = (row.figures[found.metric] for row in found.rows if row.cell == cell)
+    figure = "not measured" if value is None else f"{value:.3f}"
+    return Shown(file, f"without layer {layer}: {MEASURES[found.metric]} {figure}")
+
+
+def small_copy(path: Path, side: int = 320) -> Image.Image:
+    """The picture, shrunk where a side is longer."""
+    with Image.open(path) as image:
+        copy = rgb(image)
+    copy.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return copy
+
+
+def _links(found: Findings) -> list[Link]:
+    vital = [Link(VITAL, "vital_layers.json, for the layers of demo 4")] if found.vital else []
+    sheet = [Link(SIDE_BY_SIDE, "the layers side by side, on one sheet")] if found.single else []
+    tables = [
+        Link(ROWS, "similarity.csv, a row for each picture"),
+        Link(LAYERS, "layers.csv, a row for each layer"),
+    ]
+    return [*vital, *tables, *sheet]
+
+
+def _width(sweep: Sweep) -> int:
+    with Image.open(next(iter(sweep.cells.values()))) as image:
+        return image.width
+
+
+def _about(sweep: Sweep, found: Findings, model: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = sweep.recipe
+    pictures = sum(1 for row in found.rows if row.cell.group)
+    return {
+        "model": recipe["model"]["name"],
+        "size": f"{recipe.get('width')} × {recipe.get('height')}",
+        "steps": recipe.get("steps"),
+        "pictures": pictures,
+        "similarity": ", ".join(str(value) for key, value in model.items() if key != "identity"),
+        "noise floor": "not measured" if found.floor is None else difference_in_words(found.floor),
+    }

@@ -1,0 +1,161 @@
+"""What a sweep says of each layer: figures of its pictures, their means, and the vital layers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flux.models import Layers
+from flux.studies.similarity.compared import Pair, model_layers
+from flux.studies.similarity.importance import Summary, Vital, summary, vital_set
+from flux.studies.similarity.measuring import Figures, finite
+from flux.studies.spec import DinoSpec
+from flux.studies.sweep.cells import Cell, Group, label
+from flux.studies.sweep.folder import Sweep
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of the sweep compared with its reference."""
+
+    cell: Cell
+    figures: Figures
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Layers that are skipped together; mostly one. figures: by metric, those that were measured at all."""
+
+    group: Group
+    name: str
+    kind: str
+    figures: Mapping[str, Summary]
+
+    @property
+    def label(self) -> str:
+        return label(self.group)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a sweep says. metric: the one that decides. layers: one of the model's at a time, then joint.
+
+    noise: how much each repeat of a reference differs from it, 1 minus their similarity. vital: None for a
+    sweep of joint sets alone.
+    """
+
+    metric: str
+    rows: Sequence[Row]
+    layers: Sequence[Layer]
+    noise: Sequence[float]
+    vital: Vital | None
+
+    @property
+    def floor(self) -> float | None:
+        """The noise floor: the largest difference of a repeat; None where none was made."""
+        return max(self.noise, default=None)
+
+    @property
+    def single(self) -> dict[int, Summary]:
+        """The measured layers that were skipped one by one."""
+        return {
+            layer.group[0]: layer.figures[self.metric]
+            for layer in self.layers
+            if len(layer.group) == 1 and self.metric in layer.figures
+        }
+
+    @property
+    def unmeasured(self) -> list[str]:
+        return [layer.label for layer in self.layers if self.metric not in layer.figures]
+
+    def vital_groups(self) -> set[Group]:
+        return {(layer,) for layer in self.vital.layers} if self.vital else set()
+
+
+def pairs_of(sweep: Sweep) -> dict[Cell, Pair]:
+    """What is compared: every cell, and every repeat, with the reference of its prompt; by prompt."""
+    repeats = {repeat: reference for reference, repeat in sweep.noise}
+    asked = [
+        Cell(prompt, group, repeat=repeat)
+        for prompt in range(len(sweep.prompts))
+        for group, repeat in (((), True), *((group, False) for group in sweep.groups))
+    ]
+    pairs = {}
+    for cell in asked:
+        reference, file = sweep.reference(cell.prompt), sweep.cells.get(cell)
+        if cell.repeat:
+            file = sweep.path / cell.file
+            reference = repeats.get(file)
+        if reference is not None and file is not None:
+            pairs[cell] = (reference, file)
+    return pairs
+
+
+def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> Findings:
+    """Means and vital layers from the figures of each pair."""
+    layers = model_layers(sweep)
+    rows = [Row(cell, figures[pair]) for cell, pair in pairs_of(sweep).items()]
+    measured = [
+        Layer(group, *_names(group, layers), dict(_summaries(spec, rows, group)))
+        for group in sorted(sweep.groups, key=lambda group: (len(group) > 1, group))
+    ]
+    metric = spec.metrics[0]
+    noise = finite(row.figures[metric] for row in rows if row.cell.repeat)
+    found = Findings(metric, rows, measured, [max(0.0, 1 - value) for value in noise], None)
+    if not any(len(layer.group) == 1 for layer in measured):
+        return found
+    rule = spec.rule()
+    eligible = set(layers.expand(spec.among))
+    means = {layer: figure.mean for layer, figure in found.single.items() if layer in eligible}
+    vital = vital_set(means, rule.name, rule.value, found.floor)
+    return Findings(found.metric, found.rows, found.layers, found.noise, vital)
+
+
+def _summaries(spec: DinoSpec, rows: Sequence[Row], group: Group) -> Iterator[tuple[str, Summary]]:
+    for metric in spec.metrics:
+        values = finite(
+            row.figures[metric] for row in rows if row.cell.group == group and not row.cell.repeat
+        )
+        if values:
+            yield metric, summary(values, spec.confidence)
+
+
+def _names(group: Group, layers: Layers) -> tuple[str, str]:
+    """`double.3` and what kind of bar it has."""
+    names = [layers.name(layer) for layer in group]
+    return " + ".join(names), names[0].partition(".")[0] if len(group) == 1 else "joint"
+
+
+def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `vital_layers.json`, see `flux.studies.spec.vital`. model: what measured similarity."""
+    recipe, layers = sweep.recipe, model_layers(sweep)
+    means = {layer: figure.mean for layer, figure in found.single.items()}
+    return {
+        "model": recipe["model"]["name"],
+        "layers": list(found.vital.layers),
+        "threshold": found.vital.threshold,
+        "similarity": [means.get(layer) for layer in range(len(layers))],
+        "weights": sweep.setting.get("weights") if isinstance(sweep.setting.get("weights"), dict) else None,
+        "evidence": {
+            "rule": spec.by,
+            "among": spec.among,
+            "metric": found.metric,
+            **model,
+            "prompts": len({row.cell.prompt for row in found.rows if row.cell.group}),
+            "fewest_prompts": min((figure.n for figure in found.single.values()), default=0),
+            "confidence": spec.confidence,
+            "noise_floor": found.floor,
+            "noise_pairs": len(found.noise),
+            "in_noise": list(found.vital.in_noise),
+            "layers": [
+                {"layer": layer, "name": layers.name(layer), **_plain(figure)}
+                for layer, figure in found.single.items()
+            ],
+            "sweep": sweep.path.name,
+            **{key: recipe.get(key) for key in ("steps", "guidance", "width", "height")},
+            **{key: sweep.setting.get(key) for key in ("device", "dtype")},
+        },
+    }
+
+
+def _plain(figure: Summary) -> dict[str, Any]:
+    return {"n": figure.n, "mean": figure.mean, "sd": figure.sd, "low": figure.low, "high": figure.high}

@@ -1,0 +1,79 @@
+"""`--dry-run` of a sweep: cells, files, time, memory and disk. No weights are loaded, nothing is written."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from flux.device import pick_device, pick_dtype
+from flux.studies.cost import Work, cost, time_in_words
+from flux.studies.folder import RunFolder
+from flux.studies.needed import needed_files
+from flux.studies.run import device_name, size_in_words
+from flux.studies.spec import SkipSpec
+from flux.studies.sweep.cells import Cell, Plan, Task
+from flux.studies.sweep.folder import done_cells
+from flux.studies.sweep.run import folder_of, plan_of, setting_of
+
+BYTES_PER_PIXEL = 1.6
+"""Of a PNG of a natural picture; pictures with layers skipped may be noise, of up to 3."""
+
+
+def describe(spec: SkipSpec) -> str:
+    """The whole answer, as lines of text."""
+    files = list(needed_files(spec))
+    run = _run(spec, files)
+    asked = plan_of(spec, run) if run else _plan(spec)
+    done = done_cells(run.path, asked) if run else set()
+    left = [task for task in asked.tasks if not done.issuperset(task.cells)]
+    device = pick_device(spec.model.device)
+    dtype = pick_dtype(spec.model.dtype, device)
+    seconds, memory = cost(spec, _work(asked, left), device, dtype) if left else (0.0, 0.0)
+    size = sum(len(task.cells) for task in left) * spec.width * spec.height * BYTES_PER_PIXEL
+    path = run.path if run else folder_of(spec)
+    lines = [
+        f"would make {_cells(spec, asked)} of {spec.width} x {spec.height}, {spec.steps} steps, in {path}",
+        f"{len(done)} of {len(asked.cells)} cells are done already"
+        + ("" if left else ": nothing to do without --overwrite"),
+        *([f"because {run.note}"] if run and run.note else []),
+        "needs",
+        *(f"  {title:<21}{where}: {state}" for title, where, state in files),
+        f"on {device_name(device)} in {str(dtype).removeprefix('torch.')}: about {time_in_words(seconds)}, "
+        f"{size_in_words(memory)} of memory and {size_in_words(size)} of disk, {_free(path)} free",
+    ]
+    return "\n".join(lines)
+
+
+def _run(spec: SkipSpec, files: Sequence[tuple[str, str, str]]) -> RunFolder | None:
+    """The run's folder, which the weights decide too; None where they are not here."""
+    if not all(state.startswith(("there", "in the hub's cache")) for _, _, state in files[:2]):
+        return None
+    return RunFolder.find(folder_of(spec), spec.recipe(), setting_of(spec), apart=True)
+
+
+def _plan(spec: SkipSpec) -> Plan:
+    return plan_of(spec, RunFolder(folder_of(spec), spec.recipe(), {}))
+
+
+def _cells(spec: SkipSpec, asked: Plan) -> str:
+    """How many cells of each kind, in words."""
+    cells = asked.cells
+    repeats = sum(cell.repeat for cell in cells)
+    references = sum(not cell.group for cell in cells) - repeats
+    part = f"shard {spec.shard}: " if spec.shard else ""
+    if spec.until is not None:
+        part = "at most "
+    skipped = f"{len(cells) - references - repeats} with layers skipped"
+    whole = f" ({len(asked.prompts)} prompts x {len(asked.groups)} groups of layers)"
+    return f"{part}{len(cells)} cells: {references} references, {repeats} repeats, {skipped}{whole}"
+
+
+def _work(asked: Plan, left: Sequence[Task]) -> Work:
+    cells: list[Cell] = [cell for task in left for cell in task.cells]
+    prompts = {asked.of(cell).text for cell in cells}
+    return Work([cell.file for cell in cells], [len(task.cells) for task in left], len(prompts), len(cells))
+
+
+def _free(path: Path) -> str:
+    """Bytes free where a folder is or will be, in words."""
+    place = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    return size_in_words(shutil.disk_usage(place).free)

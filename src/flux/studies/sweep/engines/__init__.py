@@ -1,0 +1,57 @@
+"""Engines do tasks. Each is a context manager that takes a job and gives a function `run`:
+
+    with local(job) as run:
+        for done in run(tasks):
+            ...
+
+`run` may be called again and again; models are loaded at the first task. Tasks are done in any order, and
+their pictures lie in the job's folder when they are yielded. A task that raises is tried `TRIES` times in all
+and then yielded with its error. What is no fault of a task, such as a full disk or too little memory, is
+raised. The bytes of a task's pictures are the same in every engine.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from flux.studies.sweep.cells import Cell, Task
+
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that is done with: each cell's SHA-256, or the error of the last try. seconds: of that try."""
+
+    task: Task
+    sha256: Mapping[Cell, str]
+    seconds: float
+    error: str = ""
+
+
+Run = Callable[[Sequence[Task]], Iterator[Done]]
+
+
+def attempt(make: Callable[[Task], Mapping[Cell, str]], task: Task, tries: int = TRIES) -> Done:
+    """Do a task, in several tries if need be."""
+    for left in reversed(range(tries)):
+        start = time.perf_counter()
+        try:
+            made, error = make(task), ""
+        except Exception as raised:
+            if is_machines(raised):
+                raise
+            made, error = {}, f"{type(raised).__name__}: {raised}"
+        if not error or not left:
+            return Done(task, made, time.perf_counter() - start, error)
+    raise AssertionError("the last try returns")
+
+
+def is_machines(error: Exception) -> bool:
+    """Whether an error is the machine's and no task's: full memory, full disk, a package that is missing."""
+    if isinstance(error, OSError | MemoryError | ImportError):
+        return True
+    # torch's own errors, by name, so that torch need not be imported; on a CPU it raises a RuntimeError.
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )

@@ -1,0 +1,99 @@
+"""The pictures of a task, and the worker that makes them into a sweep's folder."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flux.generate import Sampling, Texts, decode, encode, sample_steps
+from flux.hooks import Hooks
+from flux.pictures.files import to_pil
+from flux.studies.sweep.cells import Cell, Prompt, Task
+from flux.studies.sweep.folder import save_picture
+from flux.weights.load import Models
+
+DECODED = {"cpu": 2**15, "cuda": 2**21}
+"""Pixels that are decoded side by side. More are slower on a CPU, whose caches they overflow."""
+
+OnStep = Callable[[int], None]
+"""Is told the index of each sampling step that is done."""
+
+
+def make_task(
+    models: Models,
+    texts: Texts,
+    task: Task,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    *,
+    offload: bool = False,
+    on_step: OnStep = lambda index: None,
+) -> list[Image.Image]:
+    """The pictures of a task, one per row. Raises ValueError for latents that are no numbers."""
+    rows = [prompts[index] for index in task.prompts]
+    words, seeds = [each.text for each in rows], [each.seed for each in rows]
+    hooks = Hooks(skip=task.group)
+    for step in sample_steps(models, texts, words, seeds, sampling, hooks=hooks, offload=offload):
+        on_step(step.index)
+    if not torch.isfinite(step.after).all():
+        raise ValueError(f"latents are not finite with layers {list(task.group)} skipped")
+    return [to_pil(picture) for picture in _decoded(models, step.after, sampling, offload)]
+
+
+def _decoded(models: Models, tokens: Tensor, sampling: Sampling, offload: bool) -> Tensor:
+    pixels = DECODED.get(models.device.type, 2**20)
+    together = max(1, pixels // (sampling.width * sampling.height))
+    return decode(models, tokens, sampling, offload=offload, together=together)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is asked to work on. It can be sent to another process.
+
+    folder: of the sweep. prompts: all of the sweep's. needed: indices of those that tasks will ask for.
+    load: returns the models.
+    """
+
+    folder: Path
+    prompts: tuple[Prompt, ...]
+    needed: tuple[int, ...]
+    sampling: Sampling
+    load: Callable[[], Models]
+    offload: bool = False
+
+
+class Maker:
+    """Loaded models and encoded prompts, to make the tasks of a job. The text encoders are let go."""
+
+    def __init__(self, job: Job):
+        models = job.load()
+        texts = encode(models, [job.prompts[index].text for index in job.needed], offload=job.offload)
+        self.texts = Texts(txt=_on_cpu(texts.txt), vec=_on_cpu(texts.vec))
+        self.models = replace(models, t5=None, clip=None)
+        self.job = job
+        del models, texts
+        if self.models.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def make(self, task: Task, on_step: OnStep = lambda index: None) -> dict[Cell, str]:
+        """Make the pictures of a task into the job's folder; returns each cell's SHA-256."""
+        job = self.job
+        pictures = make_task(
+            self.models, self.texts, task, job.prompts, job.sampling, offload=job.offload, on_step=on_step
+        )
+        return {
+            cell: save_picture(job.folder, cell, picture, self._about(cell))
+            for cell, picture in zip(task.cells, pictures, strict=True)
+        }
+
+    def _about(self, cell: Cell) -> dict[str, str]:
+        prompt = self.job.prompts[cell.prompt]
+        skipped = {"skipped": cell.label} if cell.group else {}
+        return {"prompt": prompt.text, "seed": str(prompt.seed), "model": self.models.name, **skipped}
+
+
+def _on_cpu(texts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prompt: encoded.cpu() for prompt, encoded in texts.items()}

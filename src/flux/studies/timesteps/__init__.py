@@ -1,0 +1,1 @@
+"""Demo 1: one picture at every timestep."""

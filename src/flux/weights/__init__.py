@@ -1,0 +1,1 @@
+"""Where do weights come from? Find, download, read, convert, load, identify."""

@@ -1,0 +1,317 @@
+"""Load the parts of a model, each from the file that `flux.weights.find` finds.
+
+`records`, `find` and the classes are arguments, so that `flux.util` can hand down what a client of upstream's
+package has put in their places.
+"""
+
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flux.device import out_of_memory_hint, pick_device, pick_dtype
+from flux.model import Flux, FluxLoraWrapper
+from flux.models import ModelSpec, configs, spec_of
+from flux.modules.autoencoder import AutoEncoder
+from flux.modules.conditioner import HFEmbedder
+from flux.weights import convert
+from flux.weights.find import (
+    AE,
+    CLIP,
+    FLOW,
+    LORA,
+    T5,
+    CheckpointError,
+    Part,
+    find_file,
+    find_text_encoder,
+    read_json,
+)
+from flux.weights.read import assign, load_into, shortened
+
+Convert = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+Records = Mapping[str, ModelSpec]
+
+
+class Find(Protocol):
+    """Finds a part's file, see `flux.weights.find.find_file`."""
+
+    def __call__(
+        self, repo_id: str, filename: str, env_var: str, *, weights: str | Path | None = None
+    ) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Models:
+    """All parts of a model, loaded. `device` is where to compute, even of parts that wait on the CPU."""
+
+    name: str
+    flow: Flux
+    ae: AutoEncoder
+    t5: HFEmbedder
+    clip: HFEmbedder
+    device: torch.device
+    dtype: torch.dtype
+    spec: ModelSpec
+
+
+def load_models(
+    name: str,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    weights: str | Path | None = None,
+    offload: bool = False,
+    records: Records = configs,
+    find: Find = find_file,
+    flow_class: type[Flux] = Flux,
+) -> Models:
+    """Load every part of a model. All files are found and checked before the first is read.
+
+    dtype: of the flow model and the text encoders; the autoencoder's weights are float32.
+    weights: one folder for all parts, laid out as a clone of the FLUX.1-dev repository.
+    offload: flow model and autoencoder wait on the CPU; the caller moves them to `device` in their turn.
+    Raises ValueError for an unknown name, device or dtype, CheckpointError (a ValueError) for files.
+    """
+    spec, device = spec_of(name, records), pick_device(device)
+    dtype = pick_dtype(dtype, device)
+    if weights is not None and not Path(weights).expanduser().is_dir():
+        raise CheckpointError(
+            f"weights names {weights}, which is not a folder: name a clone of {spec.repo_id}, or give single "
+            "files by FLUX_MODEL and FLUX_AE"
+        )
+    find_flow(spec, weights, records, find)
+    find_lora(spec, weights, find)
+    find_ae(spec, weights, records, find)
+    waiting = "cpu" if offload else device
+    hub = {"weights": weights, "records": records, "find": find}
+    return Models(
+        name=name,
+        t5=load_t5(device, spec.t5_length, name=name, dtype=dtype, weights=weights, records=records),
+        clip=load_clip(device, name=name, dtype=dtype, weights=weights, records=records),
+        ae=load_ae(name, waiting, **hub),
+        flow=load_flow_model(name, waiting, dtype=dtype, flow_class=flow_class, **hub),
+        device=device,
+        dtype=dtype,
+        spec=spec,
+    )
+
+
+# The flow model
+
+
+def load_flow_model(
+    name: str,
+    device: str | torch.device,
+    verbose: bool = True,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    weights: str | Path | None = None,
+    records: Records = configs,
+    find: Find = find_file,
+    flow_class: type[Flux] = Flux,
+) -> Flux:
+    """The flow model `name`; see `flux.weights.find` for where its file is looked for.
+
+    verbose: print which layers a LoRA file leaves as they are. weights: a folder, or the file itself.
+    """
+    spec, device = spec_of(name, records), pick_device(device)
+    path, lora = find_flow(spec, weights, records, find), find_lora(spec, weights, find)
+    _require_config(path, "FluxTransformer2DModel", convert.flow_config(_base(spec, records).params))
+
+    def as_ours(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return convert.flow_to_ours(tensors, spec.params)
+
+    with out_of_memory_hint():
+        if lora is not None:
+            return _load_with_lora(spec, path, lora, device, dtype, as_ours, verbose)
+        with torch.device("meta"):
+            model = flow_class(spec.params)
+        load_into(model, path, device, dtype, convert=as_ours)
+    return model
+
+
+def _load_with_lora(
+    spec: ModelSpec,
+    path: Path,
+    lora: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    as_ours: Convert,
+    verbose: bool,
+) -> FluxLoraWrapper:
+    """The flow model of `path` with the LoRA beside it, its input as wide as the LoRA was trained for."""
+    with torch.device("meta"):
+        model = FluxLoraWrapper(lora_rank=spec.lora_rank, params=spec.params)
+
+    def widened(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        ours = as_ours(tensors)
+        entrance = {key: ours[key] for key in ("img_in.weight",) if key in ours}
+        return ChainMap(dict(optionally_expand_state_dict(model, entrance)), ours)
+
+    load_into(model, path, device, dtype, optional=_is_lora, convert=widened)
+    missing, _ = load_into(model, lora, device, dtype, optional=lambda key: True)
+    plain = [key for key in missing if _is_lora(key)]
+    if len(plain) == sum(map(_is_lora, model.state_dict())):
+        raise CheckpointError(f"{lora} holds no LoRA of {spec.repo_flow}: name the LoRA's file by FLUX_LORA")
+    for key in plain:  # A layer the LoRA leaves out stays the base model's.
+        assign(model, key, torch.zeros_like(model.get_parameter(key), dtype=dtype, device=device))
+    if verbose and plain:
+        print_load_warning(plain, [])
+    return model
+
+
+def _is_lora(key: str) -> bool:
+    return ".lora_" in key
+
+
+def optionally_expand_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors smaller than the model's are filled up with zeros at the ends of their axes."""
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    return {key: _expanded(tensor, shapes.get(key, tensor.shape)) for key, tensor in state_dict.items()}
+
+
+def _expanded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    fits = tensor.ndim == len(shape) and all(a <= b for a, b in zip(tensor.shape, shape, strict=True))
+    if not fits or tensor.shape == torch.Size(shape):
+        return tensor
+    padding = [zeros for a, b in zip(tensor.shape, shape, strict=True) for zeros in (b - a, 0)]
+    return F.pad(tensor, padding[::-1])
+
+
+def print_load_warning(missing: list[str], unexpected: list[str]) -> None:
+    """Say which keys a file lacks and which the model does not know, a line each."""
+    for title, keys in (("missing", missing), ("unexpected", unexpected)):
+        if keys:
+            print(f"{len(keys)} {title} keys: {shortened(keys)}")
+
+
+# The autoencoder
+
+
+def load_ae(
+    name: str,
+    device: str | torch.device,
+    *,
+    dtype: torch.dtype = torch.float32,
+    weights: str | Path | None = None,
+    records: Records = configs,
+    find: Find = find_file,
+) -> AutoEncoder:
+    """The autoencoder of the model `name`. weights: a folder, or the file itself."""
+    spec, device = spec_of(name, records), pick_device(device)
+    path = find_ae(spec, weights, records, find)
+    _require_config(path, "AutoencoderKL", convert.ae_config(spec.ae_params))
+    with torch.device("meta"):
+        ae = AutoEncoder(spec.ae_params)
+    with out_of_memory_hint():
+        load_into(
+            ae, path, device, dtype, convert=lambda tensors: convert.ae_to_ours(tensors, spec.ae_params)
+        )
+    return ae
+
+
+# The text encoders
+
+
+def load_t5(
+    device: str | torch.device,
+    max_length: int = 512,
+    *,
+    name: str = "flux-dev",
+    dtype: torch.dtype = torch.bfloat16,
+    weights: str | Path | None = None,
+    records: Records = configs,
+) -> HFEmbedder:
+    """The T5 encoder of the model `name`. max_length: tokens it reads, cut to what that model takes."""
+    spec = spec_of(name, records)
+    length = min(max_length, spec.t5_length)
+    return _load_text_encoder(T5, spec, spec.t5, length, device, dtype, weights)
+
+
+def load_clip(
+    device: str | torch.device,
+    *,
+    name: str = "flux-dev",
+    dtype: torch.dtype = torch.bfloat16,
+    weights: str | Path | None = None,
+    records: Records = configs,
+) -> HFEmbedder:
+    """The CLIP text encoder of the model `name`."""
+    spec = spec_of(name, records)
+    return _load_text_encoder(CLIP, spec, spec.clip, spec.clip_length, device, dtype, weights)
+
+
+def _load_text_encoder(
+    part: Part,
+    spec: ModelSpec,
+    hub_name: str,
+    length: int,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    weights: str | Path | None,
+) -> HFEmbedder:
+    device = pick_device(device)
+    width = spec.params.context_in_dim if part is T5 else spec.params.vec_in_dim
+    version = find_text_encoder(part, hub_name, width=width, weights=weights_folder(spec, weights))
+    try:
+        with out_of_memory_hint():
+            return HFEmbedder(version, max_length=length, torch_dtype=dtype).to(device)
+    except (OSError, ValueError, SafetensorError) as error:  # transformers' messages run over many lines
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(
+            f"the {part.title} {version} cannot be loaded ({reason}): check the network or HF_ENDPOINT, or "
+            f"set {part.env_var} to its folder or FLUX_REPO to a clone of FLUX.1-dev"
+        ) from error
+
+
+# Where the files of a record are
+
+
+def weights_folder(spec: ModelSpec, weights: str | Path | None) -> str | Path | None:
+    """The folder to look in: what the user says, or the package's own for an embedded model."""
+    if weights is not None or spec.home is None:
+        return weights
+    if not spec.home.is_dir():
+        raise CheckpointError(f"the weights of {spec.repo_id} are not at {spec.home}: reinstall the package")
+    return spec.home
+
+
+def _base(spec: ModelSpec, records: Records) -> ModelSpec:
+    return records[spec.flow_name] if spec.flow_name else spec
+
+
+def find_flow(spec: ModelSpec, weights: str | Path | None, records: Records, find: Find) -> Path:
+    base = _base(spec, records)
+    return find(base.repo_id, base.repo_flow, FLOW.env_var, weights=weights_folder(spec, weights))
+
+
+def find_ae(spec: ModelSpec, weights: str | Path | None, records: Records, find: Find) -> Path:
+    base = _base(spec, records)
+    return find(base.repo_id, base.repo_ae, AE.env_var, weights=weights_folder(spec, weights))
+
+
+def find_lora(spec: ModelSpec, weights: str | Path | None, find: Find) -> Path | None:
+    """The LoRA's file, None for a model without: in `weights` if it is there, else where all look."""
+    if spec.lora_repo_id is None or spec.lora_filename is None:
+        return None
+    inside = weights is not None and (Path(weights).expanduser() / spec.lora_filename).is_file()
+    return find(spec.lora_repo_id, spec.lora_filename, LORA.env_var, weights=weights if inside else None)
+
+
+def _require_config(path: Path, class_name: str, needed: dict) -> None:
+    """Refuse a diffusers folder whose `config.json` describes another model than the one asked for."""
+    file = path / "config.json"
+    if not file.is_file():
+        return
+    wrong = convert.config_mismatch(read_json(file), {"_class_name": class_name, **needed})
+    if wrong:
+        raise CheckpointError(
+            f"{path} holds another model, name the folder of this one: in config.json {wrong}"
+        )

@@ -1,0 +1,196 @@
+"""Training is repeatable and survives interruption; every stage runs, at toy size."""
+
+import numpy as np
+import pytest
+import torch
+
+from flux.tiny.judge import Judge
+from flux.tiny.training import autoencoder, data, dino, flow, judge, text
+from flux.tiny.training.evaluate import score_readings, summary
+from flux.tiny.training.loop import Stage, warmup_cosine
+
+
+def _stage(folder, steps: int, **options) -> Stage:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+
+    def loss(rng, step):
+        x = torch.from_numpy(rng.normal(size=(8, 4))).float()
+        return (model(x) - x.sum(dim=1, keepdim=True) + 0.01 * torch.randn(8, 1)).square().mean(), {"x": 1.0}
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    return Stage("toy", folder, model, [optimizer], loss, steps, ema_decay=0.9, warmup=2, **options)
+
+
+def test_another_training_in_the_folder_is_refused_in_one_line(tmp_path, capsys):
+    from flux.tiny.training.__main__ import claim, main
+
+    own = {"world": 2, "seed": 0, "scale": 1.0}
+    claim(tmp_path / "new", own)
+    claim(tmp_path / "new", own)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "flow.ckpt").touch()
+    for folder, seed, said in (("new", 1, "seed 0, not 1"), ("old", 0, "an earlier version")):
+        with pytest.raises(SystemExit) as stopped:
+            main(str(tmp_path / folder), str(tmp_path / "out"), seed=seed)
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert stopped.value.code == 2 and len(lines) == 1 and said in lines[0] and "--work" in lines[0]
+    with pytest.raises(SystemExit, match="2"):
+        main(str(tmp_path / "none"), str(tmp_path / "out"), scale=-1)
+    assert "--scale is -1" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    whole = _stage(tmp_path / "whole", 40).run()
+
+    monkeypatch.setattr("flux.tiny.training.loop.SAVE_EVERY_SECONDS", 0.0)
+    stage = _stage(tmp_path / "cut", 40)
+    plain, calls = stage.loss, iter(range(1000))
+
+    def interrupted(rng, step):
+        if next(calls) == 23:
+            raise KeyboardInterrupt
+        return plain(rng, step)
+
+    stage.loss = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        stage.run()
+    resumed = _stage(tmp_path / "cut", 40).run()
+    assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
+
+
+def test_a_stage_learns_and_logs(tmp_path):
+    stage = _stage(tmp_path, 200)
+    stage.run()
+    assert stage.history[-1]["loss"] < 0.05 * stage.history[0]["loss"]
+
+
+def test_learning_rate_warms_up_and_falls():
+    rates = [warmup_cosine(step, 100, 10, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Small sets of pictures, no compilation."""
+    monkeypatch.setattr(autoencoder, "PICTURES", 12)
+    monkeypatch.setattr(judge, "PICTURES", 12)
+    monkeypatch.setattr(judge, "DECODED", 4)
+    monkeypatch.setattr(dino, "PICTURES", 12)
+    monkeypatch.setattr(text, "CAPTIONS", 300)
+    monkeypatch.setattr(flow, "SMALL", flow.Canvas(64, 6, 3, 0.3))
+    monkeypatch.setattr(flow, "WHOLE", flow.Canvas(128, 6, 3, 0.9))
+    monkeypatch.setattr(flow, "compile_blocks", lambda flow: None)
+
+
+def test_every_stage_runs(tmp_path, toy):
+    work, repo = tmp_path / "work", tmp_path / "repo"
+    ae = autoencoder.train(work, steps=2, batch=4)
+    images = np.asarray(data.pictures(work, 0, 12, 128, 128))
+    z = ae.encode(data.to_model(images))
+    assert z.std(dim=(0, 2, 3)).sub(1).abs().max() < 0.2
+    text.train(work, repo, steps=2, batch=8)
+    teacher = flow.train(work, repo, ae, steps=4, small_steps=2)
+    student = flow.distil(work, repo, ae, teacher, steps=2)
+    assert all(torch.isfinite(p).all() for p in student.parameters())
+    latents = flow.load_examples(flow.WHOLE, work, ae, 0).latents
+    before = [p.clone() for p in ae.encoder.parameters()]
+    autoencoder.polish_decoder(work, ae, latents, steps=2)
+    assert all(torch.equal(a, b) for a, b in zip(before, ae.encoder.parameters(), strict=True))
+    assert isinstance(judge.train(work, ae, steps=2, batch=4), Judge)
+    model = dino.train(work, repo, steps=2, batch=4)
+    assert model.config.hidden_size == 96 and (repo / "dino" / "preprocessor_config.json").is_file()
+
+
+def test_normalising_latents_leaves_the_autoencoder_as_it_was(tmp_path):
+    torch.manual_seed(0)
+    from flux.models import configs
+    from flux.modules.autoencoder import AutoEncoder
+
+    ae = AutoEncoder(configs["flux-tiny"].ae_params).eval()
+    images = np.asarray(data.pictures(tmp_path, 0, 12, 128, 128))
+    x = data.to_model(images[:2])
+    with torch.no_grad():
+        before = ae(x)
+        after = autoencoder.normalised(ae, images)(x)
+    assert torch.allclose(before, after, atol=1e-4)
+
+
+def test_scores_count_wrong_missing_and_extra_things():
+    from flux.tiny.judge import FoundThing, Reading
+    from flux.tiny.scenes import Scene, Thing
+
+    scene = Scene("day", "sand", (Thing("car", "red", "big", False, 60, 100),), 128, 128)
+    right = FoundThing("car", "red", "big", False, 60, 76, 0.9)
+    wrong = FoundThing("boat", "blue", "small", True, 20, 76, 0.9)
+    exact = summary(score_readings([Reading("day", "sand", (right,))], [scene]))
+    assert exact["attributes"] == 1 and exact["extra"] == 0 and exact["missing"] == 0
+    doubled = summary(score_readings([Reading("night", "sand", (wrong, right))], [scene]))
+    assert doubled["sky"] == 0 and doubled["kind"] == 1 and doubled["extra"] == 1
+    none = summary(score_readings([Reading("day", "sand", ())], [scene]))
+    assert none["kind"] == 0 and none["missing"] == 1
+
+
+def test_clip_is_saved_under_the_names_of_the_official_files(tmp_path):
+    """transformers 5 writes them without their prefix, and 4 then finds none."""
+    from safetensors import safe_open
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from flux.tiny.training.export import save_clip
+    from flux.util import TINY_WEIGHTS
+
+    shape = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2)
+    clip = CLIPTextModel(CLIPTextConfig(vocab_size=20, max_position_embeddings=7, **shape)).eval()
+    save_clip(clip, tmp_path)
+    again = CLIPTextModel.from_pretrained(tmp_path)
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(again(input_ids=ids).pooler_output, clip(input_ids=ids).pooler_output)
+    for folder in (tmp_path, TINY_WEIGHTS / "text_encoder"):
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            assert all(name.startswith("text_model.") for name in file.keys())  # noqa: SIM118
+
+
+def test_the_card_compares_vital_layers_with_as_many_of_the_least_important(tmp_path):
+    import json
+    from types import SimpleNamespace
+
+    from flux.models import Layers
+    from flux.tiny.training.card import VITAL_SET, edit_sets
+
+    models = SimpleNamespace(flow=SimpleNamespace(layers=Layers(1, 3)))
+    assert set(edit_sets(models, tmp_path)) == {"none", "default", "all"}
+    found = {"layers": [0, "single.1"], "similarity": [0.2, 0.9, 0.5, 0.95]}
+    (tmp_path / VITAL_SET).write_text(json.dumps(found))
+    (tmp_path / VITAL_SET).write_text(json.dumps(found | {"layers": []}))
+    assert "vital" not in edit_sets(models, tmp_path)
+    (tmp_path / VITAL_SET).write_text(json.dumps(found))
+    sets = edit_sets(models, tmp_path)
+    assert sets["vital"] == (0, 2) and sets["least important"] == (1, 3)
+    assert sets["vital single blocks"] == (1, 2)
+    assert sets["all"] == (0, 1, 2, 3) and sets["none"] == ()
+
+
+def test_an_interval_of_a_mean_is_that_of_a_table_book():
+    from flux.tiny.training.card import mean_and_interval
+
+    mean, half = mean_and_interval([1.0, 0.0, 1.0, 1.0])
+    assert mean == 0.75 and half == pytest.approx(1.96 * 0.5 / 2)
+    assert mean_and_interval([3.0]) == (3.0, 0.0)
+
+
+def test_the_card_tells_whether_important_layers_keep_more():
+    from flux.tiny.training.card import layer_lines, rank_correlation, with_importance
+
+    assert rank_correlation([0.1, 0.5, 0.2], [10, 30, 20]) == pytest.approx(1)
+    assert rank_correlation([0.1, 0.5, 0.2], [3, 1, 2]) == pytest.approx(-1)
+    table = {"pairs": 3, "gained_db": [1.0, -0.25], "made": [0.5, 1.0]}
+    assert layer_lines(table)[1:] == ["| 0 | - | +1.0 | 0.50 |", "| 1 | - | -0.2 | 1.00 |"]
+    # The double block matters most and keeps nothing; of the single blocks the important one keeps more.
+    table = {"pairs": 3, "gained_db": [0.0, 2.0, 1.0], "made": [1.0, 0.5, 1.0]}
+    known = layer_lines(table | with_importance(table["gained_db"], [0.4, 0.8, 0.9], depth=1))
+    assert known[1].startswith("| 0 | 0.400 |")
+    found = layer_lines(table | {"vital": [0], "rule": "gap", "prompts": 3})
+    assert "0, by the rule `gap`" in found[0] and found[2:] == layer_lines(table)[1:]
+    assert known[-1].endswith("gained: -0.50; of the single blocks alone: 1.00.")
