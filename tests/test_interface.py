@@ -40,7 +40,10 @@ def value_of(source: str) -> object:
 
 
 def check_parameters(function, upstream: list[dict], where: str) -> None:
-    """Upstream's parameters come first, by name, order and default; ours are keyword-only with defaults."""
+    """Upstream's parameters come first, by name, order and default; ours have defaults.
+
+    Ours are keyword-only, save in `forward`, whose callers may fill every parameter by position.
+    """
     ours = list(inspect.signature(function).parameters.values())
     catch_all = [p for p in upstream if p["name"].startswith("*")]
     named = [p for p in upstream if not p["name"].startswith("*")]
@@ -57,7 +60,11 @@ def check_parameters(function, upstream: list[dict], where: str) -> None:
         assert any(mine.kind is kinds[stars] for mine in ours), f"{where}: {theirs['name']}"
     for mine in ours[len(named) :]:
         if mine.kind not in kinds.values():
-            assert mine.kind is mine.KEYWORD_ONLY and mine.default is not mine.empty, f"{where}: {mine}"
+            plain = where.endswith(".forward")
+            assert mine.kind is (mine.POSITIONAL_OR_KEYWORD if plain else mine.KEYWORD_ONLY), (
+                f"{where}: {mine}"
+            )
+            assert mine.default is not mine.empty, f"{where}: {mine}"
 
 
 def base_named(name: str, module: ModuleType) -> type:

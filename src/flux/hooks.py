@@ -1,25 +1,30 @@
-"""Hooks: which layers of a FLUX model are skipped, and where queries, keys and values are changed.
+"""Hooks: what happens inside the layers of a FLUX model.
 
 A plan is made per call and handed to `Flux.forward(..., hooks=plan)` or `denoise(..., hooks=plan)`; nothing
-is kept on the model, so two calls with different plans do not disturb each other:
+is kept on the model, so two calls with different plans do not disturb each other. It has four rows, each
+absent by default, and with none of them results are bit-identical to the plain path:
 
     Hooks(skip=[17, "single.9"])                                  # leave two layers out
+    Hooks(skip={3: "mlp", 7: "attention"})                        # leave halves of layers out
     Hooks(inject=dict.fromkeys([0, 1, 17, 18], CopySource()))     # rows 1, 2, ... look at row 0
+    Hooks(attend={5: my_attention})                               # masks, longer keys, the maps themselves
+    Hooks(after={18: my_residual})                                # see and change what a layer returns
 
 Layers are numbered as in Stable Flow (arXiv 2411.14430): double blocks first, then single blocks, 0-56 for
 FLUX.1.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from flux.math import apply_rope
 from flux.models import VITAL_LAYERS, LayerName, Layers
-from flux.modules.layers import Inject
+from flux.modules.layers import Attend, Half, Inject, Skip
 
 __all__ = [
     "VITAL_LAYERS",
@@ -38,77 +43,213 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Site:
-    """Where and when a hook is called. `pe` is the RoPE table of the sequence, as `attention` takes it."""
+    """Where and when a hook is called.
+
+    The sequence is text, then image tokens. img: the image tokens that are the picture itself, by default
+    all; reference tokens (`img_cond_seq`, as of Kontext) follow it.
+    pe: the RoPE table of the whole sequence, as `attention` takes it.
+    step: of `steps`, from 0. t: its noise level, 1 to 0. substep: 0 at the step's start, 1 at its midpoint.
+    """
 
     layer: int
     txt_len: int
     pe: Tensor
     step: int = 0
     steps: int | None = None
+    substep: int = 0
+    t: float | None = None
+    img: slice | None = None
+
+    def __post_init__(self) -> None:
+        if self.img is None:
+            object.__setattr__(self, "img", slice(self.txt_len, None))
+
+    def img_len(self, length: int) -> int:
+        """How many tokens of a sequence of `length` are the picture itself."""
+        return len(range(*self.img.indices(length)))
 
 
 Injection = Callable[[Tensor, Tensor, Tensor, Site], tuple[Tensor, Tensor, Tensor]]
 """Takes q, k, v, each (B, H, L_txt + L_img, D), after QK-norm and before RoPE, and returns new ones."""
 
+Attention = Callable[[Tensor, Tensor, Tensor, Site], Tensor]
+"""Takes q, k, v after every injection and before RoPE, for which `site.pe` is at hand.
+
+Returns what goes into the projection, (B, L_q, H * D). Keys and values may be longer than queries.
+"""
+
+Residual = Callable[[Tensor, Tensor, Site], tuple[Tensor, Tensor]]
+"""Takes what a layer returns, img (B, L_img, C) and txt (B, L_txt, C), and returns new ones."""
+
 Select = Callable[[Tensor, Tensor, Site], Tensor]
-"""Takes the source row's q and k, each (1, H, L, D), and returns a weight in [0, 1] per image token."""
+"""Takes the source row's q and k, each (1, H, L, D); returns a weight in [0, 1] per token of the picture."""
+
+Hook = TypeVar("Hook", bound=Callable)
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """A plan: layers to skip, and for each layer an injection or a sequence of injections, applied in order.
+    """A plan, in four rows, each by layer; a layer is a number or `double.i` / `single.i`.
 
-    Layers are numbers or `double.i` / `single.i`; they are checked against the model when the plan first
-    meets it.
-    `step` and `steps` say where in a sampling run the plan stands; `denoise` sets them with `at`.
+    skip: layers to leave out, or a mapping from layer to what is left out of it: "attention", "mlp", or True
+    for all (see `flux.modules.layers.Skip`). Hooks of a half that is left out are not called.
+    inject: an `Injection`, or a sequence of them, applied in order. attend: one `Attention`.
+    after: a `Residual`, or a sequence of them, applied in order; not called where the layer is skipped.
+
+    Layers are checked against the model when the plan first meets it.
+    step, steps, substep, t, img_len: where in a sampling run the plan stands, and how many of the image
+    tokens are the picture itself (None: all); `denoise` sets them with `at`.
+    Plans can be copied and pickled if what they call can.
+    Raises TypeError for what cannot be called, ValueError for an unknown half.
     """
 
-    skip: Iterable[LayerName] = ()
+    skip: LayerName | Iterable[LayerName] | Mapping[LayerName, Skip] = ()
     inject: Mapping[LayerName, Injection | Iterable[Injection]] = field(default_factory=dict)
     step: int = 0
     steps: int | None = None
+    attend: Mapping[LayerName, Attention] = field(default_factory=dict)
+    after: Mapping[LayerName, Residual | Iterable[Residual]] = field(default_factory=dict)
+    substep: int = 0
+    t: float | None = None
+    img_len: int | None = None
 
     def __post_init__(self) -> None:
-        skip = (self.skip,) if isinstance(self.skip, int | str) else self.skip
-        object.__setattr__(self, "skip", frozenset(skip))
-        chains = {name: (fs,) if callable(fs) else tuple(fs) for name, fs in dict(self.inject).items()}
-        for name, chain in chains.items():
-            for f in chain:
-                if not callable(f):
-                    raise TypeError(
-                        f"inject[{name!r}] must be callable or a sequence of callables; got {f!r}"
-                    )
-        object.__setattr__(self, "inject", MappingProxyType(chains))
+        rows = {
+            "skip": _skips(self.skip),
+            "inject": _chains("inject", self.inject),
+            "attend": {name: _called(f"attend[{name!r}]", f) for name, f in dict(self.attend).items()},
+            "after": _chains("after", self.after),
+        }
+        for name, row in rows.items():
+            object.__setattr__(self, name, MappingProxyType(row))
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        values = [getattr(self, each.name) for each in fields(self)]
+        return Hooks, tuple(dict(value) if isinstance(value, Mapping) else value for value in values)
 
     def resolve(self, layers: Layers) -> "Hooks":
-        """The same plan with every layer as its number; ValueError if one is not in the model."""
-        inject: dict[int, tuple[Injection, ...]] = {}
-        for name, chain in self.inject.items():
-            index = layers.index(name)
-            inject[index] = inject.get(index, ()) + chain
-        return replace(self, skip=frozenset(map(layers.index, self.skip)), inject=inject)
+        """The same plan with every layer as its number.
 
-    def at(self, step: int, steps: int) -> "Hooks":
+        ValueError for a layer that is not in the model, and for one named twice that cannot be both.
+        """
+        return replace(
+            self,
+            skip=_by_number(layers, "skip", self.skip),
+            inject=_joined(layers, self.inject),
+            attend=_by_number(layers, "attend", self.attend),
+            after=_joined(layers, self.after),
+        )
+
+    def at(
+        self,
+        step: int,
+        steps: int,
+        *,
+        substep: int = 0,
+        t: float | None = None,
+        img_len: int | None = None,
+    ) -> "Hooks":
         """The same plan at step `step` (from 0) of `steps`."""
-        return replace(self, step=step, steps=steps)
+        return replace(self, step=step, steps=steps, substep=substep, t=t, img_len=img_len)
 
-    def for_block(self, layer: int, txt_len: int, pe: Tensor) -> dict:
+    def bind(self, layers: Layers, txt_len: int, pe: Tensor) -> "BoundHooks":
+        """The plan of one evaluation of a model; ValueError as `resolve`."""
+        img = None if self.img_len is None else slice(txt_len, txt_len + self.img_len)
+        site = Site(0, txt_len, pe, self.step, self.steps, self.substep, self.t, img)
+        return BoundHooks(self.resolve(layers), site)
+
+
+@dataclass(frozen=True)
+class BoundHooks:
+    """A plan bound to one evaluation: what the model asks, layer by layer. site: of layer 0."""
+
+    plan: Hooks
+    site: Site
+
+    def skips(self, layer: int) -> bool:
+        """Whether the whole layer is left out."""
+        return self.plan.skip.get(layer) is True
+
+    def of_block(self, layer: int) -> dict[str, Any]:
         """Keyword arguments for the block at `layer`; empty where the plan leaves it alone."""
-        if layer in self.skip:
-            return {"skip": True}
-        chain = self.inject.get(layer)
-        if not chain:
-            return {}
-        return {"inject": _bind(chain, Site(layer, txt_len, pe, self.step, self.steps))}
+        plan, site = self.plan, replace(self.site, layer=layer)
+        arguments: dict[str, Any] = {}
+        if layer in plan.skip:
+            arguments["skip"] = plan.skip[layer]
+        if plan.inject.get(layer):
+            arguments["inject"] = _inject_in_turn(plan.inject[layer], site)
+        if layer in plan.attend:
+            arguments["attend"] = _attend_at(plan.attend[layer], site)
+        return arguments
+
+    def after(self, layer: int, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
+        """What a layer's output, img and txt, becomes."""
+        for residual in self.plan.after.get(layer, ()):
+            img, txt = residual(img, txt, replace(self.site, layer=layer))
+        return img, txt
+
+    def after_joint(self, layer: int, x: Tensor) -> Tensor:
+        """The same for text and image tokens in one sequence."""
+        if not self.plan.after.get(layer):
+            return x
+        txt_len = self.site.txt_len
+        img, txt = self.after(layer, x[:, txt_len:], x[:, :txt_len])
+        return torch.cat((txt, img), dim=1)
 
 
-def _bind(chain: tuple[Injection, ...], site: Site) -> Inject:
+def _inject_in_turn(chain: tuple[Injection, ...], site: Site) -> Inject:
     def inject(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         for f in chain:
             q, k, v = f(q, k, v, site)
         return q, k, v
 
     return inject
+
+
+def _attend_at(attention: Attention, site: Site) -> Attend:
+    return lambda q, k, v: attention(q, k, v, site)
+
+
+def _skips(given: LayerName | Iterable[LayerName] | Mapping[LayerName, Skip]) -> dict[LayerName, Skip]:
+    if not isinstance(given, Mapping):
+        given = dict.fromkeys((given,) if isinstance(given, int | str) else given, True)
+    for name, what in given.items():
+        if what is not True and what not in get_args(Half):
+            raise ValueError(f'skip[{name!r}] is {what!r}: choose from "attention", "mlp", or True for all')
+    return dict(given)
+
+
+def _chains(row: str, given: Mapping[LayerName, Hook | Iterable[Hook]]) -> dict[LayerName, tuple[Hook, ...]]:
+    chains = {name: (fs,) if callable(fs) else tuple(fs) for name, fs in dict(given).items()}
+    for name, chain in chains.items():
+        for f in chain:
+            _called(f"{row}[{name!r}]", f, " or a sequence of callables")
+    return chains
+
+
+def _called(place: str, f: Hook, more: str = "") -> Hook:
+    if not callable(f):
+        raise TypeError(f"{place} must be callable{more}; got {f!r}")
+    return f
+
+
+def _joined(layers: Layers, chains: Mapping[LayerName, tuple[Hook, ...]]) -> dict[int, tuple[Hook, ...]]:
+    """Chains by a layer's number, those of one layer joined in order."""
+    joined: dict[int, tuple[Hook, ...]] = {}
+    for name, chain in chains.items():
+        index = layers.index(name)
+        joined[index] = joined.get(index, ()) + chain
+    return joined
+
+
+def _by_number(layers: Layers, row: str, given: Mapping[LayerName, Any]) -> dict[int, Any]:
+    """A row that has one entry for each layer, by the layer's number."""
+    numbered: dict[int, Any] = {}
+    for name, value in given.items():
+        index = layers.index(name)
+        if numbered.setdefault(index, value) != value:
+            raise ValueError(f"{row} names layer {index} twice, as {numbered[index]!r} and as {value!r}")
+    return numbered
 
 
 @dataclass(frozen=True)
@@ -153,9 +294,12 @@ class CopySource:
     def _weight(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
         """How far each token of each row moves to the source, (B, 1, L, 1)."""
         batch, length = k.shape[0], k.shape[2]
-        token = torch.zeros(length, device=k.device)
-        chosen = 1.0 if self.select is None else self._chosen(q, k, site).to(token)
-        token = torch.cat((token[: site.txt_len], token[site.txt_len :] + chosen))
+        other = torch.zeros(length, device=k.device)
+        chosen = torch.ones_like(other[site.img])
+        if self.select is not None:
+            chosen = self._chosen(q, k, site).to(other)
+        end = site.txt_len + site.img_len(length)
+        token = torch.cat((other[: site.txt_len], chosen, other[end:]))
         row = torch.arange(batch, device=k.device)
         edits = row > 0 if self.rows is None else torch.isin(row, row.new_tensor(self.rows))
         return self.strength * edits[:, None, None, None] * token[:, None]
@@ -185,7 +329,7 @@ class TopRatio:
 
 @dataclass(frozen=True)
 class AboveThreshold:
-    """Image tokens that receive at least `threshold` times the uniform share of 1 / (L_txt + L_img)."""
+    """Image tokens that receive at least `threshold` times the uniform share, 1 / L of all L tokens."""
 
     threshold: float
 
@@ -205,9 +349,9 @@ class Mask:
 
     def __call__(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
         weight = self.weight.flatten()
-        if len(weight) != k.shape[2] - site.txt_len:
+        if len(weight) != site.img_len(k.shape[2]):
             raise ValueError(
-                f"the mask has {len(weight)} tokens, the picture {k.shape[2] - site.txt_len}: "
+                f"the mask has {len(weight)} tokens, the picture {site.img_len(k.shape[2])}: "
                 "give one weight per 16 x 16 pixels"
             )
         return weight
@@ -232,15 +376,16 @@ class AttentionMaps:
 def received_attention(q: Tensor, k: Tensor, site: Site, *, budget: int = 2**25) -> Tensor:
     """Attention each image token receives: mean over heads and image queries of softmax(q k / sqrt(D)).
 
-    q, k: (B, H, L, D) before RoPE; scored as the model attends, after RoPE, softmax over text and image keys.
+    q, k: (B, H, L, D) before RoPE; scored as the model attends, after RoPE, softmax over all keys. Image
+    tokens are those of `site.img`, the picture itself.
     Returns float32 (B, L_img). Queries are taken in slices of about `budget` scores (128 MiB by default), two
     of which are held while softmax runs, whatever the size of the picture.
     """
     q, k = apply_rope(q, k, site.pe)
-    q = q[:, :, site.txt_len :]
+    q = q[:, :, site.img]
     batch, heads, queries, dim = q.shape
     total = torch.zeros(batch, k.shape[2], dtype=torch.float32, device=k.device)
     for part in q.split(max(1, budget // (batch * heads * k.shape[2])), dim=2):
         # Unnamed and scaled in place: a name would keep each slice alive beside the next.
         total = total + (part @ k.transpose(-1, -2)).float().mul_(dim**-0.5).softmax(dim=-1).sum(dim=(1, 2))
-    return total[:, site.txt_len :] / (heads * queries)
+    return total[:, site.img] / (heads * queries)

@@ -66,7 +66,6 @@ class Flux(nn.Module):
         timesteps: Tensor,
         y: Tensor,
         guidance: Tensor | None = None,
-        *,
         hooks: Hooks | None = None,
     ) -> Tensor:
         """One evaluation.
@@ -80,21 +79,26 @@ class Flux(nn.Module):
         if img.ndim != 3 or txt.ndim != 3:
             shapes = f"{tuple(img.shape)} and {tuple(txt.shape)}"
             raise ValueError(f"img and txt must be (batch, tokens, channels); got {shapes}")
-        vec = self.vector(timesteps, y, guidance, img.dtype)
+        vec = self._vector(timesteps, y, guidance, img.dtype)
         pe = self.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
         img = self.img_in(img)
         txt = self.txt_in(txt)
         txt_len = txt.shape[1]
-        plan = (hooks or Hooks()).resolve(self.layers)
+        plan = (hooks or Hooks()).bind(self.layers, txt_len, pe)
 
+        # Layers that are left out are left out here, so that blocks of a client's own need not know how.
         for layer, block in enumerate(self.double_blocks):
-            img, txt = block(img=img, txt=txt, vec=vec, pe=pe, **plan.for_block(layer, txt_len, pe))
+            if not plan.skips(layer):
+                img, txt = block(img=img, txt=txt, vec=vec, pe=pe, **plan.of_block(layer))
+                img, txt = plan.after(layer, img, txt)
         x = torch.cat((txt, img), dim=1)
         for layer, block in enumerate(self.single_blocks, start=len(self.double_blocks)):
-            x = block(x, vec=vec, pe=pe, **plan.for_block(layer, txt_len, pe))
+            if not plan.skips(layer):
+                x = block(x, vec=vec, pe=pe, **plan.of_block(layer))
+                x = plan.after_joint(layer, x)
         return self.final_layer(x[:, txt_len:], vec)
 
-    def vector(self, timesteps: Tensor, y: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def _vector(self, timesteps: Tensor, y: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
         """What steers every modulation: timestep, guidance and pooled text, added up, (B, hidden)."""
         vec = self.time_in(timestep_embedding(timesteps, 256).to(dtype))
         if self.params.guidance_embed:

@@ -1,4 +1,4 @@
-"""From noise to latent: packing, schedule, and the Euler sampler of a rectified flow.
+"""From noise to latent: packing, schedule, velocities and integrators of a rectified flow.
 
 x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, and t runs from 1 to 0 (arXiv 2209.03003).
 """
@@ -6,6 +6,7 @@ x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, and t runs from 1 t
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from einops import rearrange, repeat
@@ -108,11 +109,91 @@ def get_schedule(
     return timesteps.tolist()
 
 
+# Velocities
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Where in a run a velocity is asked for: step `index`, from 0, of `steps`.
+
+    substep: 0 at the start of the step, 1 at its midpoint.
+    """
+
+    index: int
+    steps: int
+    substep: int = 0
+
+
+Velocity = Callable[[Tensor, float, Evaluation], Tensor]
+"""Takes x (B, L_img, 64), its noise level t, and where in the run that is; returns dx/dt = noise - x_0."""
+
+
+def velocity(
+    model: Flux,
+    img_ids: Tensor,
+    txt: Tensor,
+    txt_ids: Tensor,
+    vec: Tensor,
+    guidance: float | Sequence[float] | Tensor = 4.0,
+    img_cond: Tensor | None = None,
+    img_cond_seq: Tensor | None = None,
+    img_cond_seq_ids: Tensor | None = None,
+    *,
+    hooks: Hooks | None = None,
+) -> Velocity:
+    """The velocity a model predicts under given texts, guidance, conditions and hooks.
+
+    guidance: one value, or one per row. img_cond is joined to the channels, img_cond_seq (with its ids) to
+    the tokens of every evaluation. hooks: a plan for every step; it is told the step, and which tokens are
+    the picture itself. Raises ValueError for tokens without ids, or as many values of guidance as fit no row.
+    """
+    if (img_cond_seq is None) != (img_cond_seq_ids is None):
+        raise ValueError("img_cond_seq and img_cond_seq_ids must be given together")
+
+    def evaluate(x: Tensor, t: float, at: Evaluation) -> Tensor:
+        img, ids, img_len = x, img_ids, x.shape[1]
+        if img_cond is not None:
+            img = torch.cat((img, img_cond), dim=-1)
+        if img_cond_seq is not None:
+            img, ids = torch.cat((img, img_cond_seq), dim=1), torch.cat((ids, img_cond_seq_ids), dim=1)
+        plan = {}
+        if hooks is not None:
+            plan["hooks"] = hooks.at(at.index, at.steps, substep=at.substep, t=t, img_len=img_len)
+        return model(
+            img=img,
+            img_ids=ids,
+            txt=txt,
+            txt_ids=txt_ids,
+            y=vec,
+            timesteps=torch.full((len(x),), t, dtype=x.dtype, device=x.device),
+            guidance=_per_row(guidance, x),
+            **plan,
+        )[:, :img_len]
+
+    return evaluate
+
+
+def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velocity:
+    """Classifier-free guidance by two evaluations, u + scale (c - u) (arXiv 2207.12598, eq. 6).
+
+    For models that are not guidance-distilled. scale: 1 gives `conditional`; larger follows the text more.
+    """
+
+    def evaluate(x: Tensor, t: float, at: Evaluation) -> Tensor:
+        plain = unconditional(x, t, at)
+        return plain + scale * (conditional(x, t, at) - plain)
+
+    return evaluate
+
+
+# Integrators: flat functions over a velocity and any list of times, forwards or backwards
+
+
 @dataclass(frozen=True)
 class Step:
     """One step of a sampling run: from `t` to `t_next`, `before` to `after`, both (B, L_img, 64).
 
-    `pred` is the model's velocity at (before, t). `steps` is the length of the run, `index` counts from 0.
+    `pred` is the velocity at (before, t). `steps` is the length of the run, `index` counts from 0.
     """
 
     index: int
@@ -127,6 +208,30 @@ class Step:
     def estimate(self) -> Tensor:
         """The clean latent as the model sees it now: x_0 = x_t - t (noise - x_0)."""
         return self.before - self.t * self.pred
+
+
+def euler(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Step]:
+    """Yield Euler steps through `times`, one evaluation each; first order."""
+    steps = len(times) - 1
+    for index, (t, t_next) in enumerate(pairwise(times)):
+        pred = velocity(x, t, Evaluation(index, steps))
+        after = x + (t_next - t) * pred
+        yield Step(index, steps, t, t_next, x, after, pred)
+        x = after
+
+
+def midpoint(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Step]:
+    """Yield midpoint steps through `times`, two evaluations each; second order.
+
+    RF-Solver (arXiv 2411.04746) integrates by this rule.
+    """
+    steps = len(times) - 1
+    for index, (t, t_next) in enumerate(pairwise(times)):
+        pred = velocity(x, t, Evaluation(index, steps))
+        halfway = x + (t_next - t) / 2 * pred
+        after = x + (t_next - t) * velocity(halfway, (t + t_next) / 2, Evaluation(index, steps, substep=1))
+        yield Step(index, steps, t, t_next, x, after, pred)
+        x = after
 
 
 def denoise_steps(
@@ -146,32 +251,11 @@ def denoise_steps(
 ) -> Iterator[Step]:
     """Yield each Euler step of a run. The caller owns progress, pictures on the way, and stopping.
 
-    guidance: one value, or one per row. img_cond is joined to the channels, img_cond_seq (with its ids) to
-    the tokens of every evaluation. hooks: a plan for every step; it is told the step.
+    Arguments as of `velocity`.
     """
-    if (img_cond_seq is None) != (img_cond_seq_ids is None):
-        raise ValueError("img_cond_seq and img_cond_seq_ids must be given together")
-    guidance = _per_row(guidance, img)
-    steps = len(timesteps) - 1
-    for i, (t, t_next) in enumerate(zip(timesteps, timesteps[1:], strict=False)):
-        x, ids = img, img_ids
-        if img_cond is not None:
-            x = torch.cat((x, img_cond), dim=-1)
-        if img_cond_seq is not None:
-            x, ids = torch.cat((x, img_cond_seq), dim=1), torch.cat((ids, img_cond_seq_ids), dim=1)
-        pred = model(
-            img=x,
-            img_ids=ids,
-            txt=txt,
-            txt_ids=txt_ids,
-            y=vec,
-            timesteps=torch.full((len(img),), t, dtype=img.dtype, device=img.device),
-            guidance=guidance,
-            **({} if hooks is None else {"hooks": hooks.at(i, steps)}),
-        )[:, : img.shape[1]]
-        after = img + (t_next - t) * pred
-        yield Step(i, steps, t, t_next, img, after, pred)
-        img = after
+    conditions = img_cond, img_cond_seq, img_cond_seq_ids
+    predicted = velocity(model, img_ids, txt, txt_ids, vec, guidance, *conditions, hooks=hooks)
+    yield from euler(predicted, img, timesteps)
 
 
 def denoise(
@@ -212,7 +296,7 @@ def denoise(
 def _per_row(value: float | Sequence[float] | Tensor, img: Tensor) -> Tensor:
     rows = torch.as_tensor(value, dtype=img.dtype, device=img.device)
     if rows.ndim == 0:
-        return rows.expand(len(img))
+        return rows.repeat(len(img))  # of its own memory: clients write into it
     if rows.shape != (len(img),):
         raise ValueError(
             f"guidance has {tuple(rows.shape)} values for {len(img)} rows: give one, or one per row"

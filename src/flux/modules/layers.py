@@ -1,10 +1,13 @@
 """The transformer blocks of FLUX. Attribute names are the keys of official checkpoints.
 
-Both block kinds take two keyword-only hooks and, without them, compute exactly what they did before:
+Both block kinds take three hooks as their last parameters and, without them, compute exactly the plain block:
 
-- `skip=True` returns the inputs untouched, so the residual stream passes the block by;
+- `skip=True` returns the inputs untouched, so the residual stream passes the block by; "attention" or "mlp"
+  leaves out that half, see `Skip`;
 - `inject(q, k, v)` sees queries, keys and values of the whole sequence, each (B, H, L, D), text tokens first,
-  after the RMS norm of q and k and before RoPE, and returns the ones to attend with.
+  after the RMS norm of q and k and before RoPE, and returns the ones to attend with;
+- `attend(q, k, v)` comes after it, does all of RoPE and attention itself, and returns (B, L, H * D), which
+  goes into the projection; its keys and values may be longer than the queries.
 
 `flux.hooks` decides which layers get them.
 """
@@ -12,6 +15,7 @@ Both block kinds take two keyword-only hooks and, without them, compute exactly 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -21,6 +25,15 @@ from torch.nn import functional as F
 from flux.math import attention, rope
 
 Inject = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+Half = Literal["attention", "mlp"]
+Skip = bool | Half
+"""What is left out of a block: nothing, all of it, or a half that is then not computed.
+
+In a double block a half is its gated residual, bias included. In a single block, where one linear layer takes
+both, it is the half's columns of `linear2`, whose bias stays.
+"""
 
 FLOAT16_MAX = 65504.0
 
@@ -100,13 +113,8 @@ class SelfAttention(nn.Module):
         self.norm = QKNorm(dim // num_heads)
         self.proj = nn.Linear(dim, dim)
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normed queries, normed keys and values of x (B, L, C), each (B, H, L, D)."""
-        q, k, v = split_heads(self.qkv(x), self.num_heads)
-        return *self.norm(q, k, v), v
-
     def forward(self, x: Tensor, pe: Tensor) -> Tensor:
-        return self.proj(attention(*self.heads(x), pe=pe))
+        return self.proj(attention(*normed_heads(self, x, self.num_heads), pe=pe))
 
 
 @dataclass
@@ -152,27 +160,27 @@ class DoubleStreamBlock(nn.Module):
         txt: Tensor,
         vec: Tensor,
         pe: Tensor,
-        *,
-        skip: bool = False,
+        skip: Skip = False,
         inject: Inject | None = None,
+        attend: Attend | None = None,
     ) -> tuple[Tensor, Tensor]:
         """img: (B, L_img, C); txt: (B, L_txt, C); vec: (B, C); pe: text, then image. Returns (img, txt)."""
-        if skip:
+        if skip is True:
             return img, txt
         img_mod1, img_mod2 = self.img_mod(vec)
         txt_mod1, txt_mod2 = self.txt_mod(vec)
 
-        txt_qkv = self.txt_attn.heads(modulate(self.txt_norm1(txt), txt_mod1))
-        img_qkv = self.img_attn.heads(modulate(self.img_norm1(img), img_mod1))
-        q, k, v = (torch.cat(pair, dim=2) for pair in zip(txt_qkv, img_qkv, strict=True))  # (B, H, L, D)
-        if inject is not None:
-            q, k, v = inject(q, k, v)
-        txt_out, img_out = attention(q, k, v, pe=pe).split((txt.shape[1], img.shape[1]), dim=1)
-
-        img = img + img_mod1.gate * self.img_attn.proj(img_out)
-        img = img + img_mod2.gate * self.img_mlp(modulate(self.img_norm2(img), img_mod2))
-        txt = txt + txt_mod1.gate * self.txt_attn.proj(txt_out)
-        txt = txt + txt_mod2.gate * self.txt_mlp(modulate(self.txt_norm2(txt), txt_mod2))
+        if skip != "attention":
+            txt_qkv = normed_heads(self.txt_attn, modulate(self.txt_norm1(txt), txt_mod1), self.num_heads)
+            img_qkv = normed_heads(self.img_attn, modulate(self.img_norm1(img), img_mod1), self.num_heads)
+            q, k, v = (torch.cat(pair, dim=2) for pair in zip(txt_qkv, img_qkv, strict=True))  # (B, H, L, D)
+            out = hooked_attention(q, k, v, pe, inject, attend)
+            txt_out, img_out = out.split((txt.shape[1], img.shape[1]), dim=1)
+            img = img + img_mod1.gate * self.img_attn.proj(img_out)
+            txt = txt + txt_mod1.gate * self.txt_attn.proj(txt_out)
+        if skip != "mlp":
+            img = img + img_mod2.gate * self.img_mlp(modulate(self.img_norm2(img), img_mod2))
+            txt = txt + txt_mod2.gate * self.txt_mlp(modulate(self.txt_norm2(txt), txt_mod2))
         return within_float16(img), within_float16(txt)
 
 
@@ -204,23 +212,25 @@ class SingleStreamBlock(nn.Module):
         x: Tensor,
         vec: Tensor,
         pe: Tensor,
-        *,
-        skip: bool = False,
+        skip: Skip = False,
         inject: Inject | None = None,
+        attend: Attend | None = None,
     ) -> Tensor:
         """x: (B, L_txt + L_img, C), text tokens first; vec: (B, C). Returns the new x."""
-        if skip:
+        if skip is True:
             return x
         mod, _ = self.modulation(vec)
         qkv, mlp = self.linear1(modulate(self.pre_norm(x), mod)).split(
             (3 * self.hidden_size, self.mlp_hidden_dim), dim=-1
         )
-        q, k, v = split_heads(qkv, self.num_heads)
-        q, k = self.norm(q, k, v)
-        if inject is not None:
-            q, k, v = inject(q, k, v)
-        out = self.linear2(torch.cat((attention(q, k, v, pe=pe), self.mlp_act(mlp)), dim=-1))
-        return within_float16(x + mod.gate * out)
+        # Zeros in a half's place leave out its columns, whatever kind of linear layer a client puts here.
+        if skip == "attention":
+            attended = torch.zeros_like(x)
+        else:
+            q, k, v = split_heads(qkv, self.num_heads)
+            attended = hooked_attention(*self.norm(q, k, v), v, pe, inject, attend)
+        mlp = torch.zeros_like(mlp) if skip == "mlp" else self.mlp_act(mlp)
+        return within_float16(x + mod.gate * self.linear2(torch.cat((attended, mlp), dim=-1)))
 
 
 class LastLayer(nn.Module):
@@ -240,6 +250,25 @@ class LastLayer(nn.Module):
 def split_heads(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """Cut a fused projection (B, L, 3 * H * D) into q, k, v of (B, H, L, D)."""
     return tuple(rearrange(qkv, "B L (K H D) -> K B H L D", K=3, H=num_heads))
+
+
+def normed_heads(attn: nn.Module, x: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Normed queries, normed keys and values of x (B, L, C), each (B, H, L, D).
+
+    attn: anything with `qkv` and `norm`, since clients put modules of their own in the place of
+    `SelfAttention`.
+    """
+    q, k, v = split_heads(attn.qkv(x), num_heads)
+    return *attn.norm(q, k, v), v
+
+
+def hooked_attention(
+    q: Tensor, k: Tensor, v: Tensor, pe: Tensor, inject: Inject | None, attend: Attend | None
+) -> Tensor:
+    """Attention over the whole sequence, (B, L, H * D), by way of the hooks that are there."""
+    if inject is not None:
+        q, k, v = inject(q, k, v)
+    return attention(q, k, v, pe=pe) if attend is None else attend(q, k, v)
 
 
 def modulate(x: Tensor, mod: ModulationOut) -> Tensor:

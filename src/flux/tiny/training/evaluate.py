@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
 from flux.tiny.captions import plain_caption
@@ -106,24 +105,6 @@ def generate(
         yield ae.decode(unpack(latent, side, side)).clamp(-1, 1)
 
 
-def with_guidance(flow: Flux) -> Callable:
-    """Classifier-free guidance by two evaluations, for a model that is not distilled yet; same call as
-    `flow`."""
-
-    def call(
-        *, txt: Tensor, y: Tensor, guidance: Tensor, empty: dict[str, Tensor], **inputs: Tensor
-    ) -> Tensor:
-        one = torch.ones_like(guidance)
-        count = len(guidance)
-        captioned = flow(**inputs, txt=txt, y=y, guidance=one)
-        plain = flow(
-            **inputs, txt=empty["txt"].expand(count, -1, -1), y=empty["vec"].expand(count, -1), guidance=one
-        )
-        return plain + guidance[:, None, None] * (captioned - plain)
-
-    return call
-
-
 @torch.no_grad()
 def judge_generated(
     flow: Callable, ae: AutoEncoder, encode: tuple, judge: Judge, truth: list[Scene], **options
@@ -134,8 +115,3 @@ def judge_generated(
     for pictures in generate(flow, ae, encode, prompts, list(range(len(truth))), **options):
         readings += judge.read(pictures)
     return summary(score_readings(readings, truth))
-
-
-def empty_text(encode: tuple) -> dict[str, Tensor]:
-    t5, clip = encode
-    return {"txt": t5([""]).float(), "vec": clip([""]).float()}
