@@ -3,6 +3,7 @@
     python benchmarks/structure.py                 this checkout
     python benchmarks/structure.py OTHER           another one, in the plan's rooms or in the layout before it
     python benchmarks/structure.py --details       also which imports, circles, names and files these are
+    python benchmarks/structure.py --no-runs       what the sources say alone, in a second
     python benchmarks/structure.py --json
 
 Sources are read as syntax trees; nothing is imported. Imports inside functions count, those under
@@ -351,8 +352,8 @@ def hops(checkout: Path, demo: int, spec: Mapping[str, Any], *flags: str) -> lis
 # All of it
 
 
-def figures(checkout: Path) -> dict[str, Any]:
-    """Everything, as plain JSON."""
+def of_sources(checkout: Path) -> dict[str, Any]:
+    """What the sources say, as plain JSON."""
     package = checkout / "src" / "flux"
     rooms = lines_by_room(package)
     top = [file.stem for file in package.glob("*.py") if file.stem != "__init__"]
@@ -368,42 +369,47 @@ def figures(checkout: Path) -> dict[str, Any]:
         "imports_upward": list(map(str, upward(package))),
         "imports_of_reserved_rooms": list(map(str, reserved(package))),
         "names_twice": twice(package),
+    }
+
+
+def of_runs(checkout: Path) -> dict[str, list[str]]:
+    """What runs say, as plain JSON."""
+    return {
         "hops_of_an_edit": hops(checkout, 4, EDIT),
         "hops_of_a_sweep": hops(checkout, 2, SWEEP, "--engine.workers", "1"),
         "forms_of_an_edit": probe(checkout, "forms", 4, EDIT),
     }
 
 
-def table(found: Mapping[str, Any]) -> list[tuple[str, int]]:
+def table(found: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """Rows of a label and a number."""
-    return [
-        *((f"lines, {room}", count) for room, count in found["lines"].items()),
-        ("lines in all", found["lines_in_all"]),
-        ("lines of the shell", found["lines_of_shell"]),
-        ("lines of HTML templates", found["lines_of_templates"]),
-        ("modules at top level", len(found["modules_at_top"])),
-        ("modules without a place", len(found["modules_without_a_place"])),
-        ("circles", len(found["circles"])),
-        ("circles, lazy", len(found["lazy_circles"])),
-        ("imports upward", len(found["imports_upward"])),
-        ("imports of util or tiny.training", len(found["imports_of_reserved_rooms"])),
-        ("class names twice", len(found["names_twice"])),
-        ("hops of an edit", len(found["hops_of_an_edit"]) - 1),
-        ("hops of a sweep", len(found["hops_of_a_sweep"]) - 1),
-        ("forms of an edit", len(found["forms_of_an_edit"])),
-    ]
+    yield from ((f"lines, {room}", count) for room, count in found["lines"].items())
+    yield "lines in all", found["lines_in_all"]
+    yield "lines of the shell", found["lines_of_shell"]
+    yield "lines of HTML templates", found["lines_of_templates"]
+    yield "modules at top level", len(found["modules_at_top"])
+    yield "modules without a place", len(found["modules_without_a_place"])
+    yield "circles", len(found["circles"])
+    yield "circles, lazy", len(found["lazy_circles"])
+    yield "imports upward", len(found["imports_upward"])
+    yield "imports of util or tiny.training", len(found["imports_of_reserved_rooms"])
+    yield "class names twice", len(found["names_twice"])
+    if "hops_of_an_edit" in found:
+        yield "hops of an edit", len(found["hops_of_an_edit"]) - 1
+        yield "hops of a sweep", len(found["hops_of_a_sweep"]) - 1
+        yield "forms of an edit", len(found["forms_of_an_edit"])
 
 
 def details(found: Mapping[str, Any]) -> Iterator[str]:
     """What the numbers stand for, a line each."""
-    listed = ("modules_without_a_place", "imports_upward", "imports_of_reserved_rooms", "forms_of_an_edit")
-    for name in listed:
+    for name in ("modules_without_a_place", "imports_upward", "imports_of_reserved_rooms"):
         yield from (f"{name}: {each}" for each in found[name])
     for name in ("circles", "lazy_circles"):
         yield from (f"{name}: {' '.join(each)}" for each in found[name])
     yield from (f"names_twice: {name} in {', '.join(where)}" for name, where in found["names_twice"].items())
-    for name in ("hops_of_an_edit", "hops_of_a_sweep"):
-        yield f"{name}: {' > '.join(found[name])}"
+    for name in ("hops_of_an_edit", "hops_of_a_sweep", "forms_of_an_edit"):
+        if name in found:
+            yield f"{name}: {' > '.join(found[name])}"
 
 
 def main() -> None:
@@ -411,10 +417,12 @@ def main() -> None:
     here = Path(__file__).resolve().parents[1]
     parser.add_argument("checkout", type=Path, nargs="?", default=here, help="this one if it is left out")
     parser.add_argument("--details", action="store_true", help="also say which ones they are")
+    parser.add_argument("--no-runs", action="store_true", help="leave out hops and forms")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     options = parser.parse_args()
 
-    found = figures(options.checkout.resolve())
+    checkout = options.checkout.resolve()
+    found = of_sources(checkout) | ({} if options.no_runs else of_runs(checkout))
     if options.json:
         print(json.dumps(found, indent=2))
         return
