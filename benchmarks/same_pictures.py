@@ -111,7 +111,8 @@ def shipped(demo: int) -> Job:
 def jobs() -> list[Job]:
     """In an order in which each finds what it reads."""
     size = {"width": 96, "height": 160, "guidance": 2.0}
-    picture, others = "../output/many-1/picture-01-seed-0.png", ["../output/many-1", "../output/edit-copy"]
+    noisy, estimates = "../output/attention-size/noisy", "../output/attention-size/estimate"
+    dino = {"model": "../dino"}
     return [
         *map(shipped, range(5)),
         Job("many-1", 0, MANY | {"batch": 1}),
@@ -140,8 +141,8 @@ def jobs() -> list[Job]:
         Job("until", 2, SWEEP | {"layers": "all", "until": {"threshold": 0.9, "rounds": [2, 4]}}),
         Job("dino-sets", 3, {"sweep": "../output/sets", "metrics": ["dino", "psnr", "ssim"], "by": "top 2"}),
         Job("dino-sweep", 3, {"sweep": "../output/sweep", "by": "vitality 0.05", "token": "patches"}),
-        Job("matrix", 3, {"pictures": others, "metrics": ["dino", "psnr"], "model": "auto"}),
-        Job("ranking", 3, {"picture": picture, "against": others, "metrics": ["ssim", "dino"]}),
+        Job("matrix", 3, dino | {"pictures": [noisy, estimates], "metrics": ["dino", "psnr"]}),
+        Job("ranking", 3, dino | {"picture": f"{noisy}/step-03.png", "against": [estimates]}),
         Job("t2i", None, None, _t2i("--prompt", f"{DOG} | {BOAT}", "--seed", "3"), "output/t2i"),
         Job("t2i-plain", None, None, _t2i("--seed", "4", "--add_sampling_metadata", "False"), "output/t2i"),
     ]
@@ -188,7 +189,7 @@ for line in sys.stdin:
 
 @dataclass
 class Side:
-    """A checkout at work in a folder of its own, which holds json/, output/ and logs/."""
+    """A checkout at work in a folder of its own, which holds json/, dino/, output/ and logs/."""
 
     checkout: Path
     folder: Path
@@ -244,8 +245,9 @@ class Side:
             self.runner.wait()
 
 
-def copy_specs(before: Path, folder: Path, *, quick: bool) -> None:
-    """Put BEFORE's shipped specs where a side finds them. quick: with 4 of the sweep's prompts."""
+def furnish(folder: Path, before: Path, *, quick: bool) -> None:
+    """Put BEFORE's shipped specs and DINO where a side finds them. quick: with 4 of the sweep's prompts."""
+    shutil.copytree(before / "src/flux/tiny/weights/dino", folder / "dino")
     for file in (before / "json").glob("*.json"):
         shutil.copy(file, folder / "json")
     if quick:
@@ -424,7 +426,7 @@ def main() -> int:
         )
         try:
             for side in (before, after):
-                copy_specs(before.checkout, side.folder, quick=options.quick)
+                furnish(side.folder, before.checkout, quick=options.quick)
             asked = [job for job in jobs() if re.search(options.only, job.name)]
             for job in asked:
                 began = time.perf_counter()
