@@ -18,6 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from .machine import missing
 from .record import CUT_OFF, DONE, FAILED, RUNNING, SKIPPED, Record, Skip, one_line
 from .scale import Setup
@@ -135,7 +137,10 @@ def run_child(module: str, path: Path) -> int:
     """What the process of a part does; returns its exit code."""
     record = Record.read(path)
     try:
-        importlib.import_module(module).run(Setup.of(record.data), record)
+        setup = Setup.of(record.data)
+        if setup.device.type == "cuda":
+            torch.cuda.init()  # before it, peaks can be neither read nor reset
+        importlib.import_module(module).run(setup, record)
     except Skip as skip:
         record.end(SKIPPED, str(skip))
     except Exception as error:

@@ -109,7 +109,8 @@ class Setup:
         """The setup that a part's record states."""
         return cls(
             scale=SCALES[about["scale"]],
-            device=torch.device(about["device"]),
+            # With its index, without which a cap cannot be set.
+            device=torch.device("cuda:0" if about["device"] == "cuda" else about["device"]),
             dtype=DTYPES[about["dtype"]],
             options=about["options"],
         )

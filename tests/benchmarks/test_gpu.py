@@ -345,6 +345,12 @@ def test_without_diffusers_ours_is_measured_alone(monkeypatch, tmp_path):
     assert step.table(record.figures)[0] == "diffusers is not installed: ours alone"
 
 
+def test_a_gpu_has_its_number():
+    """`set_per_process_memory_fraction` takes no other."""
+    about = {"scale": "full", "device": "cuda", "dtype": "bfloat16", "options": {"cap_gib": 24}}
+    assert Setup.of(about) == Setup(FULL, torch.device("cuda", 0), torch.bfloat16, {"cap_gib": 24})
+
+
 def test_the_work_of_a_full_step():
     """The figures of the design: 59.5 TFLOP of linear layers, 14.9 of attention."""
     assert work(FULL, 1)["linear"] == pytest.approx(59.5, abs=0.1)
