@@ -1,0 +1,1 @@
+"""What the parts of benchmarks/gpu.py share: records, the machine, the models, the clock, the figures."""
