@@ -1,21 +1,27 @@
 """Figures, sheets and pages: what they say of pictures that are known."""
 
+import ast
+import importlib.resources
+import json
 import math
 from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
 import torch
+from jinja2 import UndefinedError
+from markupsafe import Markup
 from PIL import Image
 
 from flux.pictures.metrics import Score, changed_share, did_nothing, lost_source, psnr, score
 from flux.studies.edit.report import what_went_wrong
-from flux.studies.pages.html import changed_words, document, figure, json_details
-from flux.studies.pages.pages import EditCard, LayerPage, Shown, edit_page, layer_page, pictures_page
+from flux.studies.pages.render import SMALL, TEMPLATES, PagePicture, changed_words, render
 from flux.studies.pages.sheets import (
     HEAT,
     LARGEST,
-    Cell,
+    SheetCell,
     cell_width,
     contact_sheet,
     difference_map,
@@ -30,12 +36,14 @@ VOID = {"img", "meta", "br", "link"}
 
 
 class Tags(HTMLParser):
-    """Checks that tags close in order, and collects attributes and text."""
+    """Checks that tags close in order, and collects links, captions, classes and text."""
 
     def __init__(self, page: str):
         super().__init__()
         self.open: list[str] = []
         self.links: list[str] = []
+        self.captions: list[str] = []
+        self.classes: list[str] = []
         self.text = ""
         self.feed(page)
         self.close()
@@ -43,6 +51,8 @@ class Tags(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.links += [value for key, value in attributes if key in ("src", "href")]
+        self.captions += [value for key, value in attributes if key in ("alt", "title")]
+        self.classes += [f"{tag}.{value}" for key, value in attributes if key == "class"]
         if tag not in VOID:
             self.open.append(tag)
 
@@ -183,7 +193,7 @@ def test_small_pictures_grow_by_whole_factors_and_large_ones_shrink():
 def test_a_sheet_shows_its_cells_in_their_places():
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     red, green, blue = (
-        Cell(picture((192, 96), colour), "a caption that runs over some lines") for colour in colours
+        SheetCell(picture((192, 96), colour), "a caption that runs over some lines") for colour in colours
     )
     sheet = contact_sheet([[red, green], [None, blue]], "A title")
     assert sheet.width == 2 * 24 + 2 * 192 + 12
@@ -218,33 +228,156 @@ def test_scaling_keeps_pixels_square():
 # Pages
 
 
-NASTY = '<script>alert("x")</script> & "café" \'%41\''
+NASTY = '<script>alert("x")</script> & "café" \'%41\' {{ 7*7 }} {% raw %} </style> &lt; #1?'
+FILE = "a folder/50% of #1? <b>'\"&%41 {{ 7*7 }} ü.png"
+SHOWN = PagePicture(FILE, NASTY)
+
+COMMON = {"about": {NASTY: NASTY, "guidance": None}, "recipe": {NASTY: [NASTY, None, 0.5]}}
+PAGES = {
+    "text.html": {"groups": {NASTY: [SHOWN]}, "sheet": FILE, "width": 128},
+    "timesteps.html": {
+        "prompt": NASTY,
+        "finished": [SHOWN, PagePicture(FILE, NASTY, wide=True)],
+        "noisy": [SHOWN],
+        "estimates": [SHOWN],
+        "maps": {NASTY: [SHOWN]},
+        "scale": NASTY,
+        "filmstrip": FILE,
+        "width": 128,
+    },
+    "sweep.html": {
+        "noise": NASTY,
+        "problems": [NASTY],
+        "files": [FILE],
+        "decided": NASTY,
+        "decisions": [[NASTY] * 5],
+        "prompts": [(NASTY, [SHOWN])],
+        "width": 128,
+    },
+    "importance.html": {
+        "model": NASTY,
+        "problems": [NASTY],
+        "answer": [NASTY],
+        "plot": SHOWN,
+        "heat_map": SHOWN,
+        "strips": {NASTY: [[SHOWN], [SHOWN]]},
+        "titles": [NASTY],
+        "rows": [[NASTY], [NASTY]],
+        "marked": [1],
+        "files": {FILE: NASTY},
+        "width": 128,
+    },
+    "matrix.html": {
+        "title": NASTY,
+        "problems": [NASTY],
+        "columns": [SHOWN],
+        "tables": {NASTY: [(SHOWN, [NASTY])]},
+        "files": {FILE: NASTY},
+    },
+    "ranking.html": {
+        "title": NASTY,
+        "problems": [NASTY],
+        "picture": SHOWN,
+        "ranked": [SHOWN],
+        "files": {FILE: NASTY},
+        "width": 128,
+    },
+    "edit.html": {
+        "source": "a red house",
+        "problems": [NASTY],
+        "edits": [{"prompt": NASTY, "problems": [NASTY], "pictures": [SHOWN], "facts": {NASTY: NASTY}}],
+        "sheet": FILE,
+        "width": 128,
+    },
+}
 
 
-def test_a_page_escapes_what_it_is_given():
-    page = document(NASTY, NASTY, [figure(f"{NASTY}.png", NASTY), json_details(NASTY, {NASTY: NASTY})])
-    tags = Tags(page)
-    assert "<script" not in page
-    assert tags.text.count("alert(") >= 4
-    assert all("<" not in link and '"' not in link for link in tags.links)
+def page(template: str, **changes) -> str:
+    return render(template, **{**COMMON, **PAGES[template], **changes})
+
+
+def occurrences(value: object) -> int:
+    """How often NASTY stands in values, a caption not counted."""
+    if isinstance(value, dict):
+        return sum(map(occurrences, (*value, *value.values())))
+    if isinstance(value, list | tuple):
+        return sum(map(occurrences, value))
+    return int(value == NASTY)
+
+
+def test_every_page_is_tested():
+    assert {file.name for file in TEMPLATES.iterdir()} == {*PAGES, "base.html", "macros.html"}
+
+
+@pytest.mark.parametrize("template", PAGES)
+def test_a_page_shows_what_it_is_given_as_it_is(template):
+    tags = Tags(page(template))
+    assert tags.text.count(NASTY) >= occurrences([COMMON["about"], PAGES[template]])
+    assert json.dumps(COMMON["recipe"], indent=2, ensure_ascii=False) in tags.text
+    assert tags.captions and set(tags.captions) == {NASTY}
+    assert {unquote(urlsplit(link).path) for link in tags.links} == {FILE}
+    assert not any(urlsplit(link).scheme or urlsplit(link).netloc for link in tags.links)
+    assert "49" not in tags.text
+
+
+@pytest.mark.parametrize("template", PAGES)
+def test_a_page_stands_alone(template):
+    text = page(template)
+    assert text.count("</style>") == 1 and "<script" not in text
+    assert not any(word in text for word in ("http", "url(", "@import", "<link", "<b>"))
+    assert text.startswith("<!DOCTYPE html>\n") and text.endswith("</html>\n")
+
+
+@pytest.mark.parametrize("template", PAGES)
+def test_a_missing_value_is_an_error(template):
+    for missing in PAGES[template]:
+        values = {name: value for name, value in PAGES[template].items() if name != missing}
+        with pytest.raises(UndefinedError, match=missing):
+            render(template, **COMMON, **values)
+
+
+def test_templates_escape_everything():
+    for file in TEMPLATES.iterdir():
+        source = file.read_text(encoding="utf-8")
+        assert not any(word in source for word in ("safe", "autoescape", "Markup", "http", "<script"))
+
+
+def test_small_pictures_have_square_pixels():
+    def classes(width: int) -> list[str]:
+        tags = Tags(page("timesteps.html", width=width))
+        return [name for name in tags.classes if name.startswith(("img", "figure"))]
+
+    assert classes(SMALL) == ["figure.wide"]
+    assert classes(SMALL - 1) == ["img.small", "figure.wide", "img.small", "img.small"]
+
+
+def test_an_edit_page_marks_what_changed_and_a_table_its_rows():
+    (edit,) = PAGES["edit.html"]["edits"]
+    text = page("edit.html", edits=[edit | {"prompt": "a blue house"}])
+    assert "<h2>a <mark>blue</mark> house</h2>" in text
+    assert Tags(page("importance.html")).classes.count("tr.marked") == 1
+
+
+def test_a_sweep_that_is_not_decided_says_nothing_of_it():
+    assert "What was decided when" in page("sweep.html")
+    assert "What was decided when" not in page("sweep.html", decided=None, decisions=[])
+    assert "<p>The noise &lt; 1.</p>" in page("sweep.html", noise="the noise < 1")
 
 
 def test_changed_words_are_marked():
     marked = changed_words("a red house & a cat", "a blue <house> & a small cat")
     assert marked == "a <mark>blue &lt;house&gt;</mark> &amp; a <mark>small</mark> cat"
+    assert isinstance(marked, Markup)
+    assert changed_words("a cat", "") == "" and changed_words("", "<b>") == "<mark>&lt;b&gt;</mark>"
 
 
-def test_pages_are_well_formed_and_stand_alone():
-    shown = [Shown("source.png", "source"), Shown("edit-01.png", NASTY)]
-    card = EditCard(
-        "edit-01", f"a blue house {NASTY}", shown, {"changed pixels": "3.0%"}, [f"This edit {NASTY}"]
+def test_templates_are_installed_with_the_package():
+    setup = ast.parse((Path(__file__).parents[2] / "setup.py").read_text(encoding="utf-8"))
+    (patterns,) = (
+        ast.literal_eval(node.value)["flux.studies.pages"]
+        for node in ast.walk(setup)
+        if isinstance(node, ast.keyword) and node.arg == "package_data"
     )
-    pages = [
-        edit_page("a red house", [card, card], {"model": "flux-tiny"}, ["not checked"], {"steps": 16}, 128),
-        pictures_page({"a red house": shown, NASTY: shown}, {"steps": 16}, {"steps": 16}, 1024),
-        layer_page(LayerPage(NASTY, shown[0], shown[1], shown, shown, {"double.0": shown}), {}, {}, 128),
-    ]
-    for page in pages:
-        tags = Tags(page)
-        assert tags.links and not any(link.startswith(("http", "/", "file:")) for link in tags.links)
-        assert "http" not in page and "<script" not in page
+    package = Path(str(importlib.resources.files("flux.studies.pages")))
+    installed = {file for pattern in patterns for file in package.glob(pattern)}
+    assert installed == {*TEMPLATES.iterdir()}

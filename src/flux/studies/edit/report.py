@@ -9,8 +9,8 @@ from flux.methods.stable_flow import Row
 from flux.pictures.metrics import Dino, Score, changed_share, did_nothing, difference, lost_source, score
 from flux.studies.edit.groups import Group
 from flux.studies.folder import RunFolder
-from flux.studies.pages.pages import EditCard, Shown, edit_page
-from flux.studies.pages.sheets import Cell, contact_sheet, difference_map
+from flux.studies.pages.render import PagePicture, render
+from flux.studies.pages.sheets import SheetCell, contact_sheet, difference_map
 from flux.studies.run import PAGE, SHEET, about, dino_source
 from flux.studies.spec import Edit, EditSpec
 
@@ -183,14 +183,14 @@ def _how(edit: Edit) -> str:
     return "; ".join(parts)
 
 
-def _shown(each: Judged) -> list[Shown]:
+def _shown(each: Judged) -> list[PagePicture]:
     captions = {
         "source": f"source, seed {each.seed}",
         "edit": "edit",
         "plain": "the same prompt without injection",
         "difference": "where edit and source differ",
     }
-    return [Shown(file, captions[kind]) for kind, file in each.files.items()]
+    return [PagePicture(file, captions[kind]) for kind, file in each.files.items()]
 
 
 def _sheet(spec: EditSpec, run: RunFolder, judged: list[Judged]):
@@ -203,20 +203,27 @@ def _sheet(spec: EditSpec, run: RunFolder, judged: list[Judged]):
             "plain": "without injection",
             "difference": f"difference, {each.score.changed:.1%} of pixels changed",
         }
-        rows.append([Cell(run.picture(file), captions[kind]) for kind, file in each.files.items()])
+        rows.append([SheetCell(run.picture(file), captions[kind]) for kind, file in each.files.items()])
     return contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps: source and edits")
 
 
-def _page(spec: EditSpec, run: RunFolder, judged: list[Judged], floor: float, notices: list[str]) -> str:
-    cards = [
-        EditCard(
-            each.title,
-            each.edit.prompt,
-            _shown(each),
-            {"how": _how(each.edit), **_figures(each.score)},
-            [f"This edit {text}" for text in each.notices],
-        )
+def _page(spec: EditSpec, run: RunFolder, judged: list[Judged], floor: float, problems: list[str]) -> str:
+    edits = [
+        {
+            "prompt": each.edit.prompt,
+            "problems": [f"This edit {text}" for text in each.notices],
+            "pictures": _shown(each),
+            "facts": {"edit": each.title, "how": _how(each.edit), **_figures(each.score)},
+        }
         for each in judged
     ]
-    top = {**about(spec, run), "noise floor": f"{floor:.2%} of pixels"}
-    return edit_page(spec.source.prompt, cards, top, notices, spec.recipe(), spec.width)
+    return render(
+        "edit.html",
+        source=spec.source.prompt,
+        about={**about(spec, run), "noise floor": f"{floor:.2%} of pixels"},
+        problems=problems,
+        edits=edits,
+        sheet=SHEET,
+        width=spec.width,
+        recipe=spec.recipe(),
+    )

@@ -19,14 +19,14 @@ HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 
 
 
 @dataclass(frozen=True)
-class Cell:
+class SheetCell:
     """A picture on a sheet, with a line or more of text below it."""
 
     image: Image.Image
     caption: str = ""
 
 
-def contact_sheet(rows: Sequence[Sequence[Cell | None]], title: str = "") -> Image.Image:
+def contact_sheet(rows: Sequence[Sequence[SheetCell | None]], title: str = "") -> Image.Image:
     """Cells in rows, all scaled to one width, under a title. None leaves a place empty."""
     width = cell_width(max(cell.image.width for row in rows for cell in row if cell is not None))
     columns = max(len(row) for row in rows)
@@ -50,7 +50,7 @@ def cell_width(width: int) -> int:
     return min(LARGEST, width * max(1, -(-SMALLEST // width)))
 
 
-def _block(cell: Cell, width: int) -> Image.Image:
+def _block(cell: SheetCell, width: int) -> Image.Image:
     """A picture at `width` with its caption below."""
     height = round(cell.image.height * width / cell.image.width)
     lines = wrapped(cell.caption, width, TEXT_SIZE)

@@ -11,14 +11,12 @@ from PIL import Image
 from flux.pictures.metrics import scaled
 from flux.pictures.rgb import rgb
 from flux.studies.folder import RunFolder
-from flux.studies.pages.pages import Shown
 from flux.studies.pages.plots import Bar, difference_in_words, importance_map, importance_plot
-from flux.studies.pages.sheets import Cell as Picture
-from flux.studies.pages.sheets import contact_sheet
+from flux.studies.pages.render import PagePicture, render
+from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE
 from flux.studies.similarity.importance import ROUNDING, Summary, ranked
 from flux.studies.similarity.layer_similarity import Findings, Layer, vital_file
-from flux.studies.similarity.page import Link, SweepPage, Table, sweep_page
 from flux.studies.spec import DinoSpec
 from flux.studies.spec.dino import COSINES
 from flux.studies.sweep.cells import Cell
@@ -65,20 +63,26 @@ def write_layer_report(
         ),
     )
     run.write_bytes(MAP, _map(sweep, found, bars, f"{name}: each prompt without each layer", measure))
-    strips = _strips(sweep, found, run)
     answer = sentences(spec, sweep, found)
-    page = SweepPage(
-        title=f"What each layer of {name} does to the picture",
+    page = render(
+        "importance.html",
+        model=name,
+        about=_about(sweep, found, model),
+        problems=problems,
         answer=answer,
-        plot=PLOT,
-        heat_map=MAP,
-        layers=_table(spec, found),
-        strips=strips,
-        links=_links(found),
-        notices=problems,
+        plot=PagePicture(
+            PLOT, "Each layer's importance: the more a picture changes without it, the higher"
+        ),
+        heat_map=PagePicture(MAP, "How far each picture is from its reference; crosses: no picture"),
+        strips=_strips(sweep, found, run),
+        titles=_titles(spec, found),
+        rows=[_table_row(spec, found, layer) for layer in found.layers],
+        marked=[i for i, layer in enumerate(found.layers) if layer.group in found.vital_groups()],
+        files=_files(found),
+        width=_width(sweep),
+        recipe=spec.recipe(),
     )
-    about = _about(sweep, found, model)
-    run.write_text(PAGE, sweep_page(page, about, spec.recipe(), _width(sweep)))
+    run.write_text(PAGE, page)
     return answer
 
 
@@ -178,16 +182,13 @@ def _layers(spec: DinoSpec, found: Findings) -> str:
     return csv_text(titles, lines)
 
 
-def _table(spec: DinoSpec, found: Findings) -> Table:
-    """The page's table. Further metrics have a column each."""
+def _titles(spec: DinoSpec, found: Findings) -> list[str]:
+    """Of the page's table. Further metrics have a column each."""
     interval = f"{spec.confidence * 100:g} % interval"
     others = [MEASURES[metric] for metric in spec.metrics[1:]]
     scale = ["(cos + 1) / 2"] if found.metric in COSINES else []
     titles = ["layer", "name", "n", f"mean {MEASURES[found.metric]}", *scale, "sd", interval]
-    titles += ["importance", *(f"mean {name}" for name in others), ""]
-    rows = [_table_row(spec, found, layer) for layer in found.layers]
-    marked = [i for i, layer in enumerate(found.layers) if layer.group in found.vital_groups()]
-    return Table(titles, rows, marked)
+    return [*titles, "importance", *(f"mean {name}" for name in others), ""]
 
 
 def _table_row(spec: DinoSpec, found: Findings, layer: Layer) -> list[str]:
@@ -245,7 +246,7 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def _strips(sweep: Sweep, found: Findings, run: RunFolder) -> dict[str, list[list[Shown]]]:
+def _strips(sweep: Sweep, found: Findings, run: RunFolder) -> dict[str, list[list[PagePicture]]]:
     """The most and the least important layers beside the reference, copied into the run, and a sheet."""
     order = ranked({layer: figure.mean for layer, figure in found.single.items()})
     count = min(EXTREMES, math.ceil(len(order) / 2))
@@ -258,7 +259,7 @@ def _strips(sweep: Sweep, found: Findings, run: RunFolder) -> dict[str, list[lis
     }
     if prompts:
         sheet = [
-            [shown and Picture(run.picture(shown.file), shown.caption) for shown in row]
+            [shown and SheetCell(run.picture(shown.file), shown.caption) for shown in row]
             for row in zip(*rows.values(), strict=True)
         ]
         title = (
@@ -285,7 +286,9 @@ def _examples(found: Findings, layers: Sequence[int]) -> list[int]:
     return sorted(sorted(counts, key=lambda prompt: (-counts[prompt], prompt))[:PROMPTS])
 
 
-def _shown(sweep: Sweep, found: Findings, run: RunFolder, prompt: int, layer: int | None) -> Shown | None:
+def _shown(
+    sweep: Sweep, found: Findings, run: RunFolder, prompt: int, layer: int | None
+) -> PagePicture | None:
     """A picture of the sweep as a small copy in the run; None where it is missing. layer: None: reference."""
     cell = Cell(prompt, () if layer is None else (layer,))
     if cell not in sweep.cells:
@@ -293,10 +296,10 @@ def _shown(sweep: Sweep, found: Findings, run: RunFolder, prompt: int, layer: in
     file = cell.file.replace("/", "-", 2).replace("pictures-", "pictures/")
     run.save_picture(file, small_copy(sweep.cells[cell]))
     if layer is None:
-        return Shown(file, f"reference: {_cut(sweep.prompts[prompt].text, 60)}")
+        return PagePicture(file, f"reference: {_cut(sweep.prompts[prompt].text, 60)}")
     (value,) = (row.figures[found.metric] for row in found.rows if row.cell == cell)
     figure = "not measured" if value is None else f"{value:.3f}"
-    return Shown(file, f"without layer {layer}: {MEASURES[found.metric]} {figure}")
+    return PagePicture(file, f"without layer {layer}: {MEASURES[found.metric]} {figure}")
 
 
 def small_copy(path: Path, side: int = 320) -> Image.Image:
@@ -307,14 +310,12 @@ def small_copy(path: Path, side: int = 320) -> Image.Image:
     return copy
 
 
-def _links(found: Findings) -> list[Link]:
-    vital = [Link(VITAL, "vital_layers.json, for the layers of demo 4")] if found.vital else []
-    sheet = [Link(SIDE_BY_SIDE, "the layers side by side, on one sheet")] if found.single else []
-    tables = [
-        Link(ROWS, "similarity.csv, a row for each picture"),
-        Link(LAYERS, "layers.csv, a row for each layer"),
-    ]
-    return [*vital, *tables, *sheet]
+def _files(found: Findings) -> dict[str, str]:
+    """What is in each file that the page links, by its name."""
+    vital = {VITAL: f"{VITAL}, for the layers of demo 4"} if found.vital else {}
+    tables = {ROWS: f"{ROWS}, a row for each picture", LAYERS: f"{LAYERS}, a row for each layer"}
+    sheet = {SIDE_BY_SIDE: "the layers side by side, on one sheet"} if found.single else {}
+    return vital | tables | sheet
 
 
 def _width(sweep: Sweep) -> int:

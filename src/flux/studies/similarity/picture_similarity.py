@@ -9,13 +9,12 @@ import numpy as np
 
 from flux.pictures.metrics import scaled
 from flux.studies.folder import RunFolder
-from flux.studies.pages.pages import Shown
-from flux.studies.pages.sheets import Cell, contact_sheet, heat
+from flux.studies.pages.render import PagePicture, render
+from flux.studies.pages.sheets import SheetCell, contact_sheet, heat
 from flux.studies.run import PAGE, SHEET
 from flux.studies.similarity.compared import Matrix, Pair, Ranking
 from flux.studies.similarity.layer_report import MEASURES, small_copy
 from flux.studies.similarity.measuring import Figures
-from flux.studies.similarity.page import Link, Table, matrix_page, ranking_page
 from flux.studies.spec import DinoSpec
 from flux.studies.spec.dino import COSINES
 from flux.studies.tables import csv_text, figure_cells, figure_titles
@@ -44,27 +43,24 @@ def write_matrix(
     run.write_text(ROWS, csv_text(titles, lines))
     rows, columns = asked.rows[:MOST], asked.columns[:MOST]
     shown = _copies(run, dict.fromkeys((*rows, *columns)))
-    notices = [*problems]
     if len(asked.rows) > MOST or len(asked.columns) > MOST:
-        notices.append(f"Shown are the first {MOST} pictures of each side; {ROWS} has all.")
+        problems = [*problems, f"Shown are the first {MOST} pictures of each side; {ROWS} has all."]
     run.save_picture(SHEET, _matrix_sheet(spec, asked, figures, run, shown))
     tables = {
-        MEASURES[metric]: Table(
-            (), [[_text(metric, _between(figures, a, b, metric)) for b in columns] for a in rows]
-        )
+        MEASURES[metric]: [
+            (shown[a], [_text(metric, _between(figures, a, b, metric)) for b in columns]) for a in rows
+        ]
         for metric in spec.metrics
     }
-    links = [Link(ROWS, "similarity.csv, a row for each pair"), Link(SHEET, "all on one sheet")]
-    title = f"{len(asked.rows)} × {len(asked.columns)} pictures"
-    page = matrix_page(
-        title,
-        tables,
-        [shown[path] for path in rows],
-        [shown[path] for path in columns],
-        about,
-        notices,
-        links,
-        spec.recipe(),
+    page = render(
+        "matrix.html",
+        title=f"{len(asked.rows)} × {len(asked.columns)} pictures",
+        about=about,
+        problems=problems,
+        columns=[shown[path] for path in columns],
+        tables=tables,
+        files={ROWS: f"{ROWS}, a row for each pair", SHEET: "all on one sheet"},
+        recipe=spec.recipe(),
     )
     run.write_text(PAGE, page)
     if len(asked.pairs) > 10:
@@ -91,21 +87,29 @@ def write_ranking(
     most = ordered[: MOST * 4]
     copies = _copies(run, dict.fromkeys((asked.picture, *most)))
     shown = [
-        Shown(copies[path].file, f"{rank}. {name_of(path)}: {_sentence(spec, figures[asked.picture, path])}")
+        PagePicture(
+            copies[path].file, f"{rank}. {name_of(path)}: {_sentence(spec, figures[asked.picture, path])}"
+        )
         for rank, path in enumerate(most, start=1)
     ]
-    notices = [*problems]
     if len(ordered) > len(most):
-        notices.append(f"Shown are the {len(most)} most similar pictures; {ROWS} has all.")
-    cells = [Cell(run.picture(each.file), each.caption) for each in shown]
-    first = Cell(run.picture(copies[asked.picture].file), f"the picture: {name_of(asked.picture)}")
+        problems = [*problems, f"Shown are the {len(most)} most similar pictures; {ROWS} has all."]
+    cells = [SheetCell(run.picture(each.file), each.caption) for each in shown]
+    first = SheetCell(run.picture(copies[asked.picture].file), f"the picture: {name_of(asked.picture)}")
     sheet = [[first], *(cells[start : start + 6] for start in range(0, len(cells), 6))]
     run.save_picture(SHEET, contact_sheet(sheet, "Most similar first"))
-    links = [Link(ROWS, "similarity.csv, a row for each picture"), Link(SHEET, "all on one sheet")]
-    picture = Shown(copies[asked.picture].file, name_of(asked.picture))
-    width = run.picture(picture.file).width
-    title = f"{len(ordered)} pictures by similarity to {asked.picture.name}"
-    page = ranking_page(title, picture, shown, about, notices, links, spec.recipe(), width)
+    picture = copies[asked.picture]
+    page = render(
+        "ranking.html",
+        title=f"{len(ordered)} pictures by similarity to {asked.picture.name}",
+        about=about,
+        problems=problems,
+        picture=picture,
+        ranked=shown,
+        files={ROWS: f"{ROWS}, a row for each picture", SHEET: "all on one sheet"},
+        width=run.picture(picture.file).width,
+        recipe=spec.recipe(),
+    )
     run.write_text(PAGE, page)
     return [each.caption for each in shown[:5]]
 
@@ -125,13 +129,13 @@ def name_of(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
 
-def _copies(run: RunFolder, paths: Mapping[Path, None]) -> dict[Path, Shown]:
+def _copies(run: RunFolder, paths: Mapping[Path, None]) -> dict[Path, PagePicture]:
     """Small copies in the run's folder."""
     shown = {}
     for number, path in enumerate(paths, start=1):
         file = f"pictures/{number:03}-{path.stem}.png"
         run.save_picture(file, small_copy(path, 256))
-        shown[path] = Shown(file, name_of(path))
+        shown[path] = PagePicture(file, name_of(path))
     return shown
 
 
@@ -156,20 +160,20 @@ def _sentence(spec: DinoSpec, figures: Figures) -> str:
 
 
 def _matrix_sheet(
-    spec: DinoSpec, asked: Matrix, figures: PairFigures, run: RunFolder, shown: Mapping[Path, Shown]
+    spec: DinoSpec, asked: Matrix, figures: PairFigures, run: RunFolder, shown: Mapping[Path, PagePicture]
 ):
     """Thumbnails above and at the left, a field for each pair, the brighter the more alike."""
     metric = spec.metrics[0]
 
-    def thumbnail(path: Path) -> Cell:
+    def thumbnail(path: Path) -> SheetCell:
         image = run.picture(shown[path].file)
         image.thumbnail((96, 96))
-        return Cell(image, shown[path].caption)
+        return SheetCell(image, shown[path].caption)
 
-    def field(a: Path, b: Path) -> Cell:
+    def field(a: Path, b: Path) -> SheetCell:
         value = _between(figures, a, b, metric)
         level = 0.0 if value is None else value / (BRIGHTEST_PSNR if metric == "psnr" else 1)
-        return Cell(heat(np.full((96, 96), min(max(level, 0), 1)), 1.0), _text(metric, value))
+        return SheetCell(heat(np.full((96, 96), min(max(level, 0), 1)), 1.0), _text(metric, value))
 
     columns = asked.columns[:MOST]
     rows = [[None, *map(thumbnail, columns)]]

@@ -8,16 +8,19 @@ from PIL import Image
 
 from flux.pictures.metrics import changed_share, psnr
 from flux.studies.folder import RunFolder
-from flux.studies.pages.sheets import Cell, contact_sheet
+from flux.studies.pages.render import PagePicture, render
+from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE, SHEET, about
 from flux.studies.spec import SkipSpec
-from flux.studies.sweep.cells import Cell as Made
-from flux.studies.sweep.cells import Group, Plan, label
-from flux.studies.sweep.page import PromptRow, sweep_page
+from flux.studies.sweep.cells import Cell, Group, Plan, label
+from flux.studies.sweep.folder import TABLE
 from flux.studies.sweep.until import Until
 
 ROWS, COLUMNS, WIDTH = 8, 20, 192
 """The most prompts and pictures of each on one sheet, and the width of a picture in pixels."""
+
+LISTED = 20
+"""The most failures that the page lists one by one."""
 
 PIXEL = 8
 """A pixel counts as changed when a channel differs by more than so many of 255 levels."""
@@ -44,11 +47,11 @@ class Noise:
         return f"{start}, the others differ by {worst}"
 
 
-def noise_floor(run: RunFolder, done: Collection[Made]) -> Noise | None:
+def noise_floor(run: RunFolder, done: Collection[Cell]) -> Noise | None:
     """Compare references with their repeats; None where there are no pairs."""
     ratios, shares = [], []
     for cell in sorted((cell for cell in done if cell.repeat), key=lambda cell: cell.prompt):
-        if (reference := Made(cell.prompt, ())) in done:
+        if (reference := Cell(cell.prompt, ())) in done:
             pair = run.picture(reference.file), run.picture(cell.file)
             ratio = psnr(*pair)
             ratios.append(None if ratio == float("inf") else ratio)
@@ -60,8 +63,8 @@ def write_report(
     spec: SkipSpec,
     run: RunFolder,
     asked: Plan,
-    done: Collection[Made],
-    failed: Mapping[Made, str],
+    done: Collection[Cell],
+    failed: Mapping[Cell, str],
     noise: Noise | None,
     until: Until | None = None,
 ) -> None:
@@ -76,14 +79,24 @@ def write_report(
         title = f"{spec.model.name}, {spec.steps} steps: references, and pictures with layers skipped"
         run.save_picture(sheets[-1], contact_sheet(rows, title))
     facts = about(spec, run) | {"prompts": len(asked.prompts), "groups of layers": len(asked.groups)}
-    lines = [
-        PromptRow(f"{prompt.text}, seed {prompt.seed}", list(_shown(spec, asked, done, index)))
-        for index, prompt in enumerate(asked.prompts)
-    ]
-    notices = [f"{cell.file} {error}" for cell, error in failed.items()]
-    said = noise.words() if noise else "the noise floor was not measured"
-    decided = (until.words(asked), list(_decisions(spec, until))) if until else None
-    page = sweep_page(lines, facts, said, notices, sheets, spec.recipe(), spec.width, decided)
+    problems = [f"{cell.file} {error}" for cell, error in failed.items()]
+    if len(problems) > LISTED:
+        problems[LISTED:] = [f"and {len(problems) - LISTED} more"]
+    page = render(
+        "sweep.html",
+        about=facts,
+        noise=noise.words() if noise else "the noise floor was not measured",
+        problems=problems,
+        files=[*sheets, TABLE],
+        decided=until.words(asked) if until else None,
+        decisions=list(_decisions(spec, until)) if until else [],
+        prompts=[
+            (f"{prompt.text}, seed {prompt.seed}", list(_shown(spec, asked, done, index)))
+            for index, prompt in enumerate(asked.prompts)
+        ],
+        width=spec.width,
+        recipe=spec.recipe(),
+    )
     run.write_text(PAGE, page)
 
 
@@ -111,15 +124,15 @@ def _row(
     spec: SkipSpec,
     run: RunFolder,
     asked: Plan,
-    done: Collection[Made],
+    done: Collection[Cell],
     prompt: int,
     groups: Sequence[Group],
-) -> list[Cell | None]:
+) -> list[SheetCell | None]:
     """A prompt's reference and its pictures under some groups."""
-    row: list[Cell | None] = []
-    for cell in (Made(prompt, ()), *(Made(prompt, group) for group in groups)):
+    row: list[SheetCell | None] = []
+    for cell in (Cell(prompt, ()), *(Cell(prompt, group) for group in groups)):
         caption = caption_of(spec, cell.group) if cell.group else asked.of(cell).text
-        row.append(Cell(_small(run.picture(cell.file)), caption) if cell in done else None)
+        row.append(SheetCell(_small(run.picture(cell.file)), caption) if cell in done else None)
     return row
 
 
@@ -129,11 +142,11 @@ def _small(image: Image.Image) -> Image.Image:
     return image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
 
 
-def _shown(spec: SkipSpec, asked: Plan, done: Collection[Made], prompt: int) -> Iterator[tuple[str, str]]:
-    """Files and captions of a prompt's pictures."""
-    for cell in (Made(prompt, ()), *(Made(prompt, group) for group in asked.groups)):
+def _shown(spec: SkipSpec, asked: Plan, done: Collection[Cell], prompt: int) -> Iterator[PagePicture]:
+    """A prompt's pictures, the reference first."""
+    for cell in (Cell(prompt, ()), *(Cell(prompt, group) for group in asked.groups)):
         if cell in done:
-            yield cell.file, caption_of(spec, cell.group) if cell.group else "reference"
+            yield PagePicture(cell.file, caption_of(spec, cell.group) if cell.group else "reference")
 
 
 def caption_of(spec: SkipSpec, group: Group) -> str:

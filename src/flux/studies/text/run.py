@@ -7,8 +7,8 @@ from flux.device import pick_device
 from flux.generate import decode, encode, sample_steps
 from flux.pictures.files import to_pil
 from flux.studies.folder import RunFolder
-from flux.studies.pages.pages import Shown, pictures_page
-from flux.studies.pages.sheets import Cell, contact_sheet
+from flux.studies.pages.render import PagePicture, render
+from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import (
     PAGE,
     SHEET,
@@ -92,7 +92,7 @@ def write_report(spec: TestSpec, run: RunFolder, pictures: list[Wanted]) -> None
     """A sheet with a row for each prompt, and the page."""
     rows = [
         [
-            Cell(run.picture(each.file), f"{prompt}, seed {each.seed}")
+            SheetCell(run.picture(each.file), f"{prompt}, seed {each.seed}")
             for each in pictures
             if each.prompt == prompt
         ]
@@ -100,7 +100,15 @@ def write_report(spec: TestSpec, run: RunFolder, pictures: list[Wanted]) -> None
     ]
     run.save_picture(SHEET, contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps"))
     groups = {
-        prompt: [Shown(each.file, f"seed {each.seed}") for each in pictures if each.prompt == prompt]
+        prompt: [PagePicture(each.file, f"seed {each.seed}") for each in pictures if each.prompt == prompt]
         for prompt in spec.prompts
     }
-    run.write_text(PAGE, pictures_page(groups, about(spec, run), spec.recipe(), spec.width))
+    page = render(
+        "text.html",
+        about=about(spec, run),
+        groups=groups,
+        sheet=SHEET,
+        width=spec.width,
+        recipe=spec.recipe(),
+    )
+    run.write_text(PAGE, page)

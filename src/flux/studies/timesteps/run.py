@@ -15,8 +15,8 @@ from flux.models import configs
 from flux.pictures.files import to_pil
 from flux.sampling import get_schedule
 from flux.studies.folder import RunFolder
-from flux.studies.pages.pages import LayerPage, Shown, layer_page
-from flux.studies.pages.sheets import Cell, contact_sheet, heat, scaled
+from flux.studies.pages.render import PagePicture, render
+from flux.studies.pages.sheets import SheetCell, contact_sheet, heat, scaled
 from flux.studies.run import PAGE, Bars, about, load, machine, open_run, sampling_of
 from flux.studies.spec import LayerSpec
 from flux.weights.load import Models
@@ -143,7 +143,7 @@ def write_report(spec: LayerSpec, run: RunFolder, files: Files) -> None:
     """The filmstrip, the animation, the sheet of maps, and the page."""
     captions = [f"step {i}, t = {t:.2f}" for i, t in enumerate(timesteps(spec)[:-1], start=1)]
     pairs = [
-        [Cell(run.picture(noisy), caption), Cell(run.picture(estimate), "estimate")]
+        [SheetCell(run.picture(noisy), caption), SheetCell(run.picture(estimate), "estimate")]
         for noisy, estimate, caption in zip(
             [*files.noisy, PICTURE], [*files.estimates, PICTURE], [*captions, "finished, t = 0"], strict=True
         )
@@ -151,29 +151,36 @@ def write_report(spec: LayerSpec, run: RunFolder, files: Files) -> None:
     run.save_picture(FILMSTRIP, contact_sheet(_strip(pairs), spec.prompt))
     run.save_animation(ANIMATION, [contact_sheet([pair]) for pair in pairs], spec.frame_ms)
 
-    def shown(names: list[str]) -> list[Shown]:
-        return [Shown(*pair) for pair in zip(names, captions, strict=True)]
+    def shown(names: list[str]) -> list[PagePicture]:
+        return [PagePicture(*pair) for pair in zip(names, captions, strict=True)]
 
     name = spec.model.record.layers.name
     maps = {f"{name(layer)}, layer {layer}": shown(names) for layer, names in files.maps.items()}
     if maps:
         rows = [
-            [Cell(run.picture(m.file), f"{layer}, {m.caption}") for m in row] for layer, row in maps.items()
+            [SheetCell(run.picture(m.file), f"{layer}, {m.caption}") for m in row]
+            for layer, row in maps.items()
         ]
         run.save_picture(ATTENTION, contact_sheet(rows, f"Attention that image tokens receive ({SCALE})"))
-    page = LayerPage(
+    finished = PagePicture(PICTURE, f"finished, seed {spec.seed}")
+    animation = PagePicture(ANIMATION, "every step: the noisy latent, and the estimate", wide=True)
+    page = render(
+        "timesteps.html",
         prompt=spec.prompt,
-        picture=Shown(PICTURE, f"finished, seed {spec.seed}"),
-        animation=Shown(ANIMATION, "every step: the noisy latent, and the estimate", wide=True),
+        about=about(spec, run),
+        finished=[finished, animation],
         noisy=shown(files.noisy),
         estimates=shown(files.estimates),
         maps=maps,
         scale=SCALE,
+        filmstrip=FILMSTRIP,
+        width=spec.width,
+        recipe=spec.recipe(),
     )
-    run.write_text(PAGE, layer_page(page, about(spec, run), spec.recipe(), spec.width))
+    run.write_text(PAGE, page)
 
 
-def _strip(pairs: list[list[Cell]]) -> list[list[Cell]]:
+def _strip(pairs: list[list[SheetCell]]) -> list[list[SheetCell]]:
     """Pairs as columns, in as few rows of pairs as `COLUMNS` allows, of about equal length."""
     columns = math.ceil(len(pairs) / math.ceil(len(pairs) / COLUMNS))
     parts = [pairs[start : start + columns] for start in range(0, len(pairs), columns)]
