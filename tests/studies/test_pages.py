@@ -10,6 +10,7 @@ from PIL import Image
 
 from flux.pictures.metrics import Score, changed_share, did_nothing, lost_source, psnr, score
 from flux.studies.edit.report import what_went_wrong
+from flux.studies.edit.spec import EditSpec
 from flux.studies.pages.html import changed_words, document, figure, json_details
 from flux.studies.pages.pages import EditCard, LayerPage, Shown, edit_page, layer_page, pictures_page
 from flux.studies.pages.sheets import (
@@ -23,8 +24,6 @@ from flux.studies.pages.sheets import (
     scaled,
     wrapped,
 )
-from flux.studies.spec import EditSpec
-from flux.studies.spec.values import Context
 
 VOID = {"img", "meta", "br", "link"}
 
@@ -129,8 +128,8 @@ def test_lost_source(similarity, plain, margin, lost):
 
 
 def said(figures: Score, floor: float = 0.0, edit: dict | None = None, **changes) -> list[str]:
-    spec = EditSpec.read(
-        {"source": "a dog", "edits": [{"prompt": "a cat", **(edit or {})}], **changes}, Context()
+    spec = EditSpec.model_validate(
+        {"source": "a dog", "edits": [{"prompt": "a cat", **(edit or {})}], **changes}
     )
     return list(what_went_wrong(spec, spec.completed(spec.edits[0]), figures, floor))
 

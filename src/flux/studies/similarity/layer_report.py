@@ -19,8 +19,7 @@ from flux.studies.run import PAGE
 from flux.studies.similarity.importance import ROUNDING, Summary, ranked
 from flux.studies.similarity.layer_similarity import Findings, Layer, vital_file
 from flux.studies.similarity.page import Link, SweepPage, Table, sweep_page
-from flux.studies.spec import DinoSpec
-from flux.studies.spec.dino import COSINES
+from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.sweep.cells import Cell
 from flux.studies.sweep.folder import Sweep
 from flux.studies.tables import csv_text, figure_cells, figure_titles

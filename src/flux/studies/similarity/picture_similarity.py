@@ -16,8 +16,7 @@ from flux.studies.similarity.compared import Matrix, Pair, Ranking
 from flux.studies.similarity.layer_report import MEASURES, small_copy
 from flux.studies.similarity.measuring import Figures
 from flux.studies.similarity.page import Link, Table, matrix_page, ranking_page
-from flux.studies.spec import DinoSpec
-from flux.studies.spec.dino import COSINES
+from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.tables import csv_text, figure_cells, figure_titles
 
 ROWS = "similarity.csv"

@@ -10,10 +10,10 @@ from flux.pictures.metrics import changed_share, psnr
 from flux.studies.folder import RunFolder
 from flux.studies.pages.sheets import Cell, contact_sheet
 from flux.studies.run import PAGE, SHEET, about
-from flux.studies.spec import SkipSpec
 from flux.studies.sweep.cells import Cell as Made
 from flux.studies.sweep.cells import Group, Plan, label
 from flux.studies.sweep.page import PromptRow, sweep_page
+from flux.studies.sweep.spec import SkipSpec
 from flux.studies.sweep.until import Until
 
 ROWS, COLUMNS, WIDTH = 8, 20, 192
