@@ -8,21 +8,25 @@ a run that was stopped.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flux.studies import carry_out
-from flux.studies.spec import TestSpec, read_command
+from flux.studies import carry_out, read_command
+
+if TYPE_CHECKING:
+    from flux.studies.text.spec import TestSpec
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "test.json"
 
 
-def make(spec: TestSpec) -> None:
+def make(spec: "TestSpec") -> None:
     from flux.studies.text.run import run_pictures
 
     run_pictures(spec)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(read_command(TestSpec, doc=__doc__, default=SPEC, argv=argv), make)
+    command = read_command("flux.studies.text.spec:TestSpec", doc=__doc__, default=SPEC, argv=argv)
+    return carry_out(command, make)
 
 
 if __name__ == "__main__":

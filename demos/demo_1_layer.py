@@ -8,21 +8,25 @@ filmstrip.png, animation.webp, run.json and index.html. The same command goes on
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flux.studies import carry_out
-from flux.studies.spec import LayerSpec, read_command
+from flux.studies import carry_out, read_command
+
+if TYPE_CHECKING:
+    from flux.studies.timesteps.spec import LayerSpec
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "layer.json"
 
 
-def make(spec: LayerSpec) -> None:
+def make(spec: "LayerSpec") -> None:
     from flux.studies.timesteps.run import run_timesteps
 
     run_timesteps(spec)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(read_command(LayerSpec, doc=__doc__, default=SPEC, argv=argv), make)
+    command = read_command("flux.studies.timesteps.spec:LayerSpec", doc=__doc__, default=SPEC, argv=argv)
+    return carry_out(command, make)
 
 
 if __name__ == "__main__":

@@ -10,22 +10,25 @@ demo_3_dino.py measures what came out. Exits with 1 where cells could not be mad
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flux.extras import need
-from flux.studies import carry_out
-from flux.studies.spec import SkipSpec, read_command
+from flux.studies import carry_out, read_command
+
+if TYPE_CHECKING:
+    from flux.studies.sweep.spec import SkipSpec
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "skip.json"
 
 
-def check(spec: SkipSpec) -> None:
+def check(spec: "SkipSpec") -> None:
     if spec.engine.name == "ray" and not spec.merge:
         need("ray", "ray", 'engine "ray"')
     if spec.until is not None:
         need("scipy.stats", "similarity", "stopping when it is decided")
 
 
-def make(spec: SkipSpec) -> int:
+def make(spec: "SkipSpec") -> int:
     if spec.merge:
         from flux.studies.sweep.merge import merge_sweep
 
@@ -35,7 +38,7 @@ def make(spec: SkipSpec) -> int:
     return run_sweep(spec)
 
 
-def describe(spec: SkipSpec) -> str:
+def describe(spec: "SkipSpec") -> str:
     if spec.merge:
         from flux.studies.sweep.merge import describe_merge
 
@@ -46,7 +49,7 @@ def describe(spec: SkipSpec) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    command = read_command(SkipSpec, doc=__doc__, default=SPEC, argv=argv)
+    command = read_command("flux.studies.sweep.spec:SkipSpec", doc=__doc__, default=SPEC, argv=argv)
     return carry_out(command, make, check=check, describe=describe)
 
 

@@ -8,21 +8,25 @@ and says when an edit did nothing or lost the source. The same command goes on w
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flux.studies import carry_out
-from flux.studies.spec import EditSpec, read_command
+from flux.studies import carry_out, read_command
+
+if TYPE_CHECKING:
+    from flux.studies.edit.spec import EditSpec
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "edit.json"
 
 
-def make(spec: EditSpec) -> None:
+def make(spec: "EditSpec") -> None:
     from flux.studies.edit.run import run_edits
 
     run_edits(spec)
 
 
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(read_command(EditSpec, doc=__doc__, default=SPEC, argv=argv), make)
+    command = read_command("flux.studies.edit.spec:EditSpec", doc=__doc__, default=SPEC, argv=argv)
+    return carry_out(command, make)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import nn
 
-from flux import cli, command_line
+from flux import cli
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.util import TINY_WEIGHTS, Models, configs
@@ -291,7 +291,11 @@ def test_closing_the_terminal_ends_the_loop(monkeypatch):
             "'flux-nano' is not a model; choose one of flux-tiny, flux-dev, flux-dev-krea",
         ),
         (("--name flux-dev-fill",), "'flux-dev-fill' starts from a picture"),
-        (("--name flux-tiny --hieght 64",), "unknown option --hieght; options: --name, --width, --height"),
+        (
+            ("--name flux-tiny --hieght 64",),
+            "unknown option --hieght, did you mean --height? options: --name, --width, --height",
+        ),
+        (("--name flux-tiny --prompt",), "--prompt: needs a value"),
         (("t2i", "--name flux-tiny -x 64"), "unknown option -x"),
         (("--name flux-tiny -n 4",), "unknown option -n"),
         (("--name flux-tiny --prompt a", "cat"), "unexpected word 'cat'"),
@@ -378,4 +382,4 @@ def test_help(run):
 
 
 def test_single_letters_mean_what_they_mean_upstream():
-    assert command_line.with_full_names(cli.main, ["-w", "64", "-d=cpu"]) == ["--width", "64", "--device=cpu"]
+    assert cli.options_in(["-w", "64", "-d=cpu"]) == {"width": 64, "device": "cpu"}

@@ -37,7 +37,8 @@ UPSTREAM = (
 FORBIDDEN = ("diffusers", "gradio", "jsonschema", "matplotlib", "pydantic", "ray", "scipy", "skimage")
 
 # Parts that ask for more packages than upstream does.
-NOT_IN_PLACE = ("flux.tiny.training",)
+NOT_IN_PLACE = ("flux.tiny.training", "flux.studies")
+NEED_PYDANTIC = 'studies need pydantic 2: pip install "pydantic>=2.9"'
 
 SITECUSTOMIZE = '''
 """An environment with fewer packages than the one beneath it, and no network."""
@@ -176,6 +177,34 @@ def test_every_module_imports_and_does_nothing_else(python, install, tmp_path):
     assert not [*(tmp_path / "work").iterdir(), *(tmp_path / "home").rglob("*")]
 
 
+IMPORT_STUDIES = """
+import importlib, sys
+
+said = set()
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        said.add(str(error))
+print(*said, sep="\\n")
+"""
+
+
+def test_a_study_without_pydantic_says_what_to_install(python):
+    names = [m.name for m in pkgutil.walk_packages(flux.__path__, "flux.", onerror=lambda name: None)]
+    studies = [name for name in names if name.startswith("flux.studies.")]
+    assert "flux.studies.edit.spec" in studies
+    done = python("-c", IMPORT_STUDIES, *studies)
+    assert set(done.stdout.splitlines()) == {NEED_PYDANTIC}, done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--dry-run"]])
+def test_a_demo_without_pydantic_ends_in_that_line(python, words):
+    demo = Path(__file__).resolve().parents[1] / "demos" / "demo_4_edit.py"
+    done = python(str(demo), *words)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", NEED_PYDANTIC + "\n")
+
+
 def test_importing_the_package_is_cheap(python):
     done = python("-c", "import flux, sys; print('torch' in sys.modules, 'numpy' in sys.modules)")
     assert done.stdout.split() == ["False", "False"], done.stderr
@@ -184,7 +213,9 @@ def test_importing_the_package_is_cheap(python):
 def test_mistakes_on_the_command_line(python):
     done = python("-m", "flux", "--name", "flux-tiny", "--with", "64")
     assert done.returncode == 2 and done.stdout == ""
-    assert re.fullmatch(r"flux: unknown option --with; options: --name, .*\n", done.stderr)
+    assert re.fullmatch(
+        r"flux: unknown option --with, did you mean --width\? options: --name, .*\n", done.stderr
+    )
 
 
 def test_a_picture(python, tmp_path):

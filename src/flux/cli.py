@@ -1,6 +1,9 @@
 """Pictures on the command line: `python -m flux t2i --name flux-dev --prompt "..."`, or without `t2i`."""
 
 import ast
+import inspect
+import json
+import math
 import os
 import re
 import secrets
@@ -8,32 +11,38 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flux.command_line import asks_for_help, help_text, is_flag, run
+from flux.flags import HELP, Grammar
 from flux.generate import Sampling, decode, encode, sample_steps
-from flux.outcome import EXIT_OK, mistake, silence_loading_bars
+from flux.outcome import EXIT_OK, mistake, outcome, silence_loading_bars
 from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD, load_nsfw_classifier
-from flux.settings import (
-    Untouched,
-    UntouchedFloat,
-    UntouchedInt,
-    UntouchedStr,
-    check_number,
-    check_seed,
-    check_size,
-    check_steps,
-    check_switch,
-    writable_folder,
-)
 from flux.util import Models, ModelSpec, configs, load_models
 
 LATER = ("control", "fill", "kontext", "redux")
+
+
+class Untouched:
+    """Marks a default, to tell `--width 1360` from no width at all, which leaves it to the model."""
+
+
+class UntouchedInt(Untouched, int):
+    pass
+
+
+class UntouchedFloat(Untouched, float):
+    pass
+
+
+class UntouchedStr(Untouched, str):
+    pass
+
 
 WIDTH, HEIGHT, GUIDANCE = UntouchedInt(1360), UntouchedInt(768), UntouchedFloat(2.5)
 PROMPT = UntouchedStr(
@@ -48,6 +57,54 @@ Type a prompt, leave it empty to repeat the last one, or change a setting:
 /s <seed>     for the next picture; random otherwise
 /g <guidance>    /n <number of steps>
 /q to quit, /help (or /h alone) for this help"""
+
+# Checks: each takes a name and a value and returns the value to use, or raises ValueError, or OSError for
+# folders, in one line that names the setting and what it got.
+
+
+def check_whole(name: str, value: Any, lowest: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+        raise ValueError(f"{name} must be a whole number, {lowest} or more; got {value!r}")
+    return int(value)
+
+
+def check_size(name: str, value: Any) -> int:
+    size = check_whole(name, value, lowest=16) // 16 * 16
+    if size != value:
+        print(f"{name} {value} becomes {size}: sizes are multiples of 16")
+    return size
+
+
+def check_steps(name: str, value: Any) -> int:
+    return check_whole(name, value, lowest=1)
+
+
+def check_seed(name: str, value: Any) -> int | None:
+    seed = None if value is None else check_whole(name, value, lowest=-(2**63))
+    if seed is not None and seed >= 2**64:
+        raise ValueError(f"{name} must be below 2**64; got {value!r}")
+    return seed
+
+
+def check_number(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a number; got {value!r}")
+    return float(value)
+
+
+def check_switch(name: str, value: Any) -> bool:
+    if value not in (True, False):
+        raise ValueError(f"{name} is either on or off: --{name}, or --{name} False; got {value!r}")
+    return bool(value)
+
+
+def writable_folder(folder: str) -> str:
+    """The folder, made if it is missing; OSError, before hours of work, if nothing can be written there."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {folder} cannot be written to: name another output_dir")
+    return folder
+
 
 LOOP_SETTINGS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "w": ("width", check_size),
@@ -249,13 +306,63 @@ def app(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     command, rest = arguments[0] if arguments else "", arguments[1:]
-    if not arguments or (asks_for_help(arguments) and is_flag(command)):
-        print(help_text(main, "python -m flux [t2i]"))
+    if not arguments or (asks_for_help(arguments) and OPTIONS.is_flag(command)):
+        print(help_text("python -m flux [t2i]"))
         return EXIT_OK
     if command in LATER:
         return mistake(f"{command} is not there yet, it comes in a later release; there is t2i now", "flux")
-    if command == "t2i":
-        return run(main, rest, "python -m flux t2i")
-    if is_flag(command):
-        return run(main, arguments, "python -m flux")
+    if command == "t2i" and asks_for_help(rest):
+        print(help_text("python -m flux t2i"))
+        return EXIT_OK
+    if command == "t2i" or OPTIONS.is_flag(command):
+        words = rest if command == "t2i" else arguments
+        return outcome(lambda: main(**options_in(words)), name="flux")
     return mistake(f"there is no command {command!r}; commands: t2i, later {', '.join(LATER)}", "flux")
+
+
+PARAMETERS = inspect.signature(main).parameters
+
+
+def _letters() -> dict[str, str]:
+    """The letters that one of upstream's parameters alone begins with, as in `-p "a cat"`."""
+    upstream = [name for name, each in PARAMETERS.items() if each.kind is not each.KEYWORD_ONLY]
+    first = [name[0] for name in upstream]
+    return {name[0]: name for name in upstream if first.count(name[0]) == 1}
+
+
+OPTIONS = Grammar(
+    switches=frozenset(name for name, each in PARAMETERS.items() if each.annotation is bool),
+    options=tuple(PARAMETERS),
+    letters=_letters(),
+)
+
+
+def options_in(words: list[str]) -> dict[str, Any]:
+    """The parameters of `main` that the words name; raises UsageError for those that name none.
+
+    Text is taken as it is typed, for a prompt may look like a list; other values are Python's literals. Of an
+    option given twice the last one counts, as it does upstream.
+    """
+    options: dict[str, Any] = {}
+    for name, value in OPTIONS.read(words).pairs:
+        as_typed = PARAMETERS[name].annotation in (str, str | None) or not isinstance(value, str)
+        options[name] = value if as_typed else _literal(value)
+    return options
+
+
+def asks_for_help(arguments: list[str]) -> bool:
+    return any(argument in HELP for argument in arguments)
+
+
+def help_text(title: str) -> str:
+    """What `main` says of itself, and its options with their defaults."""
+    rows = [
+        f"  --{p.name}" + ("" if p.default is p.empty else f" {_shown(p.default)}")
+        for p in PARAMETERS.values()
+    ]
+    usage = f"usage: {title} --option value ..."
+    return "\n".join((usage, "", inspect.getdoc(main) or "", "", "Options and defaults:", *rows))
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value) if isinstance(value, str) and " " in value else str(value)

@@ -12,8 +12,7 @@ from flux.methods.stable_flow import Edit, EditRequest, Row, edit, edit_passes, 
 from flux.models import VITAL_LAYERS
 from flux.pictures.files import to_pil
 from flux.studies.edit.groups import groups_of
-from flux.studies.spec import EditSpec
-from flux.studies.spec.values import Context
+from flux.studies.edit.spec import EditSpec
 
 SAMPLING = Sampling(steps=3, guidance=3.5, width=48, height=32)
 ALL = tuple(range(12))
@@ -177,7 +176,7 @@ def test_mistakes(models):
 
 
 def spec(**changes) -> EditSpec:
-    return EditSpec.read({"source": "a dog", "edits": ["a cat"], **changes}, Context())
+    return EditSpec.model_validate({"source": "a dog", "edits": ["a cat"], **changes})
 
 
 def test_edits_of_several_seeds_have_a_source_each():

@@ -20,8 +20,7 @@ from flux.pictures.metrics import cosine, psnr, scaled, ssim
 from flux.studies.pages.plots import Bar, importance_map, importance_plot
 from flux.studies.similarity import measuring
 from flux.studies.similarity.measuring import Store, finite, measure
-from flux.studies.spec import DinoSpec
-from flux.studies.spec.values import Context
+from flux.studies.similarity.spec import DinoSpec
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +59,7 @@ def counted(monkeypatch) -> list[int]:
 
 
 def asked(pictures: list[Path], **keys) -> DinoSpec:
-    return DinoSpec.read({"pictures": list(map(str, pictures)), **keys}, Context())
+    return DinoSpec.model_validate({"pictures": list(map(str, pictures)), **keys})
 
 
 # Figures

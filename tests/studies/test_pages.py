@@ -17,6 +17,7 @@ from PIL import Image
 
 from flux.pictures.metrics import Score, changed_share, did_nothing, lost_source, psnr, score
 from flux.studies.edit.report import what_went_wrong
+from flux.studies.edit.spec import EditSpec
 from flux.studies.pages.render import SMALL, TEMPLATES, PagePicture, changed_words, render
 from flux.studies.pages.sheets import (
     HEAT,
@@ -29,8 +30,6 @@ from flux.studies.pages.sheets import (
     scaled,
     wrapped,
 )
-from flux.studies.spec import EditSpec
-from flux.studies.spec.values import Context
 
 VOID = {"img", "meta", "br", "link"}
 
@@ -139,8 +138,8 @@ def test_lost_source(similarity, plain, margin, lost):
 
 
 def said(figures: Score, floor: float = 0.0, edit: dict | None = None, **changes) -> list[str]:
-    spec = EditSpec.read(
-        {"source": "a dog", "edits": [{"prompt": "a cat", **(edit or {})}], **changes}, Context()
+    spec = EditSpec.model_validate(
+        {"source": "a dog", "edits": [{"prompt": "a cat", **(edit or {})}], **changes}
     )
     return list(what_went_wrong(spec, spec.completed(spec.edits[0]), figures, floor))
 

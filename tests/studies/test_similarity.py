@@ -20,9 +20,10 @@ from test_pages import Tags
 import flux
 from flux.models import configs
 from flux.pictures.features import Clip, Dino
-from flux.studies.spec import EditSpec, SpecError, load_spec
-from flux.studies.spec.vital import read_vital_set
+from flux.studies.edit.spec import EditSpec
+from flux.studies.reading import SpecError, load_spec
 from flux.studies.sweep.cells import Cell
+from flux.studies.vital import read_vital_set
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "demos" / "demo_3_dino.py"
@@ -345,7 +346,7 @@ def test_the_sweep_of_a_spec_is_looked_up(demo, tmp_path, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "holds a sweep of another spec than" in err and "name the folder, --sweep" in err
     # As demo 2 would have made it, in the next folder.
-    from flux.studies.spec import SkipSpec
+    from flux.studies.sweep.spec import SkipSpec
 
     folder = draw_sweep(tmp_path / "output" / "skip" / "my-2", prompts=1, noise=1, groups=[(0,)])
     record = json.loads((folder / "run.json").read_text())

@@ -16,11 +16,12 @@ from flux.hooks import Hooks
 from flux.pictures.files import to_pil
 from flux.sampling import unpack
 from flux.studies.folder import RunFolder
-from flux.studies.spec import SkipSpec, SpecError, load_spec
+from flux.studies.reading import SpecError, load_spec
 from flux.studies.sweep import engines, make
 from flux.studies.sweep.cells import Cell, Plan, Prompt, Task, plan, shard, tasks
 from flux.studies.sweep.engines.local import local
 from flux.studies.sweep.folder import COLUMNS, Row, Table, done_cells, read_sweep, save_picture
+from flux.studies.sweep.spec import SkipSpec
 from flux.weights.identity import digest
 
 SETTING = {"device": "cpu", "dtype": "float32", "weights": {"flow model": "1"}}

@@ -104,7 +104,7 @@ def test_card_belongs_to_the_weights(card):
 
 def test_the_vital_set_is_the_one_that_was_found():
     """By name for specs, as a file for the card, and as demo 4 reads such files."""
-    from flux.studies.spec.vital import read_vital_set
+    from flux.studies.vital import read_vital_set
 
     found = read_vital_set(Path(TINY_WEIGHTS) / "vital_layers.json")
     assert tuple(found.layers) == VITAL_LAYERS["flux-tiny"]["vital"]

@@ -1,1 +1,36 @@
-"""How is a picture edited? One file per method."""
+"""How is a picture edited? One file per method; here is what a spec must know of them, without torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """The number a strategy needs; it is called like the strategy. lowest, highest: its bounds."""
+
+    about: str
+    lowest: float
+    highest: float | None = None
+
+
+@dataclass(frozen=True)
+class StrategyRecord:
+    """To which image tokens an injection copies from the source."""
+
+    name: str
+    about: str
+    parameter: Parameter | None = None
+
+
+STRATEGIES = (
+    StrategyRecord("copy", "to all image tokens"),
+    StrategyRecord(
+        "ratio",
+        "to the share of them that receive most attention in the source",
+        Parameter("0 to 1, a larger one keeps more of the source", 0, 1),
+    ),
+    StrategyRecord(
+        "threshold",
+        "to those that receive at least so many times the uniform share",
+        Parameter("1 is the attention a token would receive if all received the same", 0),
+    ),
+)

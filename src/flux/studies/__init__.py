@@ -1,14 +1,33 @@
 """What the demos do with a checked spec: make pictures into a run's folder, and a page that shows them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, TypeVar
 
 from flux.outcome import mistake, outcome
-from flux.studies.spec import Command
-from flux.studies.spec.loading import S
+
+if TYPE_CHECKING:
+    from flux.studies.reading import Command
+
+S = TypeVar("S")
+
+
+def read_command(spec: str, *, doc: str, default: Path, argv: Sequence[str] | None = None) -> "Command":
+    """As `flux.studies.reading.read_command`; spec: the class by its dotted name, `package.module:Name`.
+
+    Leaves the program with 2, and one line that says what to install, where pydantic is missing.
+    """
+    try:
+        read = resolve_name("flux.studies.reading:read_command")
+        kind = resolve_name(spec)
+    except ImportError as error:
+        raise SystemExit(mistake(error)) from None
+    return read(kind, doc=doc, default=default, argv=argv)
 
 
 def carry_out(
-    command: Command[S],
+    command: "Command[S]",
     make: Callable[[S], int | None],
     *,
     check: Callable[[S], None] | None = None,

@@ -14,12 +14,15 @@ from flux.device import pick_device, pick_dtype
 from flux.methods.stable_flow import edit_passes
 from flux.models import ModelSpec
 from flux.studies.edit.groups import groups_of
+from flux.studies.edit.spec import EditSpec
 from flux.studies.folder import RunFolder
 from flux.studies.needed import needed_files
 from flux.studies.run import device_name, setting, size_in_words
-from flux.studies.spec import EditSpec, LayerSpec, Spec, TestSpec
+from flux.studies.spec import Spec
 from flux.studies.text.run import wanted
+from flux.studies.text.spec import TestSpec
 from flux.studies.timesteps.run import files_of
+from flux.studies.timesteps.spec import LayerSpec
 
 EFFICIENCY = 0.4
 """How much of a matrix product's speed a whole model reaches."""

@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flux.models import configs
+from flux.studies.edit.spec import EditSpec
 from flux.studies.run import dino_source, size_in_words, weights_folder
-from flux.studies.spec import EditSpec, SkipSpec, Spec
+from flux.studies.spec import Spec
+from flux.studies.sweep.spec import SkipSpec
 from flux.weights import find as checkpoints
 from flux.weights.find import CheckpointError, Part
 

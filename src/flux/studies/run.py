@@ -15,8 +15,10 @@ from flux.device import pick_device, pick_dtype
 from flux.generate import Sampling
 from flux.models import configs
 from flux.outcome import silence_loading_bars
+from flux.studies.edit.spec import EditSpec
 from flux.studies.folder import RunFolder
-from flux.studies.spec import EditSpec, SkipSpec, Spec
+from flux.studies.spec import Spec
+from flux.studies.sweep.spec import SkipSpec
 from flux.weights.load import Models, load_models
 
 PAGE, SHEET = "index.html", "sheet.png"

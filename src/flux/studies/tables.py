@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from flux.pictures.metrics import scaled
 from flux.studies.similarity.measuring import Figures
-from flux.studies.spec.dino import COSINES
+from flux.studies.similarity.spec import COSINES
 
 
 def csv_text(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from flux.hooks import AboveThreshold, CopySource, TopRatio
 from flux.methods.stable_flow import Edit, EditRequest, Row
+from flux.studies.edit.spec import EditItem, EditSpec
 from flux.studies.run import sampling_of
-from flux.studies.spec import Edit as EditOfSpec
-from flux.studies.spec import EditSpec
 
 
 @dataclass(frozen=True)
@@ -16,7 +15,7 @@ class Group:
 
     seed: int
     numbers: tuple[int, ...]
-    edits: tuple[EditOfSpec, ...]
+    edits: tuple[EditItem, ...]
     request: EditRequest
     files: Mapping[Row, str]
 
@@ -45,7 +44,7 @@ def groups_of(spec: EditSpec) -> Iterator[Group]:
         yield Group(seed, tuple(n for n, _, _ in own), tuple(e for _, e, _ in own), request, files)
 
 
-def edit_of(edit: EditOfSpec) -> Edit:
+def edit_of(edit: EditItem) -> Edit:
     """A completed edit of a spec as the library takes it."""
     select = {
         "copy": lambda: None,

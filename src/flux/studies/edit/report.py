@@ -8,11 +8,11 @@ from flux.device import pick_device
 from flux.methods.stable_flow import Row
 from flux.pictures.metrics import Dino, Score, changed_share, did_nothing, difference, lost_source, score
 from flux.studies.edit.groups import Group
+from flux.studies.edit.spec import EditItem, EditSpec
 from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet, difference_map
 from flux.studies.run import PAGE, SHEET, about, dino_source
-from flux.studies.spec import Edit, EditSpec
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Judged:
 
     number: int
     seed: int
-    edit: Edit
+    edit: EditItem
     files: dict[str, str]
     score: Score
     notices: tuple[str, ...]
@@ -103,7 +103,7 @@ def _judge(spec: EditSpec, run: RunFolder, group: Group, floor: float, dino: Din
         yield Judged(number, group.seed, edit, files, figures, notices)
 
 
-def what_went_wrong(spec: EditSpec, edit: Edit, figures: Score, floor: float) -> Iterator[str]:
+def what_went_wrong(spec: EditSpec, edit: EditItem, figures: Score, floor: float) -> Iterator[str]:
     """In words, with what to try, if the edit did nothing or lost the source; nothing if it worked."""
     if did_nothing(figures, floor, spec.checks.did_nothing):
         limit = max(floor, spec.checks.did_nothing)
@@ -119,7 +119,7 @@ def what_went_wrong(spec: EditSpec, edit: Edit, figures: Score, floor: float) ->
         )
 
 
-def _to_free(spec: EditSpec, edit: Edit) -> Iterator[str]:
+def _to_free(spec: EditSpec, edit: EditItem) -> Iterator[str]:
     """What gives an edit more room."""
     if len(edit.layers) > 1:
         yield f"fewer layers than {len(edit.layers)}"
@@ -131,7 +131,7 @@ def _to_free(spec: EditSpec, edit: Edit) -> Iterator[str]:
     yield "another seed"
 
 
-def _to_bind(spec: EditSpec, edit: Edit) -> Iterator[str]:
+def _to_bind(spec: EditSpec, edit: EditItem) -> Iterator[str]:
     """What keeps an edit closer to its source."""
     if len(edit.layers) < len(spec.model.record.layers):
         yield f"more layers than {len(edit.layers)}"
@@ -165,7 +165,7 @@ def _figures(figures: Score) -> dict[str, str]:
     return facts
 
 
-def _how(edit: Edit) -> str:
+def _how(edit: EditItem) -> str:
     """Layers and strategy of an edit, in few words."""
     strategy, parts = edit.strategy, []
     layers = ", ".join(map(str, edit.layers)) or "none"

@@ -10,10 +10,10 @@ from flux.models import configs
 from flux.pictures.files import to_pil
 from flux.studies.edit.groups import Group, groups_of
 from flux.studies.edit.report import report
+from flux.studies.edit.spec import EditSpec
 from flux.studies.folder import RunFolder
 from flux.studies.run import PAGE, Bars, load, machine, open_run, weights_folder
-from flux.studies.spec import EditSpec
-from flux.studies.spec.vital import read_vital_set
+from flux.studies.vital import read_vital_set
 from flux.weights.find import FLOW
 from flux.weights.identity import weights_id
 from flux.weights.load import Models

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 from flux.extras import need
 from flux.models import FROM_TEXT, Layers, configs
 from flux.studies.pages.plots import check_plots
-from flux.studies.spec import DinoSpec
+from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.folder import Sweep, read_sweep
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -99,7 +99,7 @@ def model_layers(sweep: Sweep) -> Layers:
 
 def resolved(spec: DinoSpec) -> DinoSpec:
     """The spec with the folder of its sweep in the place of the spec that made it."""
-    return spec if spec.sweep is None else replace(spec, sweep=sweep_folder(spec.sweep))
+    return spec if spec.sweep is None else spec.model_copy(update={"sweep": sweep_folder(spec.sweep)})
 
 
 def sweep_folder(path: Path) -> Path:
@@ -109,7 +109,8 @@ def sweep_folder(path: Path) -> Path:
     """
     if path.is_dir():
         return path
-    from flux.studies.spec import SkipSpec, load_spec
+    from flux.studies.reading import load_spec
+    from flux.studies.sweep.spec import SkipSpec
 
     spec = load_spec(SkipSpec, path)
     recipe = json.loads(json.dumps(spec.recipe()))

@@ -17,8 +17,7 @@ from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE
 from flux.studies.similarity.importance import ROUNDING, Summary, ranked
 from flux.studies.similarity.layer_similarity import Findings, Layer, vital_file
-from flux.studies.spec import DinoSpec
-from flux.studies.spec.dino import COSINES
+from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.sweep.cells import Cell
 from flux.studies.sweep.folder import Sweep
 from flux.studies.tables import csv_text, figure_cells, figure_titles
@@ -70,9 +69,7 @@ def write_layer_report(
         about=_about(sweep, found, model),
         problems=problems,
         answer=answer,
-        plot=PagePicture(
-            PLOT, "Each layer's importance: the more a picture changes without it, the higher"
-        ),
+        plot=PagePicture(PLOT, "Each layer's importance: the more a picture changes without it, the higher"),
         heat_map=PagePicture(MAP, "How far each picture is from its reference; crosses: no picture"),
         strips=_strips(sweep, found, run),
         titles=_titles(spec, found),

@@ -8,7 +8,7 @@ from flux.models import Layers
 from flux.studies.similarity.compared import Pair, model_layers
 from flux.studies.similarity.importance import Summary, Vital, summary, vital_set
 from flux.studies.similarity.measuring import Figures, finite
-from flux.studies.spec import DinoSpec
+from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.cells import Cell, Group, label
 from flux.studies.sweep.folder import Sweep
 
@@ -126,7 +126,7 @@ def _names(group: Group, layers: Layers) -> tuple[str, str]:
 
 
 def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of `vital_layers.json`, see `flux.studies.spec.vital`. model: what measured similarity."""
+    """The content of `vital_layers.json`, see `flux.studies.vital`. model: what measured similarity."""
     recipe, layers = sweep.recipe, model_layers(sweep)
     means = {layer: figure.mean for layer, figure in found.single.items()}
     return {

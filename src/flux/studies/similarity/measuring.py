@@ -17,7 +17,7 @@ from flux.pictures.feature_cache import FeatureCache, PairCache, sha256_of
 from flux.pictures.features import TOKENS, Clip, Dino, identity
 from flux.pictures.rgb import rgb
 from flux.studies.similarity.compared import Pair
-from flux.studies.spec import DinoSpec
+from flux.studies.similarity.spec import DinoSpec
 
 Figures = dict[str, float | None]
 """By metric; None for pictures that a metric cannot compare, and infinity for the PSNR of equal ones."""

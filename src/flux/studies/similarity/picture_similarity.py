@@ -15,8 +15,7 @@ from flux.studies.run import PAGE, SHEET
 from flux.studies.similarity.compared import Matrix, Pair, Ranking
 from flux.studies.similarity.layer_report import MEASURES, small_copy
 from flux.studies.similarity.measuring import Figures
-from flux.studies.spec import DinoSpec
-from flux.studies.spec.dino import COSINES
+from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.tables import csv_text, figure_cells, figure_titles
 
 ROWS = "similarity.csv"

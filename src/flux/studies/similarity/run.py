@@ -20,8 +20,7 @@ from flux.studies.similarity.layer_report import MEASURES, VITAL, write_layer_re
 from flux.studies.similarity.layer_similarity import findings, pairs_of
 from flux.studies.similarity.measuring import Store, measure
 from flux.studies.similarity.picture_similarity import write_matrix, write_ranking
-from flux.studies.spec import DinoSpec
-from flux.studies.spec.dino import COSINES
+from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.sweep.folder import Sweep
 
 OWN = configs["flux-tiny"].home

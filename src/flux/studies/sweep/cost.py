@@ -9,10 +9,10 @@ from flux.studies.cost import Work, cost, time_in_words
 from flux.studies.folder import RunFolder
 from flux.studies.needed import needed_files
 from flux.studies.run import device_name, size_in_words
-from flux.studies.spec import SkipSpec
 from flux.studies.sweep.cells import Cell, Plan, Task
 from flux.studies.sweep.folder import done_cells
 from flux.studies.sweep.run import folder_of, plan_of, setting_of
+from flux.studies.sweep.spec import SkipSpec
 
 BYTES_PER_PIXEL = 1.6
 """Of a PNG of a natural picture; pictures with layers skipped may be noise, of up to 3."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from flux.studies.folder import RunFolder, difference
 from flux.studies.run import MACHINE
-from flux.studies.spec import SkipSpec
 from flux.studies.sweep.cells import Cell, Plan, plan, shard
 from flux.studies.sweep.folder import Table, done_cells, file_sha256
 from flux.studies.sweep.run import conclude, shards_folder
+from flux.studies.sweep.spec import SkipSpec
 
 NAME = re.compile(r"([0-9]+)-of-([0-9]+)(-[0-9]+)?")
 

@@ -11,9 +11,9 @@ from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE, SHEET, about
-from flux.studies.spec import SkipSpec
 from flux.studies.sweep.cells import Cell, Group, Plan, label
 from flux.studies.sweep.folder import TABLE
+from flux.studies.sweep.spec import SkipSpec
 from flux.studies.sweep.until import Until
 
 ROWS, COLUMNS, WIDTH = 8, 20, 192

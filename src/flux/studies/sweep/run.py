@@ -13,12 +13,12 @@ from flux.device import pick_device, pick_dtype
 from flux.models import configs
 from flux.studies.folder import RunFolder, difference
 from flux.studies.run import PAGE, Bars, load, machine, sampling_of, weights_folder
-from flux.studies.spec import SkipSpec
 from flux.studies.sweep.cells import Cell, Plan, Task, plan, shard
 from flux.studies.sweep.engines import TRIES, Done, Run
 from flux.studies.sweep.folder import Row, Table, done_cells
 from flux.studies.sweep.make import Job
 from flux.studies.sweep.report import noise_floor, write_report
+from flux.studies.sweep.spec import SkipSpec
 from flux.studies.sweep.until import Until
 from flux.weights.identity import weights_id
 from flux.weights.load import Models
@@ -102,7 +102,7 @@ def engine(spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars) -> AbstractC
 
     device = pick_device(spec.model.device).type
     # Each worker sees one GPU, which is cuda:0 to it.
-    anywhere = replace(spec, model=replace(spec.model, device=device))
+    anywhere = spec.model_copy(update={"model": spec.model.model_copy(update={"device": device})})
     job = replace(job, load=partial(load_same, anywhere, run.setting))
     return ray(job, device=device, address=spec.engine.address, workers=spec.engine.workers)
 

@@ -12,10 +12,11 @@ from flux.pictures.features import identity
 from flux.studies.folder import RunFolder
 from flux.studies.run import dino_source
 from flux.studies.similarity.measuring import Store, load_extractor, measure
-from flux.studies.spec import DinoSpec, SkipSpec
+from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.cells import Cell, Group, Plan, Task, label, order_of
 from flux.studies.sweep.folder import done_cells
 from flux.studies.sweep.rounds import Decision, Rounds, plan_rounds
+from flux.studies.sweep.spec import SkipSpec
 
 
 @dataclass

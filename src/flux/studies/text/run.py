@@ -20,7 +20,7 @@ from flux.studies.run import (
     sampling_of,
     size_in_words,
 )
-from flux.studies.spec import TestSpec
+from flux.studies.text.spec import TestSpec
 from flux.weights.load import Models
 
 

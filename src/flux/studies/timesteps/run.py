@@ -18,7 +18,7 @@ from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet, heat, scaled
 from flux.studies.run import PAGE, Bars, about, load, machine, open_run, sampling_of
-from flux.studies.spec import LayerSpec
+from flux.studies.timesteps.spec import LayerSpec
 from flux.weights.load import Models
 
 PICTURE, FILMSTRIP, ANIMATION, ATTENTION = "picture.png", "filmstrip.png", "animation.webp", "attention.png"

@@ -2,77 +2,80 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from flux.models import LayerName, Layers
-from flux.studies.spec.errors import Problem, Refused, SpecError, one_line
-from flux.studies.spec.part import Part, key, part, part_of
-from flux.studies.spec.specs import MORE_THAN_ANY_SEED, Spec, count, seed
-from flux.studies.spec.strict_json import read_value
-from flux.studies.spec.values import (
-    Context,
-    Kind,
-    flag,
-    hub_or_folder,
-    list_of,
-    number,
-    one_of,
-    or_null,
-    refuse,
-    text,
-    whole,
+from flux.studies.reading import SpecError, one_line, problems_of, read_value
+from flux.studies.spec import (
+    MORE_THAN_ANY_SEED,
+    NOT_A_LAYER,
+    ALayer,
+    BeforeValidator,
+    Count,
+    Distinct,
+    Field,
+    HubOrFolder,
+    PlainValidator,
+    Problem,
+    Section,
+    Seed,
+    Several,
+    Spec,
+    Text,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    absolute,
+    is_layer_name,
+    refusal,
 )
 
 # Prompts
 
 
-@part
-class Prompt(Part):
+class PromptItem(Section):
     """A prompt and its seed."""
 
-    prompt: str = key(text, "what the picture shows")
-    seed: int | None = key(or_null(seed), "of its noise; null: the spec's seed plus the prompt's index", None)
+    text_key: ClassVar[str] = "prompt"
+
+    prompt: Text = Field(description="what the picture shows")
+    seed: Seed | None = Field(None, description="of its noise; null: the spec's seed plus the prompt's index")
 
 
-_entries = list_of(part_of(Prompt, "prompt"))
+class PromptFile(Section):
+    """What a file of prompts holds."""
+
+    prompts: Several[PromptItem] = Field(description="a list of prompts, each with its seed")
 
 
-def _prompts(value: Any, context: Context) -> tuple[Prompt, ...]:
+def _prompts(value: Any, info: ValidationInfo) -> Any:
     """Prompts as they stand, or those of a file. A single word from the command line may be its path."""
     if isinstance(value, list | tuple) and len(value) == 1 and isinstance(value[0], str):
         value = value[0]
     if isinstance(value, list | tuple):
         for entry in value:
             if isinstance(entry, str) and entry.endswith(".json"):
-                raise refuse("a file of prompts stands alone: name one, or give texts", entry)
+                raise refusal([Problem((), "a file of prompts stands alone: name one, or give texts", entry)])
     if not isinstance(value, str):
-        return _entries.read(value, context)
-    return _from_file(value, context) if value.endswith(".json") else (Prompt(prompt=value),)
+        return value
+    return _from_file(value, info) if value.endswith(".json") else [value]
 
 
-def _from_file(name: str, context: Context) -> tuple[Prompt, ...]:
-    file = context.path(name)
+def _from_file(name: str, info: ValidationInfo) -> tuple[PromptItem, ...]:
+    file = absolute(name, info)
+    data = read_value(file)
     try:
-        data = read_value(file)
-        if isinstance(data, list):
-            data = {"prompts": data}
-        return _PromptFile.read(data, context).prompts
-    except SpecError as error:
-        raise refuse(str(error), name) from None
-    except Refused as refused:
-        first, more = refused.problems[:3], len(refused.problems) - 3
-        rest = f"; and {more} more" if more > 0 else ""
-        raise refuse(one_line(first, str(file)) + rest, name) from None
+        whole = PromptFile.model_validate({"prompts": data} if isinstance(data, list) else data)
+    except ValidationError as error:
+        problems = problems_of(PromptFile, error)
+        rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise SpecError(one_line(problems[:3], str(file)) + rest) from None
+    return whole.prompts
 
 
-@part
-class _PromptFile(Part):
-    """What a file of prompts holds."""
-
-    prompts: tuple[Prompt, ...] = key(_entries, "a list of prompts, each with its seed")
-
-
-prompts = Kind(_prompts, {"anyOf": [{"type": "string"}, _entries.schema]})
+Prompts = Annotated[
+    Several[PromptItem], BeforeValidator(_prompts, json_schema_input_type=str | Several[PromptItem])
+]
 
 # Layers
 
@@ -82,33 +85,33 @@ Entry = LayerName | tuple[LayerName, ...]
 RANGE = re.compile(r"((?:double|single)\.)?([0-9]+)-([0-9]+)")
 
 
-def _layers(value: Any, context: Context) -> tuple[Entry, ...]:
+def _entries(value: Any) -> tuple[Entry, ...]:
     """Entries as they stand; whether the model has them is asked later."""
     if isinstance(value, str | int):
         value = [value]
     if not isinstance(value, list | tuple):
-        raise refuse('must be "all", or a list of layers and of lists of layers', value)
+        raise ValueError('must be "all", or a list of layers and of lists of layers')
     if not value:
-        raise refuse("must have at least one entry", value)
-    entries, wrong = [], []
-    for i, entry in enumerate(value):
-        joint = isinstance(entry, list | tuple)
-        names = list(entry) if joint else [entry]
-        if not names:
-            wrong.append(Problem((i,), "a joint set must have at least one layer", entry))
-        for j, name in enumerate(names):
-            if isinstance(name, bool) or not isinstance(name, int | str):
-                text = "must be a layer's number or its name, such as double.3"
-                wrong.append(Problem((i, j) if joint else (i,), text, name))
-        entries.append(tuple(names) if joint else entry)
+        raise ValueError("must have at least one entry")
+    wrong = [problem for i, entry in enumerate(value) for problem in _entry_problems(i, entry)]
     if wrong:
-        raise Refused(wrong)
-    return tuple(entries)
+        raise refusal(wrong)
+    return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in value)
 
 
-_name = {"type": ["integer", "string"]}
-_entry = {"anyOf": [_name, {"type": "array", "items": _name, "minItems": 1}]}
-layers = Kind(_layers, {"anyOf": [_name, {"type": "array", "items": _entry, "minItems": 1}]})
+def _entry_problems(i: int, entry: Any) -> Iterator[Problem]:
+    joint = isinstance(entry, list | tuple)
+    if joint and not entry:
+        yield Problem((i,), "a joint set must have at least one layer", entry)
+    for j, name in enumerate(entry if joint else [entry]):
+        if not is_layer_name(name):
+            yield Problem((i, j) if joint else (i,), NOT_A_LAYER, name)
+
+
+LayerEntries = Annotated[
+    tuple[Entry, ...],
+    PlainValidator(_entries, json_schema_input_type=ALayer | Several[ALayer | Several[ALayer]]),
+]
 
 
 def groups_of(entries: Sequence[Entry], model: Layers) -> tuple[list[tuple[int, ...]], list[Problem]]:
@@ -155,18 +158,21 @@ def _expanded(name: LayerName, model: Layers) -> tuple[int, ...]:
 # Where and how long
 
 
-@part
-class Engine(Part):
+class Engine(Section):
     """What does the work."""
 
-    name: str = key(one_of(("local", "ray")), "local: this process; ray: a cluster of machines", "local")
-    address: str | None = key(
-        or_null(text),
-        "for ray: the cluster's, such as auto or host:6379; null: one on this machine, for this run alone",
-        None,
+    text_key: ClassVar[str] = "name"
+
+    name: Literal["local", "ray"] = Field(
+        "local", description="local: this process; ray: a cluster of machines"
     )
-    workers: int | None = key(
-        or_null(count), "batches at work at a time; null: one per device, on a CPU as is fastest", None
+    address: Text | None = Field(
+        None,
+        description="for ray: the cluster's, such as auto or host:6379; null: one on this machine, for this "
+        "run alone",
+    )
+    workers: Count | None = Field(
+        None, description="batches at work at a time; null: one per device, on a CPU as is fastest"
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -174,33 +180,35 @@ class Engine(Part):
             yield Problem(("address",), f'is for engine "ray", and the engine is "{self.name}"', self.address)
 
 
-def _shard(value: Any, context: Context) -> str:
+def _shard(value: Any) -> str:
     parts = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", value) if isinstance(value, str) else None
     if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
-        raise refuse('must be "i/n" with 1 <= i <= n, such as "1/8"', value)
+        raise ValueError('must be "i/n" with 1 <= i <= n, such as "1/8"')
     return f"{int(parts[1])}/{int(parts[2])}"
 
 
-shard = Kind(_shard, {"type": "string", "pattern": "^[0-9]+/[0-9]+$"})
+Shard = Annotated[
+    str, PlainValidator(_shard), WithJsonSchema({"type": "string", "pattern": "^[0-9]+/[0-9]+$"})
+]
 
 
-@part
-class Until(Part):
+class UntilRule(Section):
     """When a layer is decided and costs no more pictures."""
 
-    threshold: float = key(number(-1, 1), "the mean similarity to the reference that a layer is held against")
-    confidence: float = key(
-        number(0, 1), "with which a layer's mean must lie on one side before it is decided", 0.95
+    threshold: Annotated[float, Field(ge=-1, le=1)] = Field(
+        description="the mean similarity to the reference that a layer is held against"
     )
-    rounds: tuple[int, ...] = key(
-        list_of(whole(2), unique=True),
-        "prompts after which layers are decided, ascending, rounded up to whole batches",
+    confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.95, description="with which a layer's mean must lie on one side before it is decided"
+    )
+    rounds: Distinct[Annotated[int, Field(ge=2)]] = Field(
         (8, 16, 32, 64),
+        description="prompts after which layers are decided, ascending, rounded up to whole batches",
     )
-    dino: str = key(
-        hub_or_folder,
-        "the DINOv2 model: auto (the model's own, or facebook/dinov2-base), a folder, or a hub name",
+    dino: HubOrFolder = Field(
         "auto",
+        description="the DINOv2 model: auto (the model's own, or facebook/dinov2-base), a folder, or a hub "
+        "name",
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -215,35 +223,37 @@ class Until(Part):
 # The spec
 
 
-@part
 class SkipSpec(Spec):
     """Demo 2: a reference of every prompt, and a picture of it with each layer skipped."""
 
     demo: ClassVar[str] = "skip"
 
-    prompts: tuple[Prompt, ...] = key(
-        prompts, 'texts, or objects {"prompt": ..., "seed": ...}; or the path of a .json file of such a list'
+    prompts: Prompts = Field(
+        description='texts, or objects {"prompt": ..., "seed": ...}; or the path of a .json file of such a '
+        "list"
     )
-    seed: int = key(seed, "of the first prompt that has none of its own; the next one adds 1", 0)
-    layers: tuple[Entry, ...] = key(
-        layers,
-        'layers to skip one by one: "all", or a list of numbers, double.i, single.i, ranges as "0-3" or '
-        '"double.1-3", double.*, single.*, and of lists such as [17, 18], which are skipped together',
+    seed: Seed = Field(0, description="of the first prompt that has none of its own; the next one adds 1")
+    layers: LayerEntries = Field(
         ("all",),
+        description='layers to skip one by one: "all", or a list of numbers, double.i, single.i, ranges as '
+        '"0-3" or "double.1-3", double.*, single.*, and of lists such as [17, 18], which are skipped '
+        "together",
     )
-    batch: int = key(count, "prompts that run side by side; fewer need less memory", 8)
-    noise_floor: int = key(
-        whole(0),
-        "references drawn twice, to measure how much pictures differ by numerics alone; in whole batches",
+    batch: Count = Field(8, description="prompts that run side by side; fewer need less memory")
+    noise_floor: Annotated[int, Field(ge=0)] = Field(
         8,
+        description="references drawn twice, to measure how much pictures differ by numerics alone; in whole "
+        "batches",
     )
-    engine: Engine = key(part_of(Engine, "name"), "what does the work", Engine())
-    shard: str | None = key(
-        or_null(shard), 'make only part i of n, as "i/n", in a folder <output>.shards/i-of-n', None
+    engine: Engine = Field("local", validate_default=True, description="what does the work")
+    shard: Shard | None = Field(
+        None, description='make only part i of n, as "i/n", in a folder <output>.shards/i-of-n'
     )
-    merge: bool = key(flag, "join the folders of all shards into the output folder; make nothing", False)
-    until: Until | None = key(
-        or_null(part_of(Until)), "take prompts in rounds, and stop with a layer when it is decided", None
+    merge: bool = Field(
+        False, description="join the folders of all shards into the output folder; make nothing"
+    )
+    until: UntilRule | None = Field(
+        None, description="take prompts in rounds, and stop with a layer when it is decided"
     )
 
     def problems(self) -> Iterator[Problem]:
@@ -269,10 +279,10 @@ class SkipSpec(Spec):
             if twin != i:
                 yield Problem(("prompts", i), f"is prompts[{twin}] again, with the same seed", each.prompt)
 
-    def seeded_prompts(self) -> tuple[Prompt, ...]:
+    def seeded_prompts(self) -> tuple[PromptItem, ...]:
         """The prompts, each with its seed."""
         return tuple(
-            each if each.seed is not None else Prompt(prompt=each.prompt, seed=self.seed + i)
+            each if each.seed is not None else each.model_copy(update={"seed": self.seed + i})
             for i, each in enumerate(self.prompts)
         )
 

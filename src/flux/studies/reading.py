@@ -1,0 +1,354 @@
+"""From a JSON file and the words behind a demo's name to a checked spec, or one line with every mistake.
+
+`demo.py [spec.json] [--key value ...]`: any key of the spec, dotted, as in `--model.device cpu`.
+"""
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
+
+from flux.flags import HELP, Grammar, Typed, UsageError, choices, typed
+from flux.studies.spec import NOTHING, KeyPath, Problem, Section, StudySpec, ValidationError
+
+S = TypeVar("S", bound=StudySpec)
+
+SEVERAL = frozenset({"prompts", "pictures", "against", "metrics"})
+"""Keys that take every word up to the next flag."""
+
+
+class SpecError(ValueError):
+    """A spec that cannot be run. Its text is one line that names file, key, value and choices."""
+
+
+# Strict JSON
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; SpecError as of `read_value`, and for a file that holds anything else."""
+    value = read_value(path)
+    if not isinstance(value, dict):
+        raise SpecError(f"{path}: must hold a JSON object, {{...}}; got {type(value).__name__}")
+    return value
+
+
+def read_value(path: Path) -> Any:
+    """What a JSON file holds. Raises SpecError, naming the file, and line and column where JSON breaks.
+
+    NaN and Infinity pass as floats, so that the check of the key they stand at can name it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise SpecError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise SpecError(f"{path}: is a folder; name the JSON file in it") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+    try:
+        return json.loads(text, object_pairs_hook=_once_each)
+    except json.JSONDecodeError as error:
+        line = text.splitlines()[error.lineno - 1].strip() if text.strip() else ""
+        where = f"line {error.lineno}, column {error.colno}"
+        raise SpecError(f"{path}: not valid JSON at {where}: {error.msg}: {line[:60]!r}") from None
+    except RecursionError:
+        raise SpecError(f"{path}: not valid JSON: nested too deeply") from None
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}") from None
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next(key for i, (key, _) in enumerate(pairs) if any(key == other for other, _ in pairs[:i]))
+        raise ValueError(f'key "{twice}" is given twice in one object; keep one')
+    return value
+
+
+# What a section's keys are
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The class of objects that are, or are in, values of a type."""
+    return next((part for part in _parts(annotation) if _is_section(part)), None)
+
+
+def section_at(kind: type[Section], path: KeyPath) -> type[Section] | None:
+    """The class of the object that is, or whose list is, at a place of a spec."""
+    here: type[Section] | None = kind
+    for key in path:
+        if isinstance(key, str) and here is not None:
+            field = here.model_fields.get(key)
+            here = section_in(field.annotation) if field else None
+    return here
+
+
+def _is_section(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, Section)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """A type, what is annotated to it, and the same of its arguments."""
+    yield annotation
+    if get_origin(annotation) is not Literal:
+        for part in (*get_args(annotation), *getattr(annotation, "metadata", ())):
+            yield from _parts(part)
+
+
+# From pydantic's mistakes to ours
+
+WORDS = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be an object",
+    "finite_number": "must be a finite number",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "string_type": "must be text",
+    "string_unicode": "must be text: it holds half of a surrogate pair",
+    "too_short": "must have at least one entry",
+    "tuple_type": "must be a list",
+}
+
+
+def problems_of(kind: type[Section], error: ValidationError) -> list[Problem]:
+    """The mistakes in a spec of this kind, in our words."""
+    found = error.errors(include_url=False)
+    # A list with wrong entries is no list that is too short, though pydantic counts only the right ones.
+    return [_problem(kind, each) for each in found if not (each["type"] == "too_short" and each["input"])]
+
+
+def _problem(kind: type[Section], error: Mapping[str, Any]) -> Problem:
+    path, value, reason = error["loc"], error["input"], error["type"]
+    context = error.get("ctx", {})
+    if reason == "missing":
+        return Problem(path, f"missing: {_owner(kind, path).model_fields[path[-1]].description}")
+    if reason == "problem":
+        return Problem(path, context["text"], value)
+    if reason == "value_error":
+        return Problem(path, str(context["error"]), value)
+    if reason == "extra_forbidden":
+        names = _owner(kind, path).model_fields
+        return Problem(path, f"unknown key, {choices(names, path[-1])}", value)
+    if reason == "model_type":
+        names = section_at(kind, path).model_fields
+        return Problem(path, f"must be an object with the keys {', '.join(names)}", value)
+    if reason == "literal_error":
+        names = next(get_args(part) for part in _type_at(kind, path) if get_origin(part) is Literal)
+        return Problem(path, choices(names, value), value)
+    if reason == "multiple_of":
+        of = context["multiple_of"]
+        return Problem(path, f"must be a multiple of {of}, such as {max(of, round(value / of) * of)}", value)
+    if reason in ("greater_than_equal", "less_than_equal"):
+        return Problem(path, _bounds(_type_at(kind, path)), value)
+    if reason == "float_type" and type(value) is int:  # too large for a float
+        return Problem(path, WORDS["finite_number"], value)
+    return Problem(path, WORDS.get(reason, error["msg"]), value)
+
+
+def _owner(kind: type[Section], path: KeyPath) -> type[Section]:
+    """The class of the object that has, or should have, the last key of a path."""
+    return section_at(kind, path[:-1])
+
+
+def _type_at(kind: type[Section], path: KeyPath) -> list[Any]:
+    """The parts of the type of the key that a path leads to, or into whose list."""
+    last = max(i for i, key in enumerate(path) if isinstance(key, str))
+    field = section_at(kind, path[:last]).model_fields[path[last]]
+    return [part for source in (field.annotation, field) for part in _parts(source)]
+
+
+def _bounds(parts: Sequence[Any]) -> str:
+    lowest = next((part.ge for part in parts if hasattr(part, "ge")), None)
+    highest = next((part.le for part in parts if hasattr(part, "le")), None)
+    return f"must be {lowest} or more" if highest is None else f"must be between {lowest} and {highest}"
+
+
+# The one line
+
+
+def one_line(problems: Iterable[Problem], source: str, flags: Sequence[KeyPath] = ()) -> str:
+    """All problems of a spec in one line, as `json/edit.json: steps = 0: must be 1 or more; seed = ...`.
+
+    flags: the keys set on the command line; a problem there is shown as `--steps = 0: ...`.
+    """
+    in_file, on_command_line = [], []
+    for problem in problems:
+        is_typed = any(problem.path[: len(flag)] == flag for flag in flags)
+        said = f"{_place(problem)}: {problem.text}"
+        (on_command_line if is_typed else in_file).append(f"--{said}" if is_typed else said)
+    if in_file:
+        in_file[0] = f"{source}: {in_file[0]}"
+    line = " ".join("; ".join(in_file + on_command_line).split())
+    return line.encode(errors="backslashreplace").decode()
+
+
+def _place(problem: Problem) -> str:
+    where = dotted(problem.path) or "the spec"
+    return where if problem.value is NOTHING else f"{where} = {shown(problem.value)}"
+
+
+def dotted(path: KeyPath) -> str:
+    """`("edits", 0, "layers", 2)` as `edits[0].layers[2]`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
+    return text.removeprefix(".")
+
+
+def shown(value: Any, width: int = 60) -> str:
+    """A value as JSON, cut to `width` characters."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+# Specs
+
+
+def load_spec(kind: type[S], path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> S:
+    """The spec in `path` (None: defaults alone) with `overrides` by dotted key, as {"model.device": "cpu"}.
+
+    Relative paths are relative to the spec's folder, in strings that are `Typed` to the working directory.
+    Raises SpecError, one line with every mistake found: file or flag, key, value, choices.
+    """
+    source = str(path) if path is not None else f"{kind.demo} spec"
+    data = read_json(Path(path)) if path is not None else {}
+    flags = {_key_path(key): value for key, value in (overrides or {}).items()}
+    for key, value in flags.items():
+        _put(kind, data, key, value)
+    name = Path(path).stem if path is not None else kind.demo
+    if data.get("output") is None:
+        data["output"] = Typed(Path("output") / kind.demo / name)
+    try:
+        return kind.model_validate(data, context=Path(path).parent if path is not None else Path("."))
+    except ValidationError as error:
+        raise SpecError(one_line(problems_of(kind, error), source, list(flags))) from None
+
+
+def _key_path(key: str) -> KeyPath:
+    """`edits.0.prompt` as ("edits", 0, "prompt")."""
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+
+
+def _put(kind: type[Section], data: Any, path: KeyPath, value: Any) -> None:
+    """Set the value at `path` in nested objects and lists, making objects on the way. SpecError otherwise."""
+    for i, key in enumerate(path):
+        if isinstance(data, list):
+            fits = isinstance(key, int) and key < len(data)
+            why = f"the list has {len(data)} entries, 0 to {len(data) - 1}"
+        else:
+            fits, why = isinstance(data, dict), f"{path[i - 1] if i else 'it'} is not an object"
+            key = str(key)
+        if not fits:
+            raise SpecError(one_line([Problem(path, why, value)], "", [path]))
+        if i == len(path) - 1:
+            data[key] = value
+            return
+        below = data[key] if isinstance(data, list) else data.get(key)
+        if below is None:
+            below = {}
+        section = section_at(kind, path[: i + 1])
+        if isinstance(below, str) and section is not None and section.text_key:
+            below = {section.text_key: below}
+        data[key] = below
+        data = below
+
+
+# The command line
+
+
+@dataclass(frozen=True)
+class Command(Generic[S]):
+    """What was asked for on the command line."""
+
+    spec: S
+    dry_run: bool = False
+
+
+def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] | None = None) -> Command[S]:
+    """The command in `argv` (none: the program's own). `default` is the spec taken when none is named.
+
+    Leaves the program with 0 after `--help`, and with 2 and one line after a mistake.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if any(word in HELP for word in argv):
+        print(help_text(kind, doc, default))
+        raise SystemExit(0)
+    try:
+        path, flags = _split(kind, argv)
+        dry_run = flags.pop("dry-run", False)
+        if not isinstance(dry_run, bool):
+            raise SpecError(f"--dry-run = {shown(dry_run)}: takes no value")
+        spec = load_spec(kind, _short(default) if path is None else Path(path), kind.from_flags(flags))
+    except (SpecError, UsageError) as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    return Command(spec, dry_run)
+
+
+def _split(kind: type[StudySpec], argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """The spec's path, if one is named, and each flag's value."""
+    given = Grammar(frozenset({"dry-run", *_switches(kind)}), SEVERAL).read(argv)
+    flags: dict[str, Any] = {}
+    for key, value in given.pairs:
+        if key in flags:
+            raise UsageError(f"--{key}: given twice")
+        flags[key] = _list(key, value) if isinstance(value, list) else typed(value)
+    if len(given.words) > 1:
+        raise UsageError(f"{given.words[1]}: one spec at a time; {given.words[0]} is named already")
+    return (given.words[0] if given.words else None), flags
+
+
+def _list(key: str, words: list[str]) -> list[Any]:
+    """Words as a list of texts; a single one may be the list itself, in JSON, save for prompts."""
+    if len(words) == 1 and key != "prompts" and isinstance(whole := typed(words[0]), list):
+        return whole
+    return [Typed(word) for word in words]
+
+
+def _switches(kind: type[Section], prefix: str = "") -> Iterator[str]:
+    """The keys that are true when no value follows."""
+    for name, field in kind.model_fields.items():
+        if field.annotation is bool:
+            yield prefix + name
+        elif section := section_in(field.annotation):
+            yield from _switches(section, f"{prefix}{name}.")
+
+
+def _short(path: Path) -> Path:
+    """Relative to the working directory where it is below it, for messages."""
+    path = path.resolve()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def help_text(kind: type[StudySpec], doc: str, default: Path) -> str:
+    """Usage, what the demo does, and every key with its default and meaning."""
+    lines = [doc.strip(), "", "keys, in the spec or as --key value:"]
+    rows = list(_rows(kind))
+    margin = max(len(key) for key, _ in rows) + 4
+    for key, meaning in rows:
+        lines += textwrap.wrap(
+            meaning,
+            110,
+            initial_indent=f"  {key}".ljust(margin),
+            subsequent_indent=" " * margin,
+            break_on_hyphens=False,
+        )
+    return "\n".join([*lines, "", f"without a spec: {_short(default)}"])
+
+
+def _rows(
+    kind: type[Section], prefix: str = "", above: frozenset[type | None] = frozenset()
+) -> Iterator[tuple[str, str]]:
+    """Each key with its meaning and, unless it is null or an object, its default as JSON.
+
+    above: objects whose keys are left out, for they are those of a key of the whole spec.
+    """
+    inside = {name: section_in(field.annotation) for name, field in kind.model_fields.items()}
+    for name, field in kind.model_fields.items():
+        section = inside[name]
+        given = not field.is_required() and field.default is not None and section is None
+        yield prefix + name, field.description + (f" [{shown(field.default)}]" if given else "")
+        if section is not None and section not in above:
+            entry = ".0" if any(get_origin(part) is tuple for part in _parts(field.annotation)) else ""
+            yield from _rows(section, f"{prefix}{name}{entry}.", above or frozenset(inside.values()))

@@ -1,0 +1,75 @@
+"""JSON Schemas of the specs, so that editors complete and check them.
+
+python -m flux.studies.schema json/schema
+"""
+
+import inspect
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from flux.studies.edit.spec import EditSpec
+from flux.studies.similarity.spec import DinoSpec
+from flux.studies.sweep.spec import SkipSpec
+from flux.studies.text.spec import TestSpec
+from flux.studies.timesteps.spec import LayerSpec
+from flux.studies.vital import VitalSet
+
+SCHEMAS = {
+    "test": TestSpec,
+    "layer": LayerSpec,
+    "skip": SkipSpec,
+    "edit": EditSpec,
+    "dino": DinoSpec,
+    "vital_layers": VitalSet,
+}
+"""Each schema's name, and the object it describes."""
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of a spec."""
+    kind = SCHEMAS[name]
+    body = _without_titles(kind.model_json_schema())
+    link = {"$schema": {"description": "the schema, for editors", "type": "string"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": name,
+        **body,
+        "description": inspect.cleandoc(kind.__doc__).partition("\n")[0],
+        "properties": {**link, **body["properties"]},
+    }
+
+
+def _without_titles(node: Any) -> Any:
+    """Without what pydantic repeats from the keys: titles, and null as a default."""
+    if isinstance(node, list):
+        return [_without_titles(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: {name: _without_titles(each) for name, each in value.items()}
+        if key in ("properties", "$defs")
+        else _without_titles(value)
+        for key, value in node.items()
+        if key != "title" and not (key == "default" and value is None)
+    }
+
+
+def schema_text(name: str) -> str:
+    """As it stands in `json/schema/<name>.json`."""
+    return json.dumps(schema(name), indent=2, ensure_ascii=False) + "\n"
+
+
+def write_schemas(folder: Path) -> list[Path]:
+    """Write every schema into `folder` and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.json" for name in SCHEMAS]
+    for path in paths:
+        path.write_text(schema_text(path.stem), encoding="utf-8")
+    return paths
+
+
+if __name__ == "__main__":
+    for written in write_schemas(Path(sys.argv[1] if len(sys.argv) > 1 else "json/schema")):
+        print(written)
