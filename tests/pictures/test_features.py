@@ -14,7 +14,7 @@ from skimage import metrics as oracle
 
 from flux.extras import need
 from flux.pictures import feature_cache, metrics
-from flux.pictures.feature_cache import FeatureCache, PairCache, sha256_of
+from flux.pictures.feature_cache import FeatureCache, PairCache
 from flux.pictures.features import Clip, Dino, identity
 from flux.pictures.metrics import cosine, psnr, scaled, ssim
 from flux.studies.pages.plots import Bar, importance_map, importance_plot
@@ -242,10 +242,10 @@ def test_a_run_that_is_cut_short_keeps_what_it_found(dino, pictures, counted, mo
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_and_no_obstacle(dino, pictures, monkeypatch):
-    def refuse(path, data):
+    def refuse(path, content):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(feature_cache, "_replace", refuse)
+    monkeypatch.setattr(feature_cache, "write_atomically", refuse)
     made = measure(asked(pictures, metrics=["dino", "psnr"]), [tuple(pictures[:2])], str(dino), Store())
     assert len(made.problems) == 2 and made.figures[tuple(pictures[:2])]["psnr"] > 0
     assert "not written, so it is computed again next time (Read-only file system)" in made.problems[0]
@@ -273,13 +273,6 @@ def test_a_model_that_is_not_there_ends_in_one_line(pictures, tmp_path):
 
 def test_finite():
     assert finite([1.0, None, math.inf, -2.0]) == [1.0, -2.0]
-
-
-def test_sha256(tmp_path):
-    import hashlib
-
-    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
-    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
 
 
 # Extras

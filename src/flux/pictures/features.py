@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flux.files import sha256_of
 from flux.modules.pretrained import load_whole
-from flux.pictures.feature_cache import sha256_of
 from flux.pictures.rgb import rgb
 from flux.weights.hub import require_hub
 

@@ -59,9 +59,9 @@ def load_into(
 
     Each tensor goes from the file to `device` in `dtype` and into the model, so that there is never a second
     copy of the model. convert: see `flux.weights.convert`; it is run on shapes first, and nothing is read
-    if they do not fit. Raises CheckpointError for shapes that differ and, if `strict`, for unexpected keys and for
-    missing ones, save those that are `optional`. What is missing stays as it was. Returns the keys (missing
-    in the file, unexpected by the model).
+    if they do not fit. What is missing stays as it was. Returns the keys (missing in the file, unexpected by
+    the model). Raises CheckpointError for shapes that differ and, if `strict`, for unexpected keys and for
+    missing ones, save those that are `optional`.
     """
     weights = Weights(files_of(path), device)
     convert = convert or (lambda tensors: tensors)

@@ -11,9 +11,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from flux.device import pick_device, pick_dtype
+from flux.files import sha256_of
 from flux.outcome import silence_loading_bars
 from flux.pictures import metrics
-from flux.pictures.feature_cache import FeatureCache, PairCache, sha256_of
+from flux.pictures.feature_cache import FeatureCache, PairCache
 from flux.pictures.features import TOKENS, Clip, Dino, identity
 from flux.pictures.rgb import rgb
 from flux.studies.similarity.compared import Pair
