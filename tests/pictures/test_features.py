@@ -14,13 +14,14 @@ from skimage import metrics as oracle
 
 from flux.extras import need
 from flux.pictures import feature_cache, metrics
-from flux.pictures.feature_cache import FeatureCache, PairCache, sha256_of
-from flux.pictures.features import Clip, Dino, identity
+from flux.pictures.feature_cache import FeatureCache, PairCache
+from flux.pictures.features import Clip, Dino
 from flux.pictures.metrics import cosine, psnr, scaled, ssim
 from flux.studies.pages.plots import Bar, importance_map, importance_plot
 from flux.studies.similarity import measuring
 from flux.studies.similarity.measuring import Store, finite, measure
 from flux.studies.similarity.spec import DinoSpec
+from flux.weights.identity import pretrained_id
 
 
 @pytest.fixture(scope="session")
@@ -138,11 +139,11 @@ def test_clip_image_features(clip):
 
 def test_a_models_identity(dino, tmp_path):
     copy = save_dino(tmp_path / "copy")
-    assert identity(copy) == identity(dino) != identity(dino, "bfloat16")
+    assert pretrained_id(copy) == pretrained_id(dino) != pretrained_id(dino, "bfloat16")
     settings = copy / "preprocessor_config.json"
     settings.write_text(settings.read_text().replace("0.5", "0.4"))
-    assert identity(copy) != identity(dino)
-    assert identity("nobody/has-this-model") is None and identity("/no such/name at/all") is None
+    assert pretrained_id(copy) != pretrained_id(dino)
+    assert pretrained_id("nobody/has-this-model") is None and pretrained_id("/no such/name at/all") is None
 
 
 # What is kept
@@ -204,7 +205,7 @@ def test_a_damaged_or_foreign_cache_is_made_again(damage, dino, pictures, counte
     assert again.figures == first.figures and counted == [2]
     (line,) = again.problems
     assert line == f"{cache}: is {'of another model' if damage == 'foreign' else 'damaged'} and is made again"
-    assert FeatureCache.open(cache, identity(dino)).problem is None
+    assert FeatureCache.open(cache, pretrained_id(dino)).problem is None
     counted.clear()
     assert measure(asked(pictures), pairs, str(dino), Store(tmp_path / "kept")).problems == []
     assert counted == []
@@ -241,10 +242,10 @@ def test_a_run_that_is_cut_short_keeps_what_it_found(dino, pictures, counted, mo
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_and_no_obstacle(dino, pictures, monkeypatch):
-    def refuse(path, data):
+    def refuse(path, content):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(feature_cache, "_replace", refuse)
+    monkeypatch.setattr(feature_cache, "write_atomically", refuse)
     made = measure(asked(pictures, metrics=["dino", "psnr"]), [tuple(pictures[:2])], str(dino), Store())
     assert len(made.problems) == 2 and made.figures[tuple(pictures[:2])]["psnr"] > 0
     assert "not written, so it is computed again next time (Read-only file system)" in made.problems[0]
@@ -272,13 +273,6 @@ def test_a_model_that_is_not_there_ends_in_one_line(pictures, tmp_path):
 
 def test_finite():
     assert finite([1.0, None, math.inf, -2.0]) == [1.0, -2.0]
-
-
-def test_sha256(tmp_path):
-    import hashlib
-
-    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
-    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"x" * 3_000_000).hexdigest()
 
 
 # Extras

@@ -1,32 +1,19 @@
 """What was found about pictures, kept beside them, so that nothing is computed twice.
 
 A file belongs to one model, by its identity, and knows each picture by the sha256 of its file: a picture that
-changed is a new one. A file that is damaged, or of another model, counts as empty and is written anew. Files
-are written under another name and then renamed, so that after a kill they are whole.
+changed is a new one. A file that is damaged, or of another model, counts as empty and is written anew.
 """
 
-import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from flux.studies.folder import PARTIAL
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+from flux.files import write_atomically
 
 
 @dataclass
@@ -62,7 +49,7 @@ class FeatureCache:
         stream = BytesIO()
         features = np.stack([*self.features.values()]) if self.features else np.zeros((0, 1, 1), np.float32)
         np.savez(stream, model=np.array(self.model), sha256=np.array([*self.features]), features=features)
-        _replace(self.path, stream.getvalue())
+        write_atomically(self.path, stream.getvalue())
 
 
 @dataclass
@@ -90,7 +77,7 @@ class PairCache:
 
     def save(self) -> None:
         """Raises OSError where nothing can be written."""
-        _replace(self.path, json.dumps(self.figures).encode())
+        write_atomically(self.path, json.dumps(self.figures).encode())
 
 
 def _is_table(found: object) -> bool:
@@ -100,15 +87,3 @@ def _is_table(found: object) -> bool:
         and all(value is None or type(value) in (int, float) for value in pairs.values())
         for pairs in found.values()
     )
-
-
-def _replace(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise

@@ -6,8 +6,8 @@
             run.save_picture("source.png", image)
         run.finish({"seconds": 3.2})
 
-Every file is written under another name and then renamed, so that after a kill, even by SIGKILL, a file is
-either whole or absent. `run.json` holds what the run is made from; `finish` marks it as finished at the end.
+Every file is written whole or not at all, see `flux.files`. `run.json` holds what the run is made from;
+`finish` marks it as finished at the end.
 
 A run of the same recipe goes on where the last one stopped, or finds it finished. A run of another recipe
 never touches the folder: it goes to `<folder>-2`, `<folder>-3`, ..., the first that is free or holds the same
@@ -19,20 +19,20 @@ another setting is left alone too, finished or not.
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from PIL import Image, PngImagePlugin
 
+from flux.files import PARTIAL, Content, read_json_object, write_atomically
 from flux.pictures.rgb import rgb
 
 RECORD = "run.json"
 SPEC = "spec.json"
-PARTIAL = ".partial"
 OURS = {".png", ".webp", ".html", PARTIAL}
 """Endings of the files that a run writes, and that are deleted when it is begun anew."""
 OUR_NAMES = {"cells.csv"}
@@ -93,13 +93,13 @@ class RunFolder:
 
     def record(self) -> dict[str, Any] | None:
         """What `run.json` holds; None where there is none that can be read."""
-        return _object(self.path / RECORD)
+        return read_json_object(self.path / RECORD)
 
     def _found(self, apart: bool) -> dict[str, Any] | None:
         """The record; of a run of hours, whose files are known one by one, also what a damaged one left."""
         found = self.record()
         if found is None and apart and (self.path / RECORD).is_file():
-            spec = _object(self.path / SPEC)
+            spec = read_json_object(self.path / SPEC)
             return None if spec is None else {"spec": spec, "setting": self.setting, "finished": False}
         return found
 
@@ -129,8 +129,8 @@ class RunFolder:
     def save_animation(self, name: str, frames: list[Image.Image], frame_ms: int) -> None:
         """Write frames of one size as an endless animated WebP; the last one stays for a second longer."""
         durations = [frame_ms] * (len(frames) - 1) + [frame_ms + 1000]
-        self._write(
-            name,
+        write_file(
+            self.path / name,
             lambda stream: frames[0].save(
                 stream,
                 format="WEBP",
@@ -146,29 +146,12 @@ class RunFolder:
         self.write_bytes(name, text.encode("utf-8"))
 
     def write_bytes(self, name: str, data: bytes) -> None:
-        self._write(name, lambda stream: stream.write(data))
+        write_file(self.path / name, data)
 
     def write_json(self, name: str, value: Json) -> None:
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
         # Through to the disk: a picture lost in a power cut is made again, a lost record is not.
-        self._write(name, lambda stream: stream.write(text.encode("utf-8")), durable=True)
-
-    def _write(self, name: str, write: Callable[[IO[bytes]], Any], durable: bool = False) -> None:
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
-        try:
-            with open(partial, "wb") as stream:
-                write(stream)
-                stream.flush()
-                if durable:
-                    os.fsync(stream.fileno())
-            os.replace(partial, path)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            reason = error.strerror or error
-            raise OSError(f"{path} cannot be written ({reason}): choose another output folder") from error
+        write_file(self.path / name, text.encode("utf-8"), durable=True)
 
     def _begin(self) -> None:
         self._write_record({"finished": False})
@@ -190,12 +173,13 @@ class RunFolder:
         return found
 
 
-def _object(file: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None for one that is not there, damaged, or something else."""
-    with suppress(OSError, ValueError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else None
-    return None
+def write_file(path: Path, content: Content, *, durable: bool = False) -> None:
+    """As `flux.files.write_atomically`, with an OSError that says what to do."""
+    try:
+        write_atomically(path, content, durable=durable)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{path} cannot be written ({reason}): choose another output folder") from error
 
 
 def png_bytes(image: Image.Image, about: Mapping[str, str] | None = None) -> bytes:

@@ -19,6 +19,7 @@ from flux.studies.edit.spec import EditSpec
 from flux.studies.folder import RunFolder
 from flux.studies.spec import Spec
 from flux.studies.sweep.spec import SkipSpec
+from flux.weights.identity import file_stamps
 from flux.weights.load import Models, load_models
 
 PAGE, SHEET = "index.html", "sheet.png"
@@ -42,7 +43,7 @@ def setting(spec: Spec) -> dict[str, Any]:
         "flux": flux.__version__,
         "device": str(device),
         "dtype": str(pick_dtype(spec.model.dtype, device)).removeprefix("torch."),
-        "weights": _fingerprint(weights_folder(spec)),
+        "weights": file_stamps(weights_folder(spec)),
     }
 
 
@@ -60,12 +61,6 @@ def dino_source(spec: EditSpec | SkipSpec) -> str:
         return wanted
     folder = weights_folder(spec)
     return str(folder / "dino") if folder and (folder / "dino").is_dir() else HUB_DINO
-
-
-def _fingerprint(folder: Path | None) -> dict[str, list[int]]:
-    """Size and time of change of each weight file: enough to see that it was replaced between two runs."""
-    files = sorted(folder.rglob("*.safetensors")) if folder else []
-    return {str(f.relative_to(folder)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}
 
 
 def load(spec: Spec) -> Models:

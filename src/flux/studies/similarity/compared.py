@@ -10,7 +10,9 @@ from typing import Any
 from PIL import Image
 
 from flux.extras import need
+from flux.files import read_json_object
 from flux.models import FROM_TEXT, Layers, configs
+from flux.studies.folder import RECORD
 from flux.studies.pages.plots import check_plots
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.folder import Sweep, read_sweep
@@ -116,7 +118,7 @@ def sweep_folder(path: Path) -> Path:
     recipe = json.loads(json.dumps(spec.recipe()))
     made = [folder for folder in _numbered(spec.output) if _recipe(folder) == recipe]
     if made:
-        return max(made, key=lambda folder: (folder / "run.json").stat().st_mtime_ns)
+        return max(made, key=lambda folder: (folder / RECORD).stat().st_mtime_ns)
     if _recipe(spec.output) is not None:
         raise ValueError(
             f"{spec.output} holds a sweep of another spec than {path}: name the folder, --sweep {spec.output}"
@@ -134,9 +136,7 @@ def _numbered(base: Path) -> Iterator[Path]:
 
 
 def _recipe(folder: Path) -> Any:
-    with suppress(OSError, ValueError, AttributeError):
-        return json.loads((folder / "run.json").read_text(encoding="utf-8")).get("spec")
-    return None
+    return (read_json_object(folder / RECORD) or {}).get("spec")
 
 
 def _matrix(places: Sequence[Path]) -> Matrix:

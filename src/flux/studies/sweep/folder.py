@@ -11,7 +11,6 @@ A picture counts if its bytes are those of its row; what is damaged, replaced or
 import csv
 import hashlib
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +20,8 @@ from typing import Any
 
 from PIL import Image
 
-from flux.studies.folder import RECORD, SPEC, RunFolder, png_bytes
+from flux.files import read_json_object, sha256_of
+from flux.studies.folder import RECORD, SPEC, png_bytes, write_file
 from flux.studies.sweep.cells import REFERENCE, REPEAT, Cell, Group, Plan, Prompt, label, order_of, plan
 
 TABLE, PICTURES = "cells.csv", "pictures"
@@ -53,14 +53,14 @@ def save_picture(folder: Path, cell: Cell, image: Image.Image, about: Mapping[st
     data = png_bytes(image, about)
     sha256 = hashlib.sha256(data).hexdigest()
     if file_sha256(folder / cell.file) != sha256:
-        RunFolder(folder, {}, {}).write_bytes(cell.file, data)
+        write_file(folder / cell.file, data)
     return sha256
 
 
 def file_sha256(path: Path) -> str | None:
     """None for a file that is not there or cannot be read."""
     with suppress(OSError):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return sha256_of(path)
     return None
 
 
@@ -216,12 +216,11 @@ def _record(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `run.json` holds, and the sweep's recipe, from `spec.json` where `run.json` is damaged."""
     if not path.is_dir():
         raise ValueError(f"{path} is not a folder" if path.exists() else f"no such folder: {path}")
-    record = RunFolder(path, {}, {}).record() or {}
+    record = read_json_object(path / RECORD) or {}
     recipe = record.get("spec")
     if not isinstance(recipe, dict):
-        with suppress(OSError, ValueError):
-            recipe = json.loads((path / SPEC).read_text(encoding="utf-8"))
-    if not isinstance(recipe, dict):
+        recipe = read_json_object(path / SPEC)
+    if recipe is None:
         raise ValueError(f"{path} holds no sweep of layers: neither {RECORD} nor {SPEC} can be read")
     return record, recipe
 

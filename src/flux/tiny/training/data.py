@@ -1,6 +1,5 @@
 """Rendered scenes on disk, made once and mapped into memory."""
 
-import os
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flux.files import whole_file
 from flux.tiny.scenes import Scene, render, sample_scene
 
 
@@ -25,15 +25,13 @@ def pictures(
     """The scenes of the same arguments as uint8 (count, H, W, 3), rendered into `folder` on first use."""
     path = folder / f"pictures-{seed}-{count}-{width}x{height}{'-held-out' * held_out}.npy"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(count, height, width, 3))
-        for i, scene in enumerate(
-            tqdm(scenes(seed, count, width, height, held_out), desc="render", mininterval=5)
-        ):
-            out[i] = render(scene)
-        out.flush()
-        os.replace(partial, path)
+        shape = (count, height, width, 3)
+        drawn = tqdm(scenes(seed, count, width, height, held_out), desc="render", mininterval=5)
+        with whole_file(path) as partial:
+            out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+            for i, scene in enumerate(drawn):
+                out[i] = render(scene)
+            out.flush()
     return np.load(path, mmap_mode="r")
 
 

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from flux.files import write_atomically
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.tiny.judge import Judge
@@ -36,13 +37,10 @@ def save_clip(clip: nn.Module, folder: Path) -> None:
 
 
 def _save(model: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: p.detach().to("cpu", dtype).contiguous() for name, p in model.state_dict().items()}
     write_tensors(tensors, path)
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Like safetensors' `save_file`, which makes files that nobody else may read."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(save(tensors, metadata={"format": "pt"}))
-    partial.replace(path)
+    write_atomically(path, save(tensors, metadata={"format": "pt"}))

@@ -12,7 +12,7 @@ What makes it learn in hours on a CPU:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from flux.files import write_atomically
 from flux.model import Flux
 from flux.models import configs
 from flux.modules.autoencoder import AutoEncoder
@@ -272,9 +273,7 @@ def _torch_default_init(module: nn.Module) -> None:
 
 def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     if not path.exists():
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, make())
-        partial.replace(path)
+        write_atomically(path, partial(np.save, arr=make()))
     return np.load(path)
 
 

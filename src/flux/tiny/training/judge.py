@@ -1,5 +1,6 @@
 """Train the judge on rendered pictures: plain, noisy, blurred, and passed through the autoencoder."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from flux.files import write_atomically
 from flux.modules.autoencoder import AutoEncoder
 from flux.tiny.judge import CELL, Judge, split_cells, split_scenery
 from flux.tiny.scenes import SCENERY, SIZE_PIXELS, THING_VALUES, Scene
@@ -46,9 +48,7 @@ def decoded_pictures(folder: Path, ae: AutoEncoder, images: np.ndarray) -> np.nd
         for i in range(0, DECODED, 32):
             with torch.autocast("cpu", torch.bfloat16):
                 parts.append(to_uint8(ae(to_model(images[i : min(i + 32, DECODED)]))))
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(parts))
-        partial.replace(path)
+        write_atomically(path, partial(np.save, arr=np.concatenate(parts)))
     return np.load(path, mmap_mode="r")
 
 

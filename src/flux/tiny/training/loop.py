@@ -6,17 +6,19 @@ and resumed sees the same data as one that was not.
 
 import json
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from flux.files import write_atomically
 
 SAVE_EVERY_SECONDS = 120.0
 
@@ -106,9 +108,7 @@ class Stage:
             "ema": ema or [],
             "history": json.dumps(self.history),
         }
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, self.checkpoint)
+        write_atomically(self.checkpoint, partial(torch.save, state))
         log = {"step": step, "seconds": round(seconds, 1), "history": self.history}
         (self.folder / f"{self.name}.json").write_text(json.dumps(log))
 
