@@ -32,7 +32,7 @@ from flux.util import load_ae, load_clip, load_flow_model, load_models, load_t5
 from flux.weights import convert
 from flux.weights import find as checkpoints
 from flux.weights.check import CheckpointError, read_header
-from flux.weights.find import find_file, find_text_encoder
+from flux.weights.find import find_file, find_text_encoder, locate_file
 from flux.weights.parts import CLIP, T5
 from flux.weights.read import Weights, load_into
 
