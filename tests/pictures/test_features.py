@@ -15,13 +15,14 @@ from skimage import metrics as oracle
 from flux.extras import need
 from flux.pictures import feature_cache, metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache
-from flux.pictures.features import Clip, Dino, identity
+from flux.pictures.features import Clip, Dino
 from flux.pictures.metrics import cosine, psnr, scaled, ssim
 from flux.studies.pages.plots import Bar, importance_map, importance_plot
 from flux.studies.similarity import measuring
 from flux.studies.similarity.measuring import Store, finite, measure
 from flux.studies.spec import DinoSpec
 from flux.studies.spec.values import Context
+from flux.weights.identity import pretrained_id
 
 
 @pytest.fixture(scope="session")
@@ -139,11 +140,11 @@ def test_clip_image_features(clip):
 
 def test_a_models_identity(dino, tmp_path):
     copy = save_dino(tmp_path / "copy")
-    assert identity(copy) == identity(dino) != identity(dino, "bfloat16")
+    assert pretrained_id(copy) == pretrained_id(dino) != pretrained_id(dino, "bfloat16")
     settings = copy / "preprocessor_config.json"
     settings.write_text(settings.read_text().replace("0.5", "0.4"))
-    assert identity(copy) != identity(dino)
-    assert identity("nobody/has-this-model") is None and identity("/no such/name at/all") is None
+    assert pretrained_id(copy) != pretrained_id(dino)
+    assert pretrained_id("nobody/has-this-model") is None and pretrained_id("/no such/name at/all") is None
 
 
 # What is kept
@@ -205,7 +206,7 @@ def test_a_damaged_or_foreign_cache_is_made_again(damage, dino, pictures, counte
     assert again.figures == first.figures and counted == [2]
     (line,) = again.problems
     assert line == f"{cache}: is {'of another model' if damage == 'foreign' else 'damaged'} and is made again"
-    assert FeatureCache.open(cache, identity(dino)).problem is None
+    assert FeatureCache.open(cache, pretrained_id(dino)).problem is None
     counted.clear()
     assert measure(asked(pictures), pairs, str(dino), Store(tmp_path / "kept")).problems == []
     assert counted == []

@@ -358,6 +358,17 @@ def test_a_dry_run_says_what_is_missing(tmp_path, monkeypatch, capsys):
     assert "google/t5-v1_1-xxl: not here" in out and "would make 11 pictures of 1024 x 1024" in out
 
 
+def test_a_dry_run_downloads_nothing(tmp_path, monkeypatch, capsys):
+    """Not even where FLUX_REPO has a folder for the part with nothing in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *args, **kwargs: pytest.fail("a download"))
+    (tmp_path / "clone" / "vae").mkdir(parents=True)
+    monkeypatch.setenv("FLUX_REPO", str(tmp_path / "clone"))
+    spec = str(ROOT / "json" / "edit-flux-dev.json")
+    assert load_demo("demo_4_edit").main([spec, "--dry-run"]) == 0
+    assert "FLUX.1-dev/ae.safetensors: not here, to be downloaded" in capsys.readouterr().out
+
+
 def test_a_dry_run_knows_what_is_made_already(demo, capsys):
     argv = [*FEW, "--prompts", "a red boat", "a red hat"]
     assert demo("edit", *argv) == demo("edit", *argv, "--dry-run") == 0

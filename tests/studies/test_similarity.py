@@ -403,8 +403,8 @@ def test_from_a_spec_to_its_vital_set_to_an_edit(tmp_path, monkeypatch, capsys):
 
 def test_a_set_found_on_other_weights_is_named(tmp_path):
     from flux.studies.edit.run import found_on_other_weights
-    from flux.weights import find as checkpoints
     from flux.weights.identity import weights_id
+    from flux.weights.parts import FLOW
 
     def lines(weights: dict | None, model: str = "flux-tiny") -> list[str]:
         file = tmp_path / "vital.json"
@@ -413,8 +413,8 @@ def test_a_set_found_on_other_weights_is_named(tmp_path):
         return list(found_on_other_weights(load_spec(EditSpec, ROOT / "json" / "edit.json", overrides)))
 
     own = weights_id(configs["flux-tiny"], configs["flux-tiny"].home)
-    assert lines(own) == lines(None) == lines({}) == lines({checkpoints.FLOW.title: "0"}, "flux-dev") == []
-    (line,) = lines({**own, checkpoints.FLOW.title: "0123456789abcdef"})
+    assert lines(own) == lines(None) == lines({}) == lines({FLOW.title: "0"}, "flux-dev") == []
+    (line,) = lines({**own, FLOW.title: "0123456789abcdef"})
     assert line.endswith("was found on other weights of flux-tiny; these may have other vital layers")
 
 

@@ -31,7 +31,9 @@ from flux.modules.autoencoder import AutoEncoder
 from flux.util import load_ae, load_clip, load_flow_model, load_models, load_t5
 from flux.weights import convert
 from flux.weights import find as checkpoints
-from flux.weights.find import CLIP, T5, CheckpointError, find_file, find_text_encoder
+from flux.weights.check import CheckpointError, read_header
+from flux.weights.find import find_file, find_text_encoder, locate_file
+from flux.weights.parts import CLIP, T5
 from flux.weights.read import Weights, load_into
 
 VARIABLES = ("FLUX_MODEL", "FLUX_AE", "FLUX_T5", "FLUX_CLIP", "FLUX_LORA", "FLUX_REDUX", "FLUX_REPO")
@@ -155,6 +157,9 @@ def test_order_of_places(monkeypatch, tmp_path):
     def found():
         return find_file(DEV, "flux1-dev.safetensors", "FLUX_MODEL")
 
+    def located():
+        return locate_file(DEV, "flux1-dev.safetensors", "FLUX_MODEL")
+
     downloaded = []
 
     def download(repo_id, filename, local_dir):
@@ -163,17 +168,19 @@ def test_order_of_places(monkeypatch, tmp_path):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     local = checkpoints.CHECKPOINTS_DIR / "black-forest-labs_FLUX.1-dev" / "flux1-dev.safetensors"
+    assert located() is None and not downloaded
     assert found() == local and found() == local
     assert downloaded == [(DEV, "flux1-dev.safetensors", local.parent)]
 
     cached = official(tmp_path / "cache")
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *args: str(cached))
     assert found() == local
+    assert located() == local
     local.unlink()
-    assert found() == cached
+    assert found() == cached and located() is None
     clone = official(tmp_path / "clone")
     monkeypatch.setenv("FLUX_REPO", str(clone.parent))
-    assert found() == clone
+    assert found() == located() == clone
     named = official(tmp_path / "named")
     monkeypatch.setenv("FLUX_MODEL", str(named))
     assert found() == named
@@ -324,7 +331,7 @@ def test_a_file_that_may_not_be_read(monkeypatch, tmp_path):
     file = official(tmp_path)
     monkeypatch.setattr("builtins.open", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(CheckpointError, match="Permission denied"):
-        checkpoints.read_header(file)
+        read_header(file)
 
 
 def test_flux_repo_must_be_a_folder(monkeypatch, tmp_path):

@@ -1,12 +1,10 @@
 """Features of pictures: DINOv2 and CLIP through `transformers`.
 
-What a model says of a picture is kept by `flux.pictures.feature_cache`; `identity` is what it is kept under.
+What a model says of a picture is kept by `flux.pictures.feature_cache`.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flux.files import sha256_of
 from flux.modules.pretrained import load_whole
 from flux.pictures.rgb import rgb
 from flux.weights.hub import require_hub
 
 TOKENS = ("class", "patches")
 """Where DINO's features come from: the class token, or the mean of the patch tokens."""
-
-CONFIGS = ("config.json", "preprocessor_config.json")
 
 
 class Dino:
@@ -124,42 +119,3 @@ def pretrained(load: Callable[..., Any], source: str, **options: Any) -> Any:
                 f"is a network get it with: hf download {source}"
             ) from error
         return load(source, **options)
-
-
-def identity(source: str | Path, dtype: str = "float32") -> str | None:
-    """What decides a model's features, as sha256: settings, weights, dtype, and the release of transformers.
-
-    None for a hub name that is not in the hub's cache yet.
-    """
-    folder = Path(source) if Path(source).is_dir() else _cached(str(source))
-    if folder is None:
-        return None
-    digest = hashlib.sha256(f"{dtype} {_transformers()}".encode())
-    for file in _files_of(folder):
-        digest.update(f" {file.name} {sha256_of(file)}".encode())
-    return digest.hexdigest()
-
-
-def _files_of(folder: Path) -> Iterator[Path]:
-    yield from (folder / name for name in CONFIGS if (folder / name).is_file())
-    # As transformers has it: safetensors where there are any.
-    yield from sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-
-
-def _cached(name: str) -> Path | None:
-    """The folder of a model in the hub's cache."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, CONFIGS[0])
-    except HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _transformers() -> str:
-    try:
-        return version("transformers")
-    except PackageNotFoundError:
-        return ""

@@ -7,18 +7,18 @@ from pathlib import Path
 from flux.models import configs
 from flux.studies.run import dino_source, size_in_words, weights_folder
 from flux.studies.spec import EditSpec, SkipSpec, Spec
-from flux.weights import find as checkpoints
-from flux.weights.find import CheckpointError, Part
-
-DOWNLOAD = "not here, to be downloaded"
+from flux.weights.check import CheckpointError
+from flux.weights.find import find_text_encoder, locate_file
+from flux.weights.hub import cached_file
+from flux.weights.parts import AE, CLIP, FLOW, T5, Part
 
 
 def needed_files(spec: Spec) -> Iterator[tuple[str, str, str]]:
     """Title, place and state, in words, of each part of the spec's model."""
     model = configs[spec.model.name]
-    for part, file in ((checkpoints.FLOW, model.repo_flow), (checkpoints.AE, model.repo_ae)):
+    for part, file in ((FLOW, model.repo_flow), (AE, model.repo_ae)):
         yield part.title, *_file(spec, part, model.repo_id, file)
-    for part, hub_name in ((checkpoints.T5, model.t5), (checkpoints.CLIP, model.clip)):
+    for part, hub_name in ((T5, model.t5), (CLIP, model.clip)):
         yield part.title, *_encoder(spec, part, hub_name)
     if isinstance(spec, EditSpec) and spec.checks.dino != "off":
         source = dino_source(spec)
@@ -30,35 +30,26 @@ def needed_files(spec: Spec) -> Iterator[tuple[str, str, str]]:
 
 def _file(spec: Spec, part: Part, repo_id: str, file: str) -> tuple[str, str]:
     """Place and state of the flow model or the autoencoder."""
-    folder = weights_folder(spec)
-    named = folder or os.environ.get(part.env_var) or _in_clone(part, file)
-    if not named:
-        stored = checkpoints.CHECKPOINTS_DIR / repo_id.replace("/", "_") / file
-        there = _there(stored)
-        return (str(stored), there) if there else (f"{repo_id}/{file}", _cached(repo_id, file))
     try:
-        path = checkpoints.find_file(repo_id, file, part.env_var, weights=folder)
+        found = locate_file(repo_id, file, part.env_var, weights=weights_folder(spec))
     except CheckpointError as error:
-        return str(named), str(error)
-    return str(path), _there(path)
-
-
-def _in_clone(part: Part, file: str) -> str | None:
-    """The folder FLUX_REPO names, if it holds the part."""
-    clone = os.environ.get("FLUX_REPO")
-    if not clone or not ((Path(clone) / file).is_file() or (Path(clone) / part.folder).is_dir()):
-        return None
-    return clone
+        return _named(spec, part) or repo_id, str(error)
+    return (f"{repo_id}/{file}", _cached(repo_id, file)) if found is None else (str(found), _there(found))
 
 
 def _encoder(spec: Spec, part: Part, hub_name: str) -> tuple[str, str]:
     """Place and state of a text encoder."""
-    folder = weights_folder(spec)
     try:
-        found = checkpoints.find_text_encoder(part, hub_name, weights=folder)
+        found = find_text_encoder(part, hub_name, weights=weights_folder(spec))
     except CheckpointError as error:
-        return str(folder or os.environ.get(part.env_var) or os.environ.get("FLUX_REPO")), str(error)
+        return _named(spec, part) or hub_name, str(error)
     return found, _there(Path(found)) or _cached(found)
+
+
+def _named(spec: Spec, part: Part) -> str | None:
+    """The file or folder that the user names for a part."""
+    folder = weights_folder(spec)
+    return str(folder) if folder else os.environ.get(part.env_var) or os.environ.get("FLUX_REPO")
 
 
 def _there(path: Path) -> str:
@@ -69,8 +60,4 @@ def _there(path: Path) -> str:
 
 def _cached(repo_id: str, file: str = "config.json") -> str:
     """Whether the hub's cache has it."""
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return DOWNLOAD
-    return "in the hub's cache" if isinstance(try_to_load_from_cache(repo_id, file), str) else DOWNLOAD
+    return "not here, to be downloaded" if cached_file(repo_id, file) is None else "in the hub's cache"

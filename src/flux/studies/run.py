@@ -17,6 +17,7 @@ from flux.models import configs
 from flux.outcome import silence_loading_bars
 from flux.studies.folder import RunFolder
 from flux.studies.spec import EditSpec, SkipSpec, Spec
+from flux.weights.identity import file_stamps
 from flux.weights.load import Models, load_models
 
 PAGE, SHEET = "index.html", "sheet.png"
@@ -40,7 +41,7 @@ def setting(spec: Spec) -> dict[str, Any]:
         "flux": flux.__version__,
         "device": str(device),
         "dtype": str(pick_dtype(spec.model.dtype, device)).removeprefix("torch."),
-        "weights": _fingerprint(weights_folder(spec)),
+        "weights": file_stamps(weights_folder(spec)),
     }
 
 
@@ -58,12 +59,6 @@ def dino_source(spec: EditSpec | SkipSpec) -> str:
         return wanted
     folder = weights_folder(spec)
     return str(folder / "dino") if folder and (folder / "dino").is_dir() else HUB_DINO
-
-
-def _fingerprint(folder: Path | None) -> dict[str, list[int]]:
-    """Size and time of change of each weight file: enough to see that it was replaced between two runs."""
-    files = sorted(folder.rglob("*.safetensors")) if folder else []
-    return {str(f.relative_to(folder)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}
 
 
 def load(spec: Spec) -> Models:

@@ -1,21 +1,41 @@
-"""What a model's weights are known by: the same on every machine, and another after any training."""
+"""Which weights are these? Three answers, for three ends; what runs have recorded is compared with them.
+
+- `weights_id`, from contents: the same on every machine, and another after any training;
+- `file_stamps`, from sizes and times of change: at once, on one machine;
+- `pretrained_id`, of a model of `transformers`: all that decides what it says of a picture.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from flux.files import sha256_of
 from flux.models import ModelSpec
-from flux.weights.find import AE, CLIP, FLOW, T5, files_of, find_file, find_text_encoder, weight_files
+from flux.weights.check import encoder_files, files_of
+from flux.weights.find import find_file, find_text_encoder
+from flux.weights.hub import cached_file
+from flux.weights.parts import AE, CLIP, FLOW, T5
 
 WHOLE, SAMPLES, SAMPLE = 2**26, 64, 2**20
 """Bytes up to which a file is read whole; of larger ones, how many samples are read, and bytes of each."""
+
+PRETRAINED_CONFIGS = ("config.json", "preprocessor_config.json")
+
+
+def file_stamps(folder: Path | None) -> dict[str, list[int]]:
+    """Size in bytes and time of change in ns of each weight file in a folder and below; {} for None.
+
+    Enough to see that a file was replaced between two runs.
+    """
+    files = sorted(folder.rglob("*.safetensors")) if folder else []
+    return {str(f.relative_to(folder)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}
 
 
 def weights_id(model: ModelSpec, folder: Path | None) -> dict[str, str]:
     """A digest of each part's files, or the hub's name of an encoder that comes from there.
 
     folder: holds all of them; None: they are looked for where loading looks.
-
     A file that is nowhere is downloaded. Raises CheckpointError as loading does.
     """
     return dict(_parts(model, folder))
@@ -27,7 +47,7 @@ def _parts(model: ModelSpec, folder: Path | None) -> Iterator[tuple[str, str]]:
         yield part.title, digest(files_of(found))
     for part, hub_name in ((T5, model.t5), (CLIP, model.clip)):
         found = find_text_encoder(part, hub_name, weights=folder)
-        files = weight_files(Path(found)) or sorted(Path(found).glob("pytorch_model*.bin"))
+        files = encoder_files(Path(found))
         yield part.title, digest(files) if files else found
 
 
@@ -49,3 +69,38 @@ def _slices(size: int) -> Iterator[tuple[int, int]]:
         yield 0, size
     else:
         yield from (((size - SAMPLE) * i // (SAMPLES - 1), SAMPLE) for i in range(SAMPLES))
+
+
+def pretrained_id(source: str | Path, dtype: str = "float32") -> str | None:
+    """The sha256 of a model's settings and weights, dtype, and the release of transformers.
+
+    source: a folder or the hub's name; None for one that is not in the hub's cache yet.
+    """
+    folder = Path(source) if Path(source).is_dir() else _cached_folder(str(source))
+    if folder is None:
+        return None
+    total = hashlib.sha256(f"{dtype} {_transformers()}".encode())
+    for file in _pretrained_files(folder):
+        total.update(f" {file.name} {sha256_of(file)}".encode())
+    return total.hexdigest()
+
+
+def _pretrained_files(folder: Path) -> Iterator[Path]:
+    yield from (folder / name for name in PRETRAINED_CONFIGS if (folder / name).is_file())
+    # As transformers has it: safetensors where there are any.
+    yield from sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def _cached_folder(name: str) -> Path | None:
+    try:
+        found = cached_file(name, PRETRAINED_CONFIGS[0])
+    except ValueError:  # no name on the hub
+        return None
+    return found and found.parent
+
+
+def _transformers() -> str:
+    try:
+        return version("transformers")
+    except PackageNotFoundError:
+        return ""

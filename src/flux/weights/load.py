@@ -21,18 +21,9 @@ from flux.models import ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.weights import convert
-from flux.weights.find import (
-    AE,
-    CLIP,
-    FLOW,
-    LORA,
-    T5,
-    CheckpointError,
-    Part,
-    find_file,
-    find_text_encoder,
-    read_json,
-)
+from flux.weights.check import CheckpointError, read_json
+from flux.weights.find import find_file, find_text_encoder
+from flux.weights.parts import AE, CLIP, FLOW, LORA, T5, Part
 from flux.weights.read import assign, load_into, shortened
 
 Convert = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]

@@ -7,7 +7,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from flux.weights.find import CheckpointError, files_of, read_header
+from flux.weights.check import CheckpointError, files_of, read_header
 
 
 class Weights(Mapping[str, Tensor]):

@@ -14,9 +14,9 @@ from flux.studies.folder import RunFolder
 from flux.studies.run import PAGE, Bars, load, machine, open_run, weights_folder
 from flux.studies.spec import EditSpec
 from flux.studies.spec.vital import read_vital_set
-from flux.weights.find import FLOW
 from flux.weights.identity import weights_id
 from flux.weights.load import Models
+from flux.weights.parts import FLOW
 
 
 def run_edits(spec: EditSpec) -> RunFolder:

@@ -15,10 +15,11 @@ from flux.files import sha256_of
 from flux.outcome import silence_loading_bars
 from flux.pictures import metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache
-from flux.pictures.features import TOKENS, Clip, Dino, identity
+from flux.pictures.features import TOKENS, Clip, Dino
 from flux.pictures.rgb import rgb
 from flux.studies.similarity.compared import Pair
 from flux.studies.spec import DinoSpec
+from flux.weights.identity import pretrained_id
 
 Figures = dict[str, float | None]
 """By metric; None for pictures that a metric cannot compare, and infinity for the PSNR of equal ones."""
@@ -95,10 +96,10 @@ def _features(
     spec: DinoSpec, metric: str, source: str, digests: dict[Path, str], store: Store, measured: Measured
 ) -> dict[str, np.ndarray]:
     """Features (kinds, C) by the digest of a picture."""
-    model, extractor = identity(source, spec.dtype), None
+    model, extractor = pretrained_id(source, spec.dtype), None
     if model is None:  # to be downloaded
         extractor = load_extractor(spec, metric, source)
-        model = identity(source, spec.dtype) or source
+        model = pretrained_id(source, spec.dtype) or source
     caches: dict[Path, FeatureCache] = {}
     missing: dict[str, Path] = {}
     for path, digest in digests.items():

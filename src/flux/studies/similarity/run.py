@@ -12,7 +12,6 @@ from PIL import Image
 import flux
 from flux.device import pick_device
 from flux.models import configs
-from flux.pictures.features import identity
 from flux.studies.folder import RunFolder
 from flux.studies.run import HUB_DINO, PAGE, machine
 from flux.studies.similarity.compared import Compared, Matrix, Pair, compared, resolved
@@ -23,6 +22,7 @@ from flux.studies.similarity.picture_similarity import write_matrix, write_ranki
 from flux.studies.spec import DinoSpec
 from flux.studies.spec.dino import COSINES
 from flux.studies.sweep.folder import Sweep
+from flux.weights.identity import pretrained_id
 
 OWN = configs["flux-tiny"].home
 OWN_SIZE = (128, 128)
@@ -91,7 +91,7 @@ def describe(spec: DinoSpec) -> str:
     sources = model_sources(spec, asked)
     run = RunFolder.find(spec.output, spec.recipe(), {})
     models = [
-        f"  {metric.upper():<6}{source}: {'there' if identity(source) else 'not here, to be downloaded'}"
+        f"  {metric.upper():<6}{source}: {'there' if pretrained_id(source) else 'not here, to be downloaded'}"
         for metric, source in sources.items()
     ]
     return "\n".join(
@@ -140,7 +140,7 @@ def _open(spec: DinoSpec, asked: Compared, pairs: Sequence[Pair], sources: dict[
         "flux": flux.__version__,
         "device": str(pick_device(spec.device)),
         "pictures": _fingerprint(pairs, asked.problems),
-        "models": {metric: identity(source, spec.dtype) for metric, source in sources.items()},
+        "models": {metric: pretrained_id(source, spec.dtype) for metric, source in sources.items()},
     }
     found = RunFolder.find(spec.output, spec.recipe(), setting)
     changed = found.finished and (found.record() or {}).get("setting") != found.setting
@@ -174,7 +174,7 @@ def _model(spec: DinoSpec, sources: dict[str, str]) -> dict[str, Any]:
     own = source == str(OWN / "dino")
     name = "flux-tiny's own DINO" if own else Path(source).name if Path(source).is_dir() else source
     token = {"token": spec.token} if metric == "dino" else {}
-    return {"metric_model": name, "identity": identity(source, spec.dtype), **token}
+    return {"metric_model": name, "identity": pretrained_id(source, spec.dtype), **token}
 
 
 def _shown(model: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flux.pictures.features import identity
 from flux.studies.folder import RunFolder
 from flux.studies.run import dino_source
 from flux.studies.similarity.measuring import Store, load_extractor, measure
@@ -16,6 +15,7 @@ from flux.studies.spec import DinoSpec, SkipSpec
 from flux.studies.sweep.cells import Cell, Group, Plan, Task, label, order_of
 from flux.studies.sweep.folder import done_cells
 from flux.studies.sweep.rounds import Decision, Rounds, plan_rounds
+from flux.weights.identity import pretrained_id
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Until:
         if any(count not in said for count in until.rounds if count < ends[-1]):
             print(f"rounds end with whole batches of {spec.batch}: after {_list(said)} prompts")
         state = Until(spec, run, asked, rounds, {})
-        if identity(dino_source(spec)) is None:
+        if pretrained_id(dino_source(spec)) is None:
             load_extractor(state._measuring(), "dino", dino_source(spec))
         return state
 
