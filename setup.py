@@ -19,7 +19,7 @@ CORE = [
     # protobuf, sentencepiece and tokenizers are what transformers needs to read T5's tokenizer.
     "protobuf>=3.20",
     # Of the studies alone, see flux.studies.spec.
-    "pydantic>=2.9",
+    "pydantic>=2.11",
     "safetensors>=0.4.3",
     "sentencepiece>=0.2",
     "tokenizers>=0.20",

@@ -38,7 +38,7 @@ FORBIDDEN = ("diffusers", "gradio", "jsonschema", "matplotlib", "pydantic", "ray
 
 # Parts that ask for more packages than upstream does.
 NOT_IN_PLACE = ("flux.tiny.training", "flux.studies")
-NEED_PYDANTIC = 'studies need pydantic 2: pip install "pydantic>=2.9"'
+NEED_PYDANTIC = 'studies need pydantic 2: pip install "pydantic>=2.11"'
 
 SITECUSTOMIZE = '''
 """An environment with fewer packages than the one beneath it, and no network."""

@@ -114,8 +114,8 @@ WORDS = {
 
 
 def problems_of(kind: type[Section], error: ValidationError) -> list[Problem]:
-    """The mistakes in a spec of this kind, in our words."""
-    found = error.errors(include_url=False)
+    """The mistakes in a spec of this kind, in our words; what is missing last, for a slip explains it."""
+    found = sorted(error.errors(include_url=False), key=lambda each: each["type"] == "missing")
     # A list with wrong entries is no list that is too short, though pydantic counts only the right ones.
     return [_problem(kind, each) for each in found if not (each["type"] == "too_short" and each["input"])]
 

@@ -28,12 +28,11 @@ try:
         ValidationError,
         ValidationInfo,
         WithJsonSchema,
-        field_validator,
         model_validator,
     )
     from pydantic_core import InitErrorDetails, PydanticCustomError
 except ImportError:
-    raise ImportError('studies need pydantic 2: pip install "pydantic>=2.9"') from None
+    raise ImportError('studies need pydantic 2: pip install "pydantic>=2.11"') from None
 
 T = TypeVar("T")
 
@@ -204,7 +203,7 @@ def _folder(value: Any, info: ValidationInfo) -> Path:
 
 def _hub_or_folder(value: Any, info: ValidationInfo) -> Any:
     """A folder's absolute path where there is such a folder, else the text as it stands."""
-    place = absolute(value, info) if isinstance(value, str) else None
+    place = absolute(_whole_characters(value), info) if isinstance(value, str) else None
     return str(place) if place is not None and place.is_dir() else value
 
 
@@ -272,9 +271,15 @@ class ModelChoice(Section):
         return configs[self.name]
 
 
-def _own(description: str) -> Any:
-    """A key whose null stands for the model's own value."""
-    return Field(None, validate_default=True, description=description)
+def _or_models(name: str) -> AfterValidator:
+    """For a key whose null stands for what the model's record has under this name."""
+
+    def complete(value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None or "model" not in info.data:  # a wrong model is a mistake already
+            return value
+        return getattr(info.data["model"].record, name)
+
+    return AfterValidator(complete)
 
 
 class StudySpec(Section):
@@ -299,32 +304,26 @@ class Spec(StudySpec):
     """
 
     model: ModelChoice = Field("flux-tiny", validate_default=True, description="the model and where it runs")
-    steps: Count | None = _own("sampling steps; null: the model's own number")
-    guidance: Annotated[float, Field(ge=0)] | None = _own(
-        "how strictly the prompt is followed; null: the model's own value"
+    steps: Annotated[Count | None, _or_models("num_steps")] = Field(
+        None, validate_default=True, description="sampling steps; null: the model's own number"
     )
-    width: Pixels | None = _own("in pixels, a multiple of 16; null: the model's own size")
-    height: Pixels | None = _own("in pixels, a multiple of 16; null: the model's own size")
+    guidance: Annotated[Annotated[float, Field(ge=0)] | None, _or_models("guidance")] = Field(
+        None,
+        validate_default=True,
+        description="how strictly the prompt is followed; null: the model's own value",
+    )
+    width: Annotated[Pixels | None, _or_models("size")] = Field(
+        None, validate_default=True, description="in pixels, a multiple of 16; null: the model's own size"
+    )
+    height: Annotated[Pixels | None, _or_models("size")] = Field(
+        None, validate_default=True, description="in pixels, a multiple of 16; null: the model's own size"
+    )
     output: AnyPath | None = Field(
         None,
         description="folder of the run; null: output/<demo>/<name of the spec> in the working directory. "
         "Where it holds a run of another spec, a number is added",
     )
     overwrite: bool = Field(False, description="make a finished run again")
-
-    @field_validator("steps", "guidance", "width", "height")
-    @classmethod
-    def _completed(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None or "model" not in info.data:  # a wrong model is a mistake already
-            return value
-        record = info.data["model"].record
-        own = {
-            "steps": record.num_steps,
-            "guidance": record.guidance,
-            "width": record.size,
-            "height": record.size,
-        }
-        return own[info.field_name]
 
     def problems(self) -> Iterator[Problem]:
         if self.model.record.guidance is None and self.guidance is not None:
