@@ -9,20 +9,14 @@ a run that was stopped.
 
 from pathlib import Path
 
-from flux.studies import carry_out
-from flux.studies.spec import TestSpec, read_command
+from flux.studies import text
+from flux.studies.study import carry_out
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "test.json"
 
 
-def make(spec: TestSpec) -> None:
-    from flux.studies.text.run import run_pictures
-
-    run_pictures(spec)
-
-
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(read_command(TestSpec, doc=__doc__, default=SPEC, argv=argv), make)
+    return carry_out(text.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":

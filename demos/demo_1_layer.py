@@ -9,20 +9,14 @@ filmstrip.png, animation.webp, run.json and index.html. The same command goes on
 
 from pathlib import Path
 
-from flux.studies import carry_out
-from flux.studies.spec import LayerSpec, read_command
+from flux.studies import timesteps
+from flux.studies.study import carry_out
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "layer.json"
 
 
-def make(spec: LayerSpec) -> None:
-    from flux.studies.timesteps.run import run_timesteps
-
-    run_timesteps(spec)
-
-
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(read_command(LayerSpec, doc=__doc__, default=SPEC, argv=argv), make)
+    return carry_out(timesteps.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":

@@ -9,20 +9,14 @@ and says when an edit did nothing or lost the source. The same command goes on w
 
 from pathlib import Path
 
-from flux.studies import carry_out
-from flux.studies.spec import EditSpec, read_command
+from flux.studies import edit
+from flux.studies.study import carry_out
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "edit.json"
 
 
-def make(spec: EditSpec) -> None:
-    from flux.studies.edit.run import run_edits
-
-    run_edits(spec)
-
-
 def main(argv: list[str] | None = None) -> int:
-    return carry_out(read_command(EditSpec, doc=__doc__, default=SPEC, argv=argv), make)
+    return carry_out(edit.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from flux.pictures import feature_cache, metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache, sha256_of
 from flux.pictures.features import Clip, Dino, identity
 from flux.pictures.metrics import cosine, psnr, scaled, ssim
+from flux.studies import measuring
+from flux.studies.measuring import Store, finite, measure
 from flux.studies.pages.plots import Bar, importance_map, importance_plot
-from flux.studies.similarity import measuring
-from flux.studies.similarity.measuring import Store, finite, measure
 from flux.studies.spec import DinoSpec
 from flux.studies.spec.values import Context
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from flux.pictures.metrics import Score, changed_share, did_nothing, lost_source, psnr, score
 from flux.studies.edit.report import what_went_wrong
+from flux.studies.edit.requests import edit_of
 from flux.studies.pages.html import changed_words, document, figure, json_details
 from flux.studies.pages.pages import EditCard, LayerPage, Shown, edit_page, layer_page, pictures_page
 from flux.studies.pages.sheets import (
@@ -132,7 +133,7 @@ def said(figures: Score, floor: float = 0.0, edit: dict | None = None, **changes
     spec = EditSpec.read(
         {"source": "a dog", "edits": [{"prompt": "a cat", **(edit or {})}], **changes}, Context()
     )
-    return list(what_went_wrong(spec, spec.completed(spec.edits[0]), figures, floor))
+    return list(what_went_wrong(spec, edit_of(spec, spec.edits[0]), figures, floor))
 
 
 def test_an_edit_that_worked_is_not_spoken_of():

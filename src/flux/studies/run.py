@@ -3,9 +3,10 @@
 import os
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -16,21 +17,35 @@ from flux.generate import Sampling
 from flux.models import configs
 from flux.outcome import silence_loading_bars
 from flux.studies.folder import RunFolder
-from flux.studies.spec import EditSpec, SkipSpec, Spec
+from flux.studies.spec import Spec
 from flux.weights.load import Models, load_models
 
 PAGE, SHEET = "index.html", "sheet.png"
 HUB_DINO = "facebook/dinov2-base"
 
+P = TypeVar("P")
+
+
+def changed(part: P, **values: Any) -> P:
+    """A spec, or a part of one, with other values."""
+    return replace(part, **values)
+
 
 def open_run(spec: Spec) -> RunFolder:
-    """The folder of the spec's run; says so if it is not the one asked for, or finished already."""
+    """The folder of the spec's run; says so if it is not the one asked for."""
     run = RunFolder.open(spec.output, spec.recipe(), setting(spec), overwrite=spec.overwrite)
+    say_where(run)
+    return run
+
+
+def say_where(run: RunFolder) -> None:
+    """Say why a run is not in the folder asked for, where it is not."""
     if run.note:
         print(f"{run.note}; this run goes to {run.path}")
-    if run.finished:
-        print(f"made already: {run.path / PAGE} (--overwrite makes it again)")
-    return run
+
+
+def say_made_already(run: RunFolder) -> None:
+    print(f"made already: {run.path / PAGE} (--overwrite makes it again)")
 
 
 def setting(spec: Spec) -> dict[str, Any]:
@@ -51,9 +66,8 @@ def weights_folder(spec: Spec) -> Path | None:
     return configs[spec.model.name].home
 
 
-def dino_source(spec: EditSpec | SkipSpec) -> str:
-    """The folder or the hub's name of the DINO model that an edit's checks or a sweep's rounds ask for."""
-    wanted = spec.checks.dino if isinstance(spec, EditSpec) else spec.until.dino
+def dino_source(spec: Spec, wanted: str) -> str:
+    """The folder or the hub's name of a DINO model; `auto` is the model's own where it has one."""
     if wanted != "auto":
         return wanted
     folder = weights_folder(spec)

@@ -5,14 +5,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flux.device import pick_device
-from flux.methods.stable_flow import Row
+from flux.hooks import AboveThreshold, Select, TopRatio
+from flux.methods.stable_flow import Edit, EditRequest, Row
 from flux.pictures.metrics import Dino, Score, changed_share, did_nothing, difference, lost_source, score
-from flux.studies.edit.groups import Group
+from flux.studies.edit.requests import file_of, items_of, requests
 from flux.studies.folder import RunFolder
 from flux.studies.pages.pages import EditCard, Shown, edit_page
 from flux.studies.pages.sheets import Cell, contact_sheet, difference_map
 from flux.studies.run import PAGE, SHEET, about, dino_source
-from flux.studies.spec import Edit, EditSpec
+from flux.studies.spec import EditSpec
 
 
 @dataclass(frozen=True)
@@ -44,31 +45,51 @@ class Judged:
         }
 
 
-def report(spec: EditSpec, run: RunFolder, groups: list[Group]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Checked:
+    """What a run found. floor: the noise floor, as a share of pixels. dino: what measured similarity.
+
+    unchecked: why similarity was not measured, in a line; None where it was, or was not asked for.
+    """
+
+    floor: float
+    dino: str | None
+    unchecked: str | None
+    edits: list[Judged]
+
+
+def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     """Compare the pictures of a run and write all that shows them; returns the figures for `run.json`.
 
     Prints what went wrong with an edit and what to try.
     """
-    floor = noise_floor(spec, run, groups[0])
-    dino, why_not = load_dino(spec)
-    judged = [each for group in groups for each in _judge(spec, run, group, floor, dino)]
-    for each in judged:
+    found = check(spec, run)
+    for each in found.edits:
         for text in each.notices:
             print(f"{each.title}: {text}")
-    if why_not:
-        print(why_not)
-    run.save_picture(SHEET, _sheet(spec, run, judged))
-    run.write_text(PAGE, _page(spec, run, judged, floor, [why_not] if why_not else []))
+    if found.unchecked:
+        print(found.unchecked)
+    run.save_picture(SHEET, _sheet(spec, run, found.edits))
+    run.write_text(PAGE, _page(spec, run, found))
     return {
-        "noise_floor": floor,
-        "dino": dino.source if dino else None,
-        "edits": [each.record() for each in judged],
+        "noise_floor": found.floor,
+        "dino": found.dino,
+        "edits": [each.record() for each in found.edits],
     }
 
 
-def noise_floor(spec: EditSpec, run: RunFolder, group: Group) -> float:
+def check(spec: EditSpec, run: RunFolder) -> Checked:
+    """Compare every edit with its source, and write the difference maps."""
+    asked = requests(spec)
+    floor = noise_floor(spec, run, asked[0].seed)
+    dino, unchecked = load_dino(spec)
+    edits = [each for request in asked for each in _judge(spec, run, request, floor, dino)]
+    return Checked(floor, dino.source if dino else None, unchecked, edits)
+
+
+def noise_floor(spec: EditSpec, run: RunFolder, seed: int) -> float:
     """The share of pixels that change when the source is made again in other company."""
-    source, again = (run.picture(group.files[Row(kind)]) for kind in ("source", "repeat"))
+    source, again = (run.picture(file_of(spec, seed, Row(kind))) for kind in ("source", "repeat"))
     return changed_share(source, again, spec.checks.pixel)
 
 
@@ -76,7 +97,7 @@ def load_dino(spec: EditSpec) -> tuple[Dino | None, str | None]:
     """The DINO model that the spec's checks want; where it cannot be had, None and a line that says so."""
     if spec.checks.dino == "off":
         return None, None
-    source = dino_source(spec)
+    source = dino_source(spec, spec.checks.dino)
     try:
         return Dino(source, pick_device(spec.model.device)), None
     except (OSError, ValueError, ImportError) as error:
@@ -87,20 +108,22 @@ def load_dino(spec: EditSpec) -> tuple[Dino | None, str | None]:
         )
 
 
-def _judge(spec: EditSpec, run: RunFolder, group: Group, floor: float, dino: Dino | None) -> Iterator[Judged]:
+def _judge(
+    spec: EditSpec, run: RunFolder, request: EditRequest, floor: float, dino: Dino | None
+) -> Iterator[Judged]:
     """Compare the edits of one seed with their source, and write their difference maps."""
-    source = run.picture(group.files[Row("source")])
-    for i, (number, edit) in enumerate(zip(group.numbers, group.edits, strict=True)):
-        files = {"source": group.files[Row("source")], "edit": group.files[Row("edit", i)]}
-        if spec.compare:
-            files["plain"] = group.files[Row("plain", i)]
+    source = run.picture(file_of(spec, request.seed, Row("source")))
+    numbers = [number for number, _ in items_of(spec, request.seed)]
+    for i, edit in enumerate(request.edits):
+        rows = [Row("source"), Row("edit", i), *([Row("plain", i)] if spec.compare else [])]
+        files = {row.kind: file_of(spec, request.seed, row) for row in rows}
         files["difference"] = files["edit"].replace("edit-", "difference-")
         picture = run.picture(files["edit"])
         plain = run.picture(files["plain"]) if spec.compare else None
         figures = score(source, picture, plain, dino=dino, pixel=spec.checks.pixel)
         run.save_picture(files["difference"], difference_map(difference(source, picture)))
         notices = tuple(what_went_wrong(spec, edit, figures, floor))
-        yield Judged(number, group.seed, edit, files, figures, notices)
+        yield Judged(numbers[i], request.seed, edit, files, figures, notices)
 
 
 def what_went_wrong(spec: EditSpec, edit: Edit, figures: Score, floor: float) -> Iterator[str]:
@@ -121,29 +144,31 @@ def what_went_wrong(spec: EditSpec, edit: Edit, figures: Score, floor: float) ->
 
 def _to_free(spec: EditSpec, edit: Edit) -> Iterator[str]:
     """What gives an edit more room."""
+    how = edit.how
     if len(edit.layers) > 1:
         yield f"fewer layers than {len(edit.layers)}"
-    if edit.strength > 0.5:
-        yield f"a strength below {edit.strength:g}"
+    if how.strength > 0.5:
+        yield f"a strength below {how.strength:g}"
     if spec.steps > 1:
-        yield f"a window that ends sooner, such as [0, {max(1, (edit.window or (0, spec.steps))[1] // 2)}]"
+        yield f"a window that ends sooner, such as [0, {max(1, (how.steps or (0, spec.steps))[1] // 2)}]"
     yield "a source prompt that names what is to change"
     yield "another seed"
 
 
 def _to_bind(spec: EditSpec, edit: Edit) -> Iterator[str]:
     """What keeps an edit closer to its source."""
+    how = edit.how
     if len(edit.layers) < len(spec.model.record.layers):
         yield f"more layers than {len(edit.layers)}"
-    if edit.strength < 1:
+    if how.strength < 1:
         yield "strength 1"
-    if edit.window and edit.window != (0, spec.steps):
+    if how.steps and how.steps != (0, spec.steps):
         yield "no step window"
-    if edit.strategy.name == "ratio" and edit.strategy.ratio < 1:
-        yield f"a ratio above {edit.strategy.ratio:g}"
-    if edit.strategy.name == "threshold" and edit.strategy.threshold > 0:
-        yield f"a threshold below {edit.strategy.threshold:g}"
-    if not (edit.strategy.keys and edit.strategy.values):
+    if isinstance(how.select, TopRatio) and how.select.ratio < 1:
+        yield f"a ratio above {how.select.ratio:g}"
+    if isinstance(how.select, AboveThreshold) and how.select.threshold > 0:
+        yield f"a threshold below {how.select.threshold:g}"
+    if not (how.keys and how.values):
         yield "to copy keys and values both"
     yield "a prompt closer to the source's"
 
@@ -167,20 +192,22 @@ def _figures(figures: Score) -> dict[str, str]:
 
 def _how(edit: Edit) -> str:
     """Layers and strategy of an edit, in few words."""
-    strategy, parts = edit.strategy, []
-    layers = ", ".join(map(str, edit.layers)) or "none"
-    parts.append(f"layers {layers}")
-    if strategy.name != "copy":
-        parts.append(
-            f"{strategy.name} {strategy.ratio if strategy.name == 'ratio' else strategy.threshold:g}"
-        )
-    if not (strategy.keys and strategy.values):
-        parts.append("keys only" if strategy.keys else "values only" if strategy.values else "nothing copied")
-    if edit.strength != 1:
-        parts.append(f"strength {edit.strength:g}")
-    if edit.window:
-        parts.append(f"steps {edit.window[0]} to {edit.window[1] - 1}")
+    how = edit.how
+    parts = [f"layers {', '.join(map(str, edit.layers)) or 'none'}"]
+    if how.select is not None:
+        parts.append(_which(how.select))
+    if not (how.keys and how.values):
+        parts.append("keys only" if how.keys else "values only" if how.values else "nothing copied")
+    if how.strength != 1:
+        parts.append(f"strength {how.strength:g}")
+    if how.steps:
+        parts.append(f"steps {how.steps[0]} to {how.steps[1] - 1}")
     return "; ".join(parts)
+
+
+def _which(select: Select) -> str:
+    """Which image tokens are copied."""
+    return f"ratio {select.ratio:g}" if isinstance(select, TopRatio) else f"threshold {select.threshold:g}"
 
 
 def _shown(each: Judged) -> list[Shown]:
@@ -207,7 +234,7 @@ def _sheet(spec: EditSpec, run: RunFolder, judged: list[Judged]):
     return contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps: source and edits")
 
 
-def _page(spec: EditSpec, run: RunFolder, judged: list[Judged], floor: float, notices: list[str]) -> str:
+def _page(spec: EditSpec, run: RunFolder, found: Checked) -> str:
     cards = [
         EditCard(
             each.title,
@@ -216,7 +243,8 @@ def _page(spec: EditSpec, run: RunFolder, judged: list[Judged], floor: float, no
             {"how": _how(each.edit), **_figures(each.score)},
             [f"This edit {text}" for text in each.notices],
         )
-        for each in judged
+        for each in found.edits
     ]
-    top = {**about(spec, run), "noise floor": f"{floor:.2%} of pixels"}
+    top = {**about(spec, run), "noise floor": f"{found.floor:.2%} of pixels"}
+    notices = [found.unchecked] if found.unchecked else []
     return edit_page(spec.source.prompt, cards, top, notices, spec.recipe(), spec.width)

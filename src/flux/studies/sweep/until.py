@@ -10,8 +10,8 @@ from typing import Any
 
 from flux.pictures.features import identity
 from flux.studies.folder import RunFolder
+from flux.studies.measuring import Store, load_extractor, measure
 from flux.studies.run import dino_source
-from flux.studies.similarity.measuring import Store, load_extractor, measure
 from flux.studies.spec import DinoSpec, SkipSpec
 from flux.studies.sweep.cells import Cell, Group, Plan, Task, label, order_of
 from flux.studies.sweep.folder import done_cells
@@ -41,8 +41,8 @@ class Until:
         if any(count not in said for count in until.rounds if count < ends[-1]):
             print(f"rounds end with whole batches of {spec.batch}: after {_list(said)} prompts")
         state = Until(spec, run, asked, rounds, {})
-        if identity(dino_source(spec)) is None:
-            load_extractor(state._measuring(), "dino", dino_source(spec))
+        if identity(state._dino()) is None:
+            load_extractor(state._measuring(), "dino", state._dino())
         return state
 
     def tasks(self) -> Iterator[Sequence[Task]]:
@@ -88,10 +88,13 @@ class Until:
         every = [pair for each in pairs.values() for pair in each]
         if not every:
             return {}
-        found = measure(self._measuring(), every, dino_source(self.spec), Store(self.run.path))
+        found = measure(self._measuring(), every, self._dino(), Store(self.run.path))
         for line in found.problems:
             print(line)
         return {group: [found.figures[pair]["dino"] for pair in each] for group, each in pairs.items()}
+
+    def _dino(self) -> str:
+        return dino_source(self.spec, self.spec.until.dino)
 
     def _measuring(self) -> DinoSpec:
         return DinoSpec(sweep=self.run.path, device=self.spec.model.device)

@@ -1,1 +1,10 @@
 """Demo 0: pictures from text, and the check of an install."""
+
+from flux.studies.spec import TestSpec
+from flux.studies.study import Study
+
+STUDY = Study(
+    TestSpec,
+    make="flux.studies.text.run:RUN.make",
+    describe="flux.studies.text.run:RUN.describe",
+)

@@ -16,11 +16,8 @@ from flux.pictures import metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache, sha256_of
 from flux.pictures.features import TOKENS, Clip, Dino, identity
 from flux.pictures.rgb import rgb
-from flux.studies.similarity.compared import Pair
+from flux.studies.measures import Figures, Pair
 from flux.studies.spec import DinoSpec
-
-Figures = dict[str, float | None]
-"""By metric; None for pictures that a metric cannot compare, and infinity for the PSNR of equal ones."""
 
 PAIRS = {"psnr": metrics.psnr, "ssim": metrics.ssim}
 SSIM_SIDE = 7

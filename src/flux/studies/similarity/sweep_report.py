@@ -2,50 +2,46 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from flux.pictures.metrics import scaled
-from flux.pictures.rgb import rgb
 from flux.studies.folder import RunFolder
+from flux.studies.measures import MEASURES
 from flux.studies.pages.pages import Shown
 from flux.studies.pages.plots import Bar, difference_in_words, importance_map, importance_plot
 from flux.studies.pages.sheets import Cell as Picture
 from flux.studies.pages.sheets import contact_sheet
 from flux.studies.run import PAGE
+from flux.studies.similarity.copies import small_copy
+from flux.studies.similarity.findings import Findings, Layer, findings, vital_file
 from flux.studies.similarity.importance import ROUNDING, Summary, ranked
-from flux.studies.similarity.layer_similarity import Findings, Layer, vital_file
+from flux.studies.similarity.inputs import Comparison
 from flux.studies.similarity.page import Link, SweepPage, Table, sweep_page
+from flux.studies.similarity.tables import csv_text, figure_cells, figure_titles
 from flux.studies.spec import DinoSpec
 from flux.studies.spec.dino import COSINES
 from flux.studies.sweep.cells import Cell
 from flux.studies.sweep.folder import Sweep
-from flux.studies.tables import csv_text, figure_cells, figure_titles
 
 ROWS, LAYERS, VITAL = "similarity.csv", "layers.csv", "vital_layers.json"
 PLOT, MAP, SIDE_BY_SIDE = "importance.png", "prompts.png", "side-by-side.png"
 EXTREMES, PROMPTS = 4, 4
 """So many of the most and of the least important layers are shown, each for so many prompts."""
 
-MEASURES = {"dino": "DINO similarity", "clip": "CLIP similarity", "psnr": "PSNR", "ssim": "SSIM"}
 
-
-def write_layer_report(
-    spec: DinoSpec,
-    sweep: Sweep,
-    found: Findings,
-    run: RunFolder,
-    problems: Sequence[str],
-    model: Mapping[str, Any],
-) -> list[str]:
+def report_sweep(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list[str]:
     """Write everything into the run's folder; returns what was found, in sentences.
 
-    problems: what was left out, a line each. model: what measured the similarity, see `vital_file`.
+    Raises ValueError, one line, where there is no figure of any layer.
     """
-    bars = [bar_of(layer, found) for layer in found.layers if found.metric in layer.figures]
+    sweep, model = comparison.inputs, comparison.model
+    found = findings(spec, sweep, comparison.figures)
+    if not _measured(found):
+        raise ValueError(f"{sweep.path}: {MEASURES[found.metric]} could be measured for no picture")
+    bars = [bar_of(layer, found) for layer in _measured(found)]
     run.write_text(ROWS, _rows(spec, sweep, found))
     run.write_text(LAYERS, _layers(spec, found))
     if found.vital is not None:
@@ -75,11 +71,12 @@ def write_layer_report(
         layers=_table(spec, found),
         strips=strips,
         links=_links(found),
-        notices=problems,
+        notices=comparison.problems,
     )
     about = _about(sweep, found, model)
     run.write_text(PAGE, sweep_page(page, about, spec.recipe(), _width(sweep)))
-    return answer
+    named = found.vital is not None and found.vital.layers
+    return [*answer, *([f"for demo 4: --layers {run.path / VITAL}"] if named else [])]
 
 
 def bar_of(layer: Layer, found: Findings) -> Bar:
@@ -297,14 +294,6 @@ def _shown(sweep: Sweep, found: Findings, run: RunFolder, prompt: int, layer: in
     (value,) = (row.figures[found.metric] for row in found.rows if row.cell == cell)
     figure = "not measured" if value is None else f"{value:.3f}"
     return Shown(file, f"without layer {layer}: {MEASURES[found.metric]} {figure}")
-
-
-def small_copy(path: Path, side: int = 320) -> Image.Image:
-    """The picture, shrunk where a side is longer."""
-    with Image.open(path) as image:
-        copy = rgb(image)
-    copy.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return copy
 
 
 def _links(found: Findings) -> list[Link]:
