@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from flux.pictures.metrics import Score, changed_share, did_nothing, lost_source, psnr, score
-from flux.studies.edit.report import what_went_wrong
 from flux.studies.edit.requests import edit_of
+from flux.studies.edit.verdicts import what_went_wrong
 from flux.studies.pages.html import changed_words, document, figure, json_details
 from flux.studies.pages.pages import EditCard, LayerPage, Shown, edit_page, layer_page, pictures_page
 from flux.studies.pages.sheets import (

@@ -13,8 +13,9 @@ import torch
 from flux.device import pick_device, pick_dtype
 from flux.models import ModelSpec
 from flux.studies.folder import RunFolder
+from flux.studies.machine import device_name, size_in_words
 from flux.studies.needed import needed_files
-from flux.studies.run import device_name, setting, size_in_words
+from flux.studies.run import setting
 from flux.studies.spec import Spec
 
 EFFICIENCY = 0.4

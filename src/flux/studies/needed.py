@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flux.models import configs
-from flux.studies.run import size_in_words, weights_folder
+from flux.studies.machine import size_in_words
+from flux.studies.run import weights_folder
 from flux.studies.spec import Spec
 from flux.weights import find as checkpoints
 from flux.weights.find import CheckpointError, Part

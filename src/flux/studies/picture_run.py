@@ -14,7 +14,8 @@ from PIL import Image
 from flux.device import pick_device
 from flux.studies.cost import Work, estimate
 from flux.studies.folder import RunFolder
-from flux.studies.run import PAGE, Bars, load, machine, open_run, say_made_already
+from flux.studies.machine import machine
+from flux.studies.run import PAGE, Bars, load, open_run, say_made_already
 from flux.studies.spec import Spec
 from flux.weights.load import Models
 

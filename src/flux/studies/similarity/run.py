@@ -14,9 +14,10 @@ from flux.device import pick_device
 from flux.models import configs
 from flux.pictures.features import identity
 from flux.studies.folder import RunFolder
+from flux.studies.machine import machine
 from flux.studies.measures import Pair
 from flux.studies.measuring import Store, measure
-from flux.studies.run import HUB_DINO, PAGE, changed, machine, say_made_already, say_where
+from flux.studies.run import HUB_DINO, PAGE, changed, say_made_already, say_where
 from flux.studies.similarity.findings import pairs_of
 from flux.studies.similarity.inputs import Comparison, Inputs, Matrix, Ranking, find_inputs, sweep_folder
 from flux.studies.similarity.pictures_report import report_matrix, report_ranking

@@ -5,7 +5,8 @@ from typing import Any
 
 from flux.device import pick_device
 from flux.studies.folder import RunFolder
-from flux.studies.run import PAGE, machine
+from flux.studies.machine import machine
+from flux.studies.run import PAGE
 from flux.studies.spec import SkipSpec
 from flux.studies.sweep.cells import Plan
 from flux.studies.sweep.folder import CellTable, done_cells

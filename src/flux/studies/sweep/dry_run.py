@@ -6,8 +6,9 @@ from pathlib import Path
 
 from flux.studies.cost import Work, cost, needs, on_what, time_in_words
 from flux.studies.folder import RunFolder
+from flux.studies.machine import size_in_words
 from flux.studies.needed import needed_files
-from flux.studies.run import dino_source, size_in_words
+from flux.studies.run import dino_source
 from flux.studies.spec import SkipSpec
 from flux.studies.sweep.cells import Cell, Plan, Task
 from flux.studies.sweep.folder import done_cells

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flux.studies.folder import RunFolder, difference
-from flux.studies.run import MACHINE
+from flux.studies.machine import MACHINE
 from flux.studies.spec import SkipSpec
 from flux.studies.sweep.cells import Cell, Plan, plan, shard
 from flux.studies.sweep.conclude import conclude, result_of

@@ -7,8 +7,9 @@ from flux.generate import decode, encode, sample_steps
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.folder import RunFolder
+from flux.studies.machine import size_in_words
 from flux.studies.picture_run import Picture, PictureRun, Progress, Results
-from flux.studies.run import PAGE, sampling_of, size_in_words
+from flux.studies.run import PAGE, sampling_of
 from flux.studies.spec import TestSpec
 from flux.studies.text.report import report
 from flux.studies.text.requests import PictureRequest, requests
