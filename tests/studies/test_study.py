@@ -12,7 +12,10 @@ from flux.studies.study import Study, carry_out
 SPEC = Path(__file__).resolve().parents[2] / "json" / "test.json"
 
 
-@pytest.mark.parametrize("study", [text, timesteps, sweep, similarity, edit], ids=lambda study: study.__name__)
+STUDIES = (text, timesteps, sweep, similarity, edit)
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.__name__)
 def test_the_names_of_a_study_are_functions(study):
     names = [study.STUDY.make, study.STUDY.describe, *filter(None, [study.STUDY.check])]
     assert all(callable(resolve_name(name)) for name in names)
