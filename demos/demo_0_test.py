@@ -8,25 +8,15 @@ a run that was stopped.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flux.studies import carry_out, read_command
-
-if TYPE_CHECKING:
-    from flux.studies.text.spec import TestSpec
+from flux.studies import text
+from flux.studies.study import carry_out
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "test.json"
 
 
-def make(spec: "TestSpec") -> None:
-    from flux.studies.text.run import run_pictures
-
-    run_pictures(spec)
-
-
 def main(argv: list[str] | None = None) -> int:
-    command = read_command("flux.studies.text.spec:TestSpec", doc=__doc__, default=SPEC, argv=argv)
-    return carry_out(command, make)
+    return carry_out(text.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":

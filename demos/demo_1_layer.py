@@ -8,25 +8,15 @@ filmstrip.png, animation.webp, run.json and index.html. The same command goes on
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flux.studies import carry_out, read_command
-
-if TYPE_CHECKING:
-    from flux.studies.timesteps.spec import LayerSpec
+from flux.studies import timesteps
+from flux.studies.study import carry_out
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "layer.json"
 
 
-def make(spec: "LayerSpec") -> None:
-    from flux.studies.timesteps.run import run_timesteps
-
-    run_timesteps(spec)
-
-
 def main(argv: list[str] | None = None) -> int:
-    command = read_command("flux.studies.timesteps.spec:LayerSpec", doc=__doc__, default=SPEC, argv=argv)
-    return carry_out(command, make)
+    return carry_out(timesteps.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":

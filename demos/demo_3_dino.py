@@ -12,37 +12,15 @@ that another threshold computes nothing.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flux.studies import carry_out, read_command
-
-if TYPE_CHECKING:
-    from flux.studies.similarity.spec import DinoSpec
+from flux.studies import similarity
+from flux.studies.study import carry_out
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "dino.json"
 
 
-def check(spec: "DinoSpec") -> None:
-    from flux.studies.similarity.compared import check
-
-    check(spec)
-
-
-def make(spec: "DinoSpec") -> None:
-    from flux.studies.similarity.run import run_similarity
-
-    run_similarity(spec)
-
-
-def describe(spec: "DinoSpec") -> str:
-    from flux.studies.similarity.run import describe
-
-    return describe(spec)
-
-
 def main(argv: list[str] | None = None) -> int:
-    command = read_command("flux.studies.similarity.spec:DinoSpec", doc=__doc__, default=SPEC, argv=argv)
-    return carry_out(command, make, check=check, describe=describe)
+    return carry_out(similarity.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":

@@ -8,25 +8,15 @@ and says when an edit did nothing or lost the source. The same command goes on w
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flux.studies import carry_out, read_command
-
-if TYPE_CHECKING:
-    from flux.studies.edit.spec import EditSpec
+from flux.studies import edit
+from flux.studies.study import carry_out
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "edit.json"
 
 
-def make(spec: "EditSpec") -> None:
-    from flux.studies.edit.run import run_edits
-
-    run_edits(spec)
-
-
 def main(argv: list[str] | None = None) -> int:
-    command = read_command("flux.studies.edit.spec:EditSpec", doc=__doc__, default=SPEC, argv=argv)
-    return carry_out(command, make)
+    return carry_out(edit.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from PIL import Image
 from flux.studies.folder import RunFolder
 from flux.studies.sweep.cells import Cell
 from flux.studies.sweep.cells import plan as plan_of
-from flux.studies.sweep.folder import Row, Table, save_picture
+from flux.studies.sweep.folder import CellRow, CellTable, save_picture
 
 SETTING = {"device": "cpu", "dtype": "float32", "weights": {"flux1-tiny.safetensors": [3, 4]}}
 
@@ -52,8 +52,8 @@ def draw_sweep(
     rows = []
     for cell in filter(made, plan.cells):
         image = drawn(cell.prompt, change(cell), size)
-        rows.append(Row(cell, plan.identities[cell], save_picture(folder, cell, image, {}), 0.1))
-    Table(folder).append(rows)
+        rows.append(CellRow(cell, plan.identities[cell], save_picture(folder, cell, image, {}), 0.1))
+    CellTable(folder).append(rows)
     run.finish({"seconds": {"all": 1.0}})
     return folder
 

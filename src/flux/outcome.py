@@ -8,34 +8,49 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 EXIT_OK, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 2, 130
 
 
-def outcome(
-    work: Callable[[], int | None], *, name: str = "", stopped: str = "stopped", lower: str = "picture"
-) -> int:
-    """Do the work and return the exit code, its own if it has one.
+@dataclass
+class Ending:
+    """How a command ends: its exit code."""
+
+    code: int = EXIT_OK
+
+
+@contextmanager
+def ending(*, name: str = "", stopped: str = "stopped", lower: str = "picture") -> Iterator[Ending]:
+    """Do the work of a command within; its exit code is set where something goes wrong.
 
     name: stands before each mistake. stopped: what Ctrl-C is answered with. lower: what should be smaller
     where memory is too small.
     """
     from flux.device import OutOfMemory, out_of_memory_hint
 
+    end = Ending()
     with one_line_warnings():
         try:
             with out_of_memory_hint():
-                return work() or EXIT_OK
+                yield end
         except KeyboardInterrupt:
             say(stopped)
-            return EXIT_INTERRUPTED
+            end.code = EXIT_INTERRUPTED
         except (ValueError, OSError, ImportError, OutOfMemory) as error:
-            return mistake(error, name)
+            end.code = mistake(error, name)
         except (MemoryError, RuntimeError) as error:
             # On a CPU, torch says so in a plain RuntimeError.
             if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
                 raise
-            return mistake(f"the machine is out of memory: use a smaller {lower}", name)
+            end.code = mistake(f"the machine is out of memory: use a smaller {lower}", name)
+
+
+def outcome(work: Callable[[], int | None], **words: str) -> int:
+    """Do the work and return the exit code, its own if it has one. words: as `ending` takes them."""
+    with ending(**words) as end:
+        end.code = work() or end.code
+    return end.code
 
 
 def mistake(error: Exception | str, name: str = "") -> int:

@@ -11,7 +11,7 @@ from flux.hooks import AboveThreshold, CopySource, TopRatio
 from flux.methods.stable_flow import Edit, EditRequest, Row, edit, edit_passes, edit_steps
 from flux.models import VITAL_LAYERS
 from flux.pictures.files import to_pil
-from flux.studies.edit.groups import groups_of
+from flux.studies.edit.requests import file_of, requests
 from flux.studies.edit.spec import EditSpec
 
 SAMPLING = Sampling(steps=3, guidance=3.5, width=48, height=32)
@@ -181,21 +181,18 @@ def spec(**changes) -> EditSpec:
 
 def test_edits_of_several_seeds_have_a_source_each():
     edits = ["a cat", {"prompt": "a bird", "seeds": [3, 0]}, {"prompt": "a fish", "seeds": [3]}]
-    groups = list(groups_of(spec(edits=edits, batch=2)))
-    assert [(group.seed, group.numbers, group.request.repeat) for group in groups] == [
-        (0, (1, 2), True),
-        (3, (2, 3), False),
+    whole = spec(edits=edits, batch=2)
+    assert [(each.seed, [edit.prompt for edit in each.edits], each.repeat) for each in requests(whole)] == [
+        (0, ["a cat", "a bird"], True),
+        (3, ["a bird", "a fish"], False),
     ]
-    assert groups[0].files == {
-        Row("source"): "source.png",
-        Row("repeat"): "source-again.png",
-        Row("edit", 0): "edit-01.png",
-        Row("plain", 0): "plain-01.png",
-        Row("edit", 1): "edit-02-seed-0.png",
-        Row("plain", 1): "plain-02-seed-0.png",
-    }
-    assert groups[1].files[Row("source")] == "source-seed-3.png"
-    assert groups[1].files[Row("edit", 1)] == "edit-03-seed-3.png"
+    rows = [Row("source"), Row("repeat"), *(Row(kind, i) for i in (0, 1) for kind in ("edit", "plain"))]
+    assert [file_of(whole, 0, row) for row in rows] == [
+        *("source.png", "source-again.png"),
+        *("edit-01.png", "plain-01.png", "edit-02-seed-0.png", "plain-02-seed-0.png"),
+    ]
+    assert file_of(whole, 3, Row("source")) == "source-seed-3.png"
+    assert file_of(whole, 3, Row("edit", 1)) == "edit-03-seed-3.png"
 
 
 def test_strategies_become_injections():
@@ -204,11 +201,11 @@ def test_strategies_become_injections():
         {"prompt": "a", "strategy": {"name": "ratio", "ratio": 0.3, "keys": False}, "strength": 0.5},
         {"prompt": "b", "strategy": {"name": "threshold", "threshold": 1.5}, "window": [2, 9], "layers": [7]},
     ]
-    (group,) = groups_of(spec(edits=edits))
-    assert [each.how for each in group.request.edits] == [
+    (request,) = requests(spec(edits=edits))
+    assert [each.how for each in request.edits] == [
         CopySource(),
         CopySource(keys=False, strength=0.5, select=TopRatio(0.3)),
         CopySource(select=AboveThreshold(1.5), steps=(2, 9)),
     ]
     default = VITAL_LAYERS["flux-tiny"]["default"]
-    assert [each.layers for each in group.request.edits] == [default, default, (7,)]
+    assert [each.layers for each in request.edits] == [default, default, (7,)]

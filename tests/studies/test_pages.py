@@ -16,8 +16,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from flux.pictures.metrics import Score, changed_share, did_nothing, lost_source, psnr, score
-from flux.studies.edit.report import what_went_wrong
+from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
+from flux.studies.edit.verdicts import what_went_wrong
 from flux.studies.pages.render import SMALL, TEMPLATES, PagePicture, changed_words, render
 from flux.studies.pages.sheets import (
     HEAT,
@@ -141,7 +142,7 @@ def said(figures: Score, floor: float = 0.0, edit: dict | None = None, **changes
     spec = EditSpec.model_validate(
         {"source": "a dog", "edits": [{"prompt": "a cat", **(edit or {})}], **changes}
     )
-    return list(what_went_wrong(spec, spec.completed(spec.edits[0]), figures, floor))
+    return list(what_went_wrong(spec, edit_of(spec, spec.edits[0]), figures, floor))
 
 
 def test_an_edit_that_worked_is_not_spoken_of():

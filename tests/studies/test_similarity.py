@@ -20,6 +20,7 @@ from test_pages import Tags
 import flux
 from flux.models import configs
 from flux.pictures.features import Clip, Dino
+from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec
 from flux.studies.sweep.cells import Cell
@@ -370,7 +371,7 @@ def test_the_vital_set_is_demo_4s(demo, tmp_path):
     assert demo("--sweep", "s", "--by", "top 3") == 0
     vital = str(tmp_path / "output" / "dino" / "dino" / "vital_layers.json")
     spec = load_spec(EditSpec, ROOT / "json" / "edit.json", {"layers": vital})
-    assert spec.completed(spec.edits[0]).layers == (9, 10, 11)
+    assert edit_of(spec, spec.edits[0]).layers == (9, 10, 11)
     with pytest.raises(SpecError, match="was found on flux-tiny, the model is flux-dev; any_model = true"):
         load_spec(EditSpec, ROOT / "json" / "edit-flux-dev.json", {"layers": vital})
     free = load_spec(EditSpec, ROOT / "json" / "edit-flux-dev.json", {"layers": vital, "any_model": True})

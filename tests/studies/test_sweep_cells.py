@@ -20,7 +20,7 @@ from flux.studies.reading import SpecError, load_spec
 from flux.studies.sweep import engines, make
 from flux.studies.sweep.cells import Cell, Plan, Prompt, Task, plan, shard, tasks
 from flux.studies.sweep.engines.local import local
-from flux.studies.sweep.folder import COLUMNS, Row, Table, done_cells, read_sweep, save_picture
+from flux.studies.sweep.folder import COLUMNS, CellRow, CellTable, done_cells, read_sweep, save_picture
 from flux.studies.sweep.spec import SkipSpec
 from flux.weights.identity import digest
 
@@ -255,7 +255,7 @@ def folder(tmp_path) -> Path:
     asked = plan(recipe, SETTING)
     for task in asked.tasks:
         made = {cell: save_picture(run.path, cell, RED, {"prompt": "a"}) for cell in task.cells}
-        Table(run.path).append([Row(cell, asked.identities[cell], sha) for cell, sha in made.items()])
+        CellTable(run.path).append([CellRow(cell, asked.identities[cell], sha) for cell, sha in made.items()])
     run.finish({})
     return run.path
 
@@ -296,7 +296,7 @@ def test_damaged_cells_are_not_done_and_are_named(folder):
 
 
 def test_a_torn_last_line_is_cut_off_by_the_next_row(folder):
-    table, asked = Table(folder), asked_of(folder)
+    table, asked = CellTable(folder), asked_of(folder)
     whole = table.path.read_bytes()
     last = asked.cells[-1]
     table.path.write_bytes(whole[:-20])
@@ -305,7 +305,7 @@ def test_a_torn_last_line_is_cut_off_by_the_next_row(folder):
     assert said[0] == "the last line of cells.csv is torn off and left out"
     assert said[1] == "1 pictures have no row in cells.csv and are taken as they are"
     sha = save_picture(folder, last, RED, {"prompt": "a"})
-    table.append([Row(last, asked.identities[last], sha)])
+    table.append([CellRow(last, asked.identities[last], sha)])
     assert table.path.read_bytes() == whole and read_sweep(folder).problems == ()
 
 
@@ -325,20 +325,21 @@ def test_a_damaged_table_loses_no_pictures(folder):
 
 
 def test_failed_and_unmade_cells_are_named(folder):
-    asked, table = asked_of(folder), Table(folder)
+    asked, table = asked_of(folder), CellTable(folder)
     failed, unmade = Cell(0, (0,)), Cell(1, (0,))
     rows = [row for row in table.rows() if row.cell not in (failed, unmade)]
     for cell in (failed, unmade):
         (folder / cell.file).unlink()
     table.path.unlink()
-    table.append([*rows, Row(failed, asked.identities[failed], error='failed: "a,\n b"')])
+    table.append([*rows, CellRow(failed, asked.identities[failed], error='failed: "a,\n b"')])
     assert table.rows()[-1].error == 'failed: "a, b"'
     assert read_sweep(folder).problems == (
         f'{failed.file} could not be made: failed: "a, b"',
         f"1 of 12 cells are not made yet: the first is {unmade.file}",
     )
     # A later success counts.
-    table.append([Row(failed, asked.identities[failed], save_picture(folder, failed, RED, {"prompt": "a"}))])
+    sha = save_picture(folder, failed, RED, {"prompt": "a"})
+    table.append([CellRow(failed, asked.identities[failed], sha)])
     assert failed in done_cells(folder, asked)
 
 

@@ -13,7 +13,7 @@ from test_sweep import DEMO, cells, rows, run_blocked, run_demo
 from flux import util
 from flux.studies.sweep import until
 from flux.studies.sweep.cells import Cell, order_of, plan
-from flux.studies.sweep.folder import Table, read_sweep
+from flux.studies.sweep.folder import CellTable, read_sweep
 
 pytest.importorskip("scipy")
 TRAINED = (util.TINY_WEIGHTS / "flux1-tiny.safetensors").is_file()
@@ -78,9 +78,9 @@ def test_decided_layers_cost_no_more(measured, tmp_path, monkeypatch, capsys):
     # Of those that were needed, a missing one is.
     last = Cell(order_of(planned(folder))[-1], (6,))
     (folder / last.file).unlink()
-    whole = [row for row in Table(folder).rows() if row.cell != last]
+    whole = [row for row in CellTable(folder).rows() if row.cell != last]
     (folder / "cells.csv").unlink()
-    Table(folder).append(whole)
+    CellTable(folder).append(whole)
     assert read_sweep(folder).problems == (f"1 of 26 cells are not made yet: the first is {last.file}",)
     assert main(*UNTIL, "--output", "sweep") == 0
     assert read_sweep(folder).problems == ()

@@ -36,6 +36,13 @@ class Edit:
     how: Injection = CopySource()
 
 
+class Row(NamedTuple):
+    """A picture of a request: the source, its repetition, or edit `index`, with injection or plain."""
+
+    kind: Literal["source", "repeat", "edit", "plain"]
+    index: int = 0
+
+
 @dataclass(frozen=True)
 class EditRequest:
     """A source and its edits, from the noise of one seed.
@@ -59,12 +66,9 @@ class EditRequest:
         if self.batch < 1:
             raise ValueError(f"batch must be 1 or more; got {self.batch}")
 
-
-class Row(NamedTuple):
-    """A picture of a request: the source, its repetition, or edit `index`, with injection or plain."""
-
-    kind: Literal["source", "repeat", "edit", "plain"]
-    index: int = 0
+    def prompt_of(self, row: Row) -> str:
+        """The prompt that a picture of the request is made from."""
+        return self.source if row.kind in ("source", "repeat") else self.edits[row.index].prompt
 
 
 @dataclass(frozen=True)
@@ -134,14 +138,14 @@ def edit_steps(
 ) -> Iterator[EditStep]:
     """Yield every step of every pass, of `passes` where only some of `edit_passes(request)` are wanted."""
     passes = edit_passes(request) if passes is None else passes
-    prompts = [_prompt(request, row) for each in passes for row in each.rows]
+    prompts = [request.prompt_of(row) for each in passes for row in each.rows]
     texts = encode(models, prompts, offload=request.offload)
     size = (request.sampling.height, request.sampling.width)
     for index, each in enumerate(passes):
         steps = sample_steps(
             models,
             texts,
-            [_prompt(request, row) for row in each.rows],
+            [request.prompt_of(row) for row in each.rows],
             [request.seed] * len(each.rows),
             request.sampling,
             hooks=each.hooks,
@@ -172,10 +176,6 @@ def edit_passes(request: EditRequest) -> list[Pass]:
         if repeat + plain:
             passes.append(Pass(repeat + plain))
     return passes
-
-
-def _prompt(request: EditRequest, row: Row) -> str:
-    return request.source if row.kind in ("source", "repeat") else request.edits[row.index].prompt
 
 
 def _plan(edits: Sequence[Edit]) -> Hooks:

@@ -5,24 +5,18 @@ on this machine, so it is right within a factor of two or three.
 """
 
 import time
-from dataclasses import dataclass
-from functools import singledispatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
 from flux.device import pick_device, pick_dtype
-from flux.methods.stable_flow import edit_passes
 from flux.models import ModelSpec
-from flux.studies.edit.groups import groups_of
-from flux.studies.edit.spec import EditSpec
 from flux.studies.folder import RunFolder
+from flux.studies.machine import device_name, size_in_words
 from flux.studies.needed import needed_files
-from flux.studies.run import device_name, setting, size_in_words
+from flux.studies.run import setting
 from flux.studies.spec import Spec
-from flux.studies.text.run import wanted
-from flux.studies.text.spec import TestSpec
-from flux.studies.timesteps.run import files_of
-from flux.studies.timesteps.spec import LayerSpec
 
 EFFICIENCY = 0.4
 """How much of a matrix product's speed a whole model reaches."""
@@ -33,65 +27,49 @@ IMPORT_SECONDS, BYTES_PER_SECOND, LAYER_SECONDS = 5.0, 1e9, 5e-4
 
 @dataclass(frozen=True)
 class Work:
-    """files: the pictures to make. batches: rows of each run of the sampler. prompts, decoded: how many."""
+    """What a spec asks for.
 
-    files: list[str]
-    batches: list[int]
+    files: the pictures to make. batches: rows of each run of the sampler. prompts, decoded: how many.
+    models: those that are needed beside the spec's own, folder or hub name by title.
+    """
+
+    files: Sequence[str]
+    batches: Sequence[int]
     prompts: int
     decoded: int
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
-@singledispatch
-def work(spec: Spec) -> Work:
-    """What a spec asks for."""
-    raise TypeError(f"no estimate for {type(spec).__name__}")
-
-
-@work.register
-def _(spec: TestSpec) -> Work:
-    files = [each.file for each in wanted(spec)]
-    batches = [len(files[i : i + spec.batch]) for i in range(0, len(files), spec.batch)]
-    return Work(files, batches, len(set(spec.prompts)), len(files))
-
-
-@work.register
-def _(spec: LayerSpec) -> Work:
-    files = files_of(spec)
-    return Work(files.all(), [1], 1, 2 * spec.steps + 1)
-
-
-@work.register
-def _(spec: EditSpec) -> Work:
-    groups = list(groups_of(spec))
-    passes = [(group, each) for group in groups for each in edit_passes(group.request)]
-    files = list(dict.fromkeys(group.files[row] for group, each in passes for row in each.rows))
-    batches = [len(each.rows) for _, each in passes]
-    return Work(files, batches, 1 + len({edit.prompt for edit in spec.edits}), sum(batches))
-
-
-def estimate(spec: Spec) -> str:
-    """The whole answer, as lines of text."""
-    asked = work(spec)
+def estimate(spec: Spec, work: Work) -> str:
+    """The whole answer for pictures that are made in one go, as lines of text."""
     run = RunFolder.find(spec.output, spec.recipe(), setting(spec))
-    there = [file for file in asked.files if run.picture(file) is not None]
-    device = pick_device(spec.model.device)
-    dtype = pick_dtype(spec.model.dtype, device)
-    seconds, size = cost(spec, asked, device, dtype)
+    there = [file for file in work.files if run.picture(file) is not None]
+    seconds, size = cost(spec, work)
     lines = [
-        f"would make {len(asked.files)} pictures of {spec.width} x {spec.height}, {spec.steps} steps, "
+        f"would make {len(work.files)} pictures of {spec.width} x {spec.height}, {spec.steps} steps, "
         f"in {run.path}" + (f"; {len(there)} are there already" if there else ""),
-        *(f"  {file}" for file in _shortened(asked.files)),
+        *(f"  {file}" for file in _shortened(work.files)),
         *([f"because {run.note}"] if run.note else []),
         *(["finished already: nothing to do without --overwrite"] if run.finished else []),
-        "needs",
-        *(f"  {title:<21}{where}: {state}" for title, where, state in needed_files(spec)),
-        f"on {device_name(device)} in {str(dtype).removeprefix('torch.')}: about {time_in_words(seconds)} "
-        f"and {size_in_words(size)} of memory",
+        *needs(needed_files(spec, work.models)),
+        f"{on_what(spec)}: about {time_in_words(seconds)} and {size_in_words(size)} of memory",
     ]
     return "\n".join(lines)
 
 
-def _shortened(files: list[str], most: int = 12) -> list[str]:
+def needs(files: Iterable[tuple[str, str, str]]) -> list[str]:
+    """Lines that say which files are needed: title, place and state of each."""
+    return ["needs", *(f"  {title:<21}{where}: {state}" for title, where, state in files)]
+
+
+def on_what(spec: Spec) -> str:
+    """`on cpu (2 threads) in float32`."""
+    device = pick_device(spec.model.device)
+    dtype = pick_dtype(spec.model.dtype, device)
+    return f"on {device_name(device)} in {str(dtype).removeprefix('torch.')}"
+
+
+def _shortened(files: Sequence[str], most: int = 12) -> Sequence[str]:
     return files if len(files) <= most else [*files[: most - 1], f"... and {len(files) - most + 1} more"]
 
 
@@ -101,15 +79,16 @@ def time_in_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def cost(spec: Spec, asked: Work, device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+def cost(spec: Spec, work: Work) -> tuple[float, float]:
     """About how many seconds a run takes, and the most bytes it holds at a time."""
-    model = spec.model.record
+    model, device = spec.model.record, pick_device(spec.model.device)
+    dtype = pick_dtype(spec.model.dtype, device)
     tokens = model.t5_length + (spec.width // 16) * (spec.height // 16)
-    evaluations = len(asked.batches) * spec.steps
+    evaluations = len(work.batches) * spec.steps
     operations = (
-        sum(asked.batches) * spec.steps * flow_operations(model, tokens)
-        + asked.prompts * 2 * model.t5_parameters * model.t5_length
-        + asked.decoded * model.decoder_operations * spec.width * spec.height
+        sum(work.batches) * spec.steps * flow_operations(model, tokens)
+        + work.prompts * 2 * model.t5_parameters * model.t5_length
+        + work.decoded * model.decoder_operations * spec.width * spec.height
     )
     parts = [
         model.flow_parameters * dtype.itemsize,
@@ -123,7 +102,7 @@ def cost(spec: Spec, asked: Work, device: torch.device, dtype: torch.dtype) -> t
         + operations / (EFFICIENCY * speed(device, dtype))
     )
     # Queries, keys, values, MLP and their results of one layer; the decoder's finest maps.
-    sampling = max(asked.batches) * tokens * model.params.hidden_size * 24 * dtype.itemsize
+    sampling = max(work.batches) * tokens * model.params.hidden_size * 24 * dtype.itemsize
     decoding = spec.width * spec.height * model.ae_params.ch * 4 * dtype.itemsize
     libraries = 4e8 if device.type == "cpu" else 0
     weights = max(parts) if spec.model.offload else sum(parts)

@@ -1,33 +1,31 @@
 """Which weight files a run needs and whether they are there. Nothing is downloaded or loaded."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flux.models import configs
-from flux.studies.edit.spec import EditSpec
-from flux.studies.run import dino_source, size_in_words, weights_folder
+from flux.studies.machine import size_in_words
+from flux.studies.run import weights_folder
 from flux.studies.spec import Spec
-from flux.studies.sweep.spec import SkipSpec
 from flux.weights.check import CheckpointError
 from flux.weights.find import find_text_encoder, locate_file
 from flux.weights.hub import cached_file
 from flux.weights.parts import AE, CLIP, FLOW, T5, Part
 
 
-def needed_files(spec: Spec) -> Iterator[tuple[str, str, str]]:
-    """Title, place and state, in words, of each part of the spec's model."""
+def needed_files(spec: Spec, others: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Title, place and state, in words, of each part of the spec's model, and of other models.
+
+    others: folder or hub name by title.
+    """
     model = configs[spec.model.name]
     for part, file in ((FLOW, model.repo_flow), (AE, model.repo_ae)):
         yield part.title, *_file(spec, part, model.repo_id, file)
     for part, hub_name in ((T5, model.t5), (CLIP, model.clip)):
         yield part.title, *_encoder(spec, part, hub_name)
-    if isinstance(spec, EditSpec) and spec.checks.dino != "off":
-        source = dino_source(spec)
-        yield "DINO for the checks", source, _there(Path(source)) or _cached(source)
-    if isinstance(spec, SkipSpec) and spec.until is not None:
-        source = dino_source(spec)
-        yield "DINO for the rounds", source, _there(Path(source)) or _cached(source)
+    for title, source in others.items():
+        yield title, source, _there(Path(source)) or _cached(source)
 
 
 def _file(spec: Spec, part: Part, repo_id: str, file: str) -> tuple[str, str]:

@@ -1,11 +1,9 @@
-"""What every run needs: its folder, its models, progress bars, and facts about the machine."""
+"""What every run needs: its folder, its models, and progress bars."""
 
 import os
-import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -15,25 +13,38 @@ from flux.device import pick_device, pick_dtype
 from flux.generate import Sampling
 from flux.models import configs
 from flux.outcome import silence_loading_bars
-from flux.studies.edit.spec import EditSpec
 from flux.studies.folder import RunFolder
-from flux.studies.spec import Spec
-from flux.studies.sweep.spec import SkipSpec
+from flux.studies.machine import device_name
+from flux.studies.spec import Section, Spec
 from flux.weights.identity import file_stamps
 from flux.weights.load import Models, load_models
 
 PAGE, SHEET = "index.html", "sheet.png"
 HUB_DINO = "facebook/dinov2-base"
 
+P = TypeVar("P", bound=Section)
+
+
+def changed(part: P, **values: Any) -> P:
+    """A spec, or a part of one, with other values."""
+    return part.model_copy(update=values)
+
 
 def open_run(spec: Spec) -> RunFolder:
-    """The folder of the spec's run; says so if it is not the one asked for, or finished already."""
+    """The folder of the spec's run; says so if it is not the one asked for."""
     run = RunFolder.open(spec.output, spec.recipe(), setting(spec), overwrite=spec.overwrite)
+    say_where(run)
+    return run
+
+
+def say_where(run: RunFolder) -> None:
+    """Say why a run is not in the folder asked for, where it is not."""
     if run.note:
         print(f"{run.note}; this run goes to {run.path}")
-    if run.finished:
-        print(f"made already: {run.path / PAGE} (--overwrite makes it again)")
-    return run
+
+
+def say_made_already(run: RunFolder) -> None:
+    print(f"made already: {run.path / PAGE} (--overwrite makes it again)")
 
 
 def setting(spec: Spec) -> dict[str, Any]:
@@ -54,9 +65,8 @@ def weights_folder(spec: Spec) -> Path | None:
     return configs[spec.model.name].home
 
 
-def dino_source(spec: EditSpec | SkipSpec) -> str:
-    """The folder or the hub's name of the DINO model that an edit's checks or a sweep's rounds ask for."""
-    wanted = spec.checks.dino if isinstance(spec, EditSpec) else spec.until.dino
+def dino_source(spec: Spec, wanted: str) -> str:
+    """The folder or the hub's name of a DINO model; `auto` is the model's own where it has one."""
     if wanted != "auto":
         return wanted
     folder = weights_folder(spec)
@@ -90,54 +100,6 @@ def _compute_in_one_thread() -> None:
 
 def sampling_of(spec: Spec) -> Sampling:
     return Sampling(spec.steps, spec.guidance, spec.width, spec.height)
-
-
-def device_name(device: torch.device) -> str:
-    """`cpu (2 threads)`, or a GPU's name as its maker calls it."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors took on a GPU, or that this process took; 0 where it cannot be told."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-MACHINE = ("device_name", "memory_bytes", "python", "versions")
-"""What `machine` says in a run's record."""
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What a run was made with, for its record."""
-    packages = ("torch", "transformers", "safetensors", "pillow", "numpy")
-    return {
-        "device_name": device_name(device),
-        "memory_bytes": peak_memory(device),
-        "python": sys.version.split()[0],
-        "versions": {name: _version(name) for name in packages},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def size_in_words(size: float) -> str:
-    """A size in bytes with two digits."""
-    if size < 1e9:
-        return f"{size / 1e6:.2g} MB" if size < 1e8 else f"{size / 1e6:.0f} MB"
-    return f"{size / 1e9:.2g} GB" if size < 1e10 else f"{size / 1e9:.0f} GB"
 
 
 def about(spec: Spec, run: RunFolder) -> dict[str, Any]:

@@ -7,29 +7,23 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from flux.studies.edit.spec import EditSpec
-from flux.studies.similarity.spec import DinoSpec
-from flux.studies.sweep.spec import SkipSpec
-from flux.studies.text.spec import TestSpec
-from flux.studies.timesteps.spec import LayerSpec
-from flux.studies.vital import VitalSet
-
 SCHEMAS = {
-    "test": TestSpec,
-    "layer": LayerSpec,
-    "skip": SkipSpec,
-    "edit": EditSpec,
-    "dino": DinoSpec,
-    "vital_layers": VitalSet,
+    "test": "flux.studies.text.spec:TestSpec",
+    "layer": "flux.studies.timesteps.spec:LayerSpec",
+    "skip": "flux.studies.sweep.spec:SkipSpec",
+    "edit": "flux.studies.edit.spec:EditSpec",
+    "dino": "flux.studies.similarity.spec:DinoSpec",
+    "vital_layers": "flux.studies.vital:VitalSet",
 }
-"""Each schema's name, and the object it describes."""
+"""Each schema's name, and the object it describes, by its dotted name: studies stand above this file."""
 
 
 def schema(name: str) -> dict[str, Any]:
     """The JSON Schema of a spec."""
-    kind = SCHEMAS[name]
+    kind = resolve_name(SCHEMAS[name])
     body = _without_titles(kind.model_json_schema())
     link = {"$schema": {"description": "the schema, for editors", "type": "string"}}
     return {

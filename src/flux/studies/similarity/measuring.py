@@ -17,12 +17,9 @@ from flux.pictures import metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache
 from flux.pictures.features import TOKENS, Clip, Dino
 from flux.pictures.rgb import rgb
-from flux.studies.similarity.compared import Pair
+from flux.studies.similarity.measures import Figures, Pair
 from flux.studies.similarity.spec import DinoSpec
 from flux.weights.identity import pretrained_id
-
-Figures = dict[str, float | None]
-"""By metric; None for pictures that a metric cannot compare, and infinity for the PSNR of equal ones."""
 
 PAIRS = {"psnr": metrics.psnr, "ssim": metrics.ssim}
 SSIM_SIDE = 7

@@ -13,13 +13,15 @@ import flux
 from flux.device import pick_device
 from flux.models import configs
 from flux.studies.folder import RunFolder
-from flux.studies.run import HUB_DINO, PAGE, machine
-from flux.studies.similarity.compared import Compared, Matrix, Pair, compared, resolved
-from flux.studies.similarity.layer_report import MEASURES, VITAL, write_layer_report
-from flux.studies.similarity.layer_similarity import findings, pairs_of
+from flux.studies.machine import machine
+from flux.studies.run import HUB_DINO, PAGE, changed, say_made_already, say_where
+from flux.studies.similarity.findings import pairs_of
+from flux.studies.similarity.inputs import Comparison, Inputs, Matrix, Ranking, find_inputs, sweep_folder
+from flux.studies.similarity.measures import Pair
 from flux.studies.similarity.measuring import Store, measure
-from flux.studies.similarity.picture_similarity import write_matrix, write_ranking
+from flux.studies.similarity.pictures_report import report_matrix, report_ranking
 from flux.studies.similarity.spec import COSINES, DinoSpec
+from flux.studies.similarity.sweep_report import report_sweep
 from flux.studies.sweep.folder import Sweep
 from flux.weights.identity import pretrained_id
 
@@ -28,70 +30,54 @@ OWN_SIZE = (128, 128)
 """Pictures of flux-tiny."""
 
 
-def run_similarity(spec: DinoSpec) -> RunFolder:
-    """Make the run of a spec, or find it finished and its pictures unchanged; returns its folder.
+REPORTS = {Sweep: report_sweep, Matrix: report_matrix, Ranking: report_ranking}
+"""What writes the report, by what was compared."""
+
+
+def make(spec: DinoSpec) -> None:
+    """Make the run of a spec, or find it finished and its pictures unchanged.
 
     Prints what was left out and what was found. Raises ValueError where there is nothing to compare.
     """
     start = time.perf_counter()
     spec = resolved(spec)
-    asked = compared(spec)
-    pairs = _pairs(asked)
-    sources = model_sources(spec, asked)
-    run = _open(spec, asked, pairs, sources)
+    inputs = find_inputs(spec)
+    sources = model_sources(spec, inputs)
+    run = _open(spec, inputs, sources)
     if run.finished:
-        print(f"made already: {run.path / PAGE} (--overwrite makes it again)")
-        return run
-    for line in asked.problems:
+        say_made_already(run)
+        return
+    for line in inputs.problems:
         print(line)
     for metric, source in sources.items():
         token = f", {_token(spec)}" if metric == "dino" else ""
         print(f"{metric.upper()}: {source}{token}")
     # Beside each picture; a sweep is a run of ours, and has one place for all.
-    store = Store(asked.path if isinstance(asked, Sweep) else None)
-    measured = measure(spec, pairs, sources.get("dino", ""), store)
+    store = Store(inputs.path if isinstance(inputs, Sweep) else None)
+    measured = measure(spec, _pairs(inputs), sources.get("dino", ""), store)
     for line in measured.problems:
         print(line)
-    problems = [*asked.problems, *measured.problems]
-    model = _model(spec, sources)
-    if isinstance(asked, Sweep):
-        found = findings(spec, asked, measured.figures)
-        if not any(found.metric in layer.figures for layer in found.layers):
-            raise ValueError(f"{asked.path}: {MEASURES[found.metric]} could be measured for no picture")
-        said = write_layer_report(spec, asked, found, run, problems, model)
-        if found.vital is not None and found.vital.layers:
-            said.append(f"for demo 4: --layers {run.path / VITAL}")
-    else:
-        write = write_matrix if isinstance(asked, Matrix) else write_ranking
-        about = {"similarity": ", ".join(MEASURES[metric] for metric in spec.metrics), **_shown(model)}
-        said = write(spec, asked, measured.figures, run, problems, about)
+    problems = [*inputs.problems, *measured.problems]
+    comparison = Comparison(inputs, measured.figures, problems, _model(spec, sources))
+    said = REPORTS[type(inputs)](spec, run, comparison)
     for line in said:
         print(line)
     seconds = time.perf_counter() - start
-    run.finish(
-        {
-            "seconds": {"all": seconds},
-            **machine(pick_device(spec.device)),
-            "computed": measured.computed,
-            "said": said,
-            "problems": problems,
-        }
-    )
+    found = {"computed": measured.computed, "said": said, "problems": problems}
+    run.finish({"seconds": {"all": seconds}, **machine(pick_device(spec.device)), **found})
     print(f"{seconds:.1f} s; open {run.path / PAGE}")
-    return run
 
 
 def describe(spec: DinoSpec) -> str:
     """What `--dry-run` says: what would be compared by what, and where it goes. Nothing is written."""
     spec = resolved(spec)
-    asked = compared(spec)
-    pairs = _pairs(asked)
+    inputs = find_inputs(spec)
+    pairs = _pairs(inputs)
     pictures = {path for pair in pairs for path in pair}
-    sources = model_sources(spec, asked)
     run = RunFolder.find(spec.output, spec.recipe(), {})
     models = [
         f"  {metric.upper():<6}{source}: {'there' if pretrained_id(source) else 'not here, to be downloaded'}"
-        for metric, source in sources.items()
+        for metric, source in model_sources(spec, inputs).items()
     ]
     return "\n".join(
         [
@@ -99,29 +85,34 @@ def describe(spec: DinoSpec) -> str:
             f"in {run.path}",
             *([f"because {run.note}"] if run.note else []),
             *(["needs", *models] if models else []),
-            *asked.problems,
+            *inputs.problems,
         ]
     )
 
 
-def model_sources(spec: DinoSpec, asked: Compared) -> dict[str, str]:
+def resolved(spec: DinoSpec) -> DinoSpec:
+    """The spec with the folder of its sweep in the place of the spec that made it."""
+    return spec if spec.sweep is None else changed(spec, sweep=sweep_folder(spec.sweep))
+
+
+def model_sources(spec: DinoSpec, inputs: Inputs) -> dict[str, str]:
     """The folder or hub name of each model that the spec's metrics need."""
-    sources = {"dino": dino_source(spec, asked), "clip": spec.clip}
+    sources = {"dino": _dino_source(spec, inputs), "clip": spec.clip}
     return {metric: sources[metric] for metric in spec.metrics if metric in COSINES}
 
 
-def dino_source(spec: DinoSpec, asked: Compared) -> str:
+def _dino_source(spec: DinoSpec, inputs: Inputs) -> str:
     """The DINO model of the spec; with auto that of the sweep's model, or the one for the pictures' size."""
     if spec.model != "auto":
         return spec.model
     own = OWN / "dino"
-    if isinstance(asked, Sweep):
-        model = asked.recipe["model"]
+    if isinstance(inputs, Sweep):
+        model = inputs.recipe["model"]
         weights = Path(model["weights"]) / "dino" if model.get("weights") else None
         if weights and weights.is_dir():
             return str(weights)
         return str(own) if configs[model["name"]].embedded else HUB_DINO
-    return str(own) if all(_size(path) == OWN_SIZE for pair in asked.pairs for path in pair) else HUB_DINO
+    return str(own) if all(_size(path) == OWN_SIZE for pair in inputs.pairs for path in pair) else HUB_DINO
 
 
 def _size(path: Path) -> tuple[int, int]:
@@ -129,25 +120,24 @@ def _size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def _pairs(asked: Compared) -> list[Pair]:
-    return list(pairs_of(asked).values()) if isinstance(asked, Sweep) else asked.pairs
+def _pairs(inputs: Inputs) -> list[Pair]:
+    return list(pairs_of(inputs).values()) if isinstance(inputs, Sweep) else inputs.pairs
 
 
-def _open(spec: DinoSpec, asked: Compared, pairs: Sequence[Pair], sources: dict[str, str]) -> RunFolder:
+def _open(spec: DinoSpec, inputs: Inputs, sources: dict[str, str]) -> RunFolder:
     """The folder of the run. A finished one counts only if pictures and models are those it was made from."""
     setting = {
         "flux": flux.__version__,
         "device": str(pick_device(spec.device)),
-        "pictures": _fingerprint(pairs, asked.problems),
+        "pictures": _fingerprint(_pairs(inputs), inputs.problems),
         "models": {metric: pretrained_id(source, spec.dtype) for metric, source in sources.items()},
     }
     found = RunFolder.find(spec.output, spec.recipe(), setting)
-    changed = found.finished and (found.record() or {}).get("setting") != found.setting
-    if changed and not spec.overwrite:
+    outdated = found.finished and (found.record() or {}).get("setting") != found.setting
+    if outdated and not spec.overwrite:
         print(f"the pictures or models have changed since {found.path} was made; it is made again")
-    run = RunFolder.open(spec.output, spec.recipe(), setting, overwrite=spec.overwrite or changed)
-    if run.note:
-        print(f"{run.note}; this run goes to {run.path}")
+    run = RunFolder.open(spec.output, spec.recipe(), setting, overwrite=spec.overwrite or outdated)
+    say_where(run)
     return run
 
 
@@ -174,8 +164,3 @@ def _model(spec: DinoSpec, sources: dict[str, str]) -> dict[str, Any]:
     name = "flux-tiny's own DINO" if own else Path(source).name if Path(source).is_dir() else source
     token = {"token": spec.token} if metric == "dino" else {}
     return {"metric_model": name, "identity": pretrained_id(source, spec.dtype), **token}
-
-
-def _shown(model: dict[str, Any]) -> dict[str, Any]:
-    names = {"metric_model": "model", "token": "token"}
-    return {names[key]: value for key, value in model.items() if key in names}

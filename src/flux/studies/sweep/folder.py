@@ -30,7 +30,7 @@ IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
-class Row:
+class CellRow:
     """A line of the table. A cell that failed has an error, in one line, and neither file nor sha256."""
 
     cell: Cell
@@ -64,17 +64,17 @@ def file_sha256(path: Path) -> str | None:
     return None
 
 
-class Table:
+class CellTable:
     """The table of a sweep's folder: rows are appended and on the disk before `append` returns."""
 
     def __init__(self, folder: Path):
         self.path = folder / TABLE
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[CellRow]:
         """Every readable row in order; a cell's last row is the one that counts."""
         return _read_rows(self.path)[0]
 
-    def append(self, rows: Iterable[Row]) -> None:
+    def append(self, rows: Iterable[CellRow]) -> None:
         """Add rows; a last line that a kill has torn goes first."""
         start = b"" if self._repaired_size() else _line(COLUMNS)
         text = start + b"".join(_line(row.values()) for row in rows)
@@ -102,7 +102,7 @@ def _line(values: Sequence[str]) -> bytes:
     return text.getvalue().encode()
 
 
-def _read_rows(path: Path) -> tuple[list[Row], list[str]]:
+def _read_rows(path: Path) -> tuple[list[CellRow], list[str]]:
     """The readable rows of a table, and a line for each thing that is wrong with it."""
     try:
         data = path.read_bytes()
@@ -125,18 +125,18 @@ def _read_rows(path: Path) -> tuple[list[Row], list[str]]:
     return rows, problems
 
 
-def _row(line: str) -> Row:
+def _row(line: str) -> CellRow:
     """ValueError for what is no row."""
     ((prompt, label, file, identity, sha256, seconds, error),) = csv.reader([line])
     cell = Cell.labelled(int(prompt), label)
     if file != ("" if error else cell.file):
         raise ValueError("the file is another cell's")
-    return Row(cell, identity, sha256, float(seconds), error)
+    return CellRow(cell, identity, sha256, float(seconds), error)
 
 
 def done_cells(folder: Path, plan: Plan) -> set[Cell]:
     """The cells of a plan that are finished: in the table, with their identity, and unchanged on the disk."""
-    last = {row.cell: row for row in Table(folder).rows()}
+    last = {row.cell: row for row in CellTable(folder).rows()}
     return {
         cell
         for cell in plan.cells

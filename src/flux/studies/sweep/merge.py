@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flux.studies.folder import RunFolder, difference
-from flux.studies.run import MACHINE
+from flux.studies.machine import MACHINE
 from flux.studies.sweep.cells import Cell, Plan, plan, shard
-from flux.studies.sweep.folder import Table, done_cells, file_sha256
-from flux.studies.sweep.run import conclude, shards_folder
+from flux.studies.sweep.conclude import conclude, result_of
+from flux.studies.sweep.folder import CellTable, done_cells, file_sha256
+from flux.studies.sweep.place import find_sweep, open_sweep, shards_folder
 from flux.studies.sweep.spec import SkipSpec
 
 NAME = re.compile(r"([0-9]+)-of-([0-9]+)(-[0-9]+)?")
@@ -27,7 +28,7 @@ class Shard:
     record: dict[str, Any]
 
 
-def merge_sweep(spec: SkipSpec) -> int:
+def merge(spec: SkipSpec) -> int:
     """Join what the shards hold; returns the exit code, 1 where cells are missing. May be repeated.
 
     A cell counts if it has the identity that the spec asks for and its picture the bytes that its table
@@ -35,10 +36,7 @@ def merge_sweep(spec: SkipSpec) -> int:
     """
     start = time.perf_counter()
     shards = list(find_shards(spec))
-    setting = shards[0].record["setting"]
-    run = RunFolder.open(spec.output, spec.recipe(), setting, overwrite=spec.overwrite, apart=True)
-    if run.note:
-        print(f"{run.note}; this run goes to {run.path}")
+    run = open_sweep(spec, spec.output, shards[0].record["setting"])
     asked = plan(run.recipe, run.setting)
     done = done_cells(run.path, asked)
     for each in shards:
@@ -46,13 +44,13 @@ def merge_sweep(spec: SkipSpec) -> int:
     for line in what_is_missing(shards, run, asked):
         print(line)
     facts = {name: shards[0].record[name] for name in MACHINE if name in shards[0].record}
-    return conclude(spec, run, asked, time.perf_counter() - start, facts=facts)
+    return conclude(spec, run, result_of(run, asked), time.perf_counter() - start, facts)
 
 
 def describe_merge(spec: SkipSpec) -> str:
     """What `--merge --dry-run` says. Nothing is written."""
     shards = list(find_shards(spec))
-    run = RunFolder.find(spec.output, spec.recipe(), shards[0].record["setting"], apart=True)
+    run = find_sweep(spec, spec.output, shards[0].record["setting"])
     asked = plan(run.recipe, run.setting)
     done = set(done_cells(run.path, asked)).union(*(done_cells(each.path, asked) for each in shards))
     lines = [f"would join {len(shards)} shards with {len(done)} of {len(asked.cells)} cells, in {run.path}"]
@@ -87,13 +85,13 @@ def _shards(parent: Path) -> Iterator[Shard]:
 def copy_cells(each: Shard, run: RunFolder, asked: Plan, done: set[Cell]) -> set[Cell]:
     """Copy the whole cells of a shard that are not done, with their rows; returns them."""
     there = done_cells(each.path, asked) - done
-    rows = [row for row in Table(each.path).rows() if row.cell in there and not row.error]
+    rows = [row for row in CellTable(each.path).rows() if row.cell in there and not row.error]
     rows = list({row.cell: row for row in rows}.values())
     for row in rows:
         if file_sha256(run.path / row.cell.file) != row.sha256:
             run.write_bytes(row.cell.file, (each.path / row.cell.file).read_bytes())
     if rows:
-        Table(run.path).append(rows)
+        CellTable(run.path).append(rows)
     return there
 
 

@@ -59,19 +59,46 @@ def noise_floor(run: RunFolder, done: Collection[Cell]) -> Noise | None:
     return Noise(tuple(ratios), tuple(shares)) if ratios else None
 
 
-def write_report(
-    spec: SkipSpec,
-    run: RunFolder,
-    asked: Plan,
-    done: Collection[Cell],
-    failed: Mapping[Cell, str],
-    noise: Noise | None,
-    until: Until | None = None,
-) -> None:
+@dataclass(frozen=True)
+class SweepResult:
+    """What came of a sweep.
+
+    asked: what was to be made in the end. failed: why some cells could not be made, in a line. noise: None
+    where it was not measured. until: what was decided when, in a sweep that stops then.
+    """
+
+    asked: Plan
+    done: Collection[Cell]
+    failed: Mapping[Cell, str]
+    noise: Noise | None
+    until: Until | None = None
+
+    @property
+    def complete(self) -> bool:
+        return all(cell in self.done for cell in self.asked.cells)
+
+    def record(self) -> dict[str, Any]:
+        """For `run.json`."""
+        counts = {"all": len(self.asked.cells), "made": len(self.done), "failed": len(self.failed)}
+        decided = {"until": self.until.record(self.asked)} if self.until else {}
+        return {"cells": counts, "noise_floor": self.noise and self.noise.record(), **decided}
+
+    def words(self) -> Iterator[str]:
+        """How it went, in lines."""
+        if self.until:
+            yield self.until.words(self.asked)
+        if self.noise:
+            yield self.noise.words()
+        if self.failed:
+            first, error = next(iter(self.failed.items()))
+            yield f"{len(self.failed)} cells {error} (first {first.file}); the same command tries them again"
+
+
+def write_report(spec: SkipSpec, run: RunFolder, result: SweepResult) -> None:
     """The sheets and the page. Pictures that are not there leave their places empty."""
-    sheets = []
+    asked, sheets = result.asked, []
     for number, (prompts, groups) in enumerate(_sheets(asked), start=1):
-        rows = [_row(spec, run, asked, done, prompt, groups) for prompt in prompts]
+        rows = [_row(spec, run, result, prompt, groups) for prompt in prompts]
         rows = [row for row in rows if any(row)]
         if not rows:
             continue
@@ -79,19 +106,20 @@ def write_report(
         title = f"{spec.model.name}, {spec.steps} steps: references, and pictures with layers skipped"
         run.save_picture(sheets[-1], contact_sheet(rows, title))
     facts = about(spec, run) | {"prompts": len(asked.prompts), "groups of layers": len(asked.groups)}
-    problems = [f"{cell.file} {error}" for cell, error in failed.items()]
+    problems = [f"{cell.file} {error}" for cell, error in result.failed.items()]
     if len(problems) > LISTED:
         problems[LISTED:] = [f"and {len(problems) - LISTED} more"]
+    until = result.until
     page = render(
         "sweep.html",
         about=facts,
-        noise=noise.words() if noise else "the noise floor was not measured",
+        noise=result.noise.words() if result.noise else "the noise floor was not measured",
         problems=problems,
         files=[*sheets, TABLE],
         decided=until.words(asked) if until else None,
         decisions=list(_decisions(spec, until)) if until else [],
         prompts=[
-            (f"{prompt.text}, seed {prompt.seed}", list(_shown(spec, asked, done, index)))
+            (f"{prompt.text}, seed {prompt.seed}", list(_shown(spec, result, index)))
             for index, prompt in enumerate(asked.prompts)
         ],
         width=spec.width,
@@ -121,18 +149,13 @@ def _sheets(asked: Plan) -> Iterator[tuple[Sequence[int], Sequence[Group]]]:
 
 
 def _row(
-    spec: SkipSpec,
-    run: RunFolder,
-    asked: Plan,
-    done: Collection[Cell],
-    prompt: int,
-    groups: Sequence[Group],
+    spec: SkipSpec, run: RunFolder, result: SweepResult, prompt: int, groups: Sequence[Group]
 ) -> list[SheetCell | None]:
     """A prompt's reference and its pictures under some groups."""
     row: list[SheetCell | None] = []
     for cell in (Cell(prompt, ()), *(Cell(prompt, group) for group in groups)):
-        caption = caption_of(spec, cell.group) if cell.group else asked.of(cell).text
-        row.append(SheetCell(_small(run.picture(cell.file)), caption) if cell in done else None)
+        caption = caption_of(spec, cell.group) if cell.group else result.asked.of(cell).text
+        row.append(SheetCell(_small(run.picture(cell.file)), caption) if cell in result.done else None)
     return row
 
 
@@ -142,10 +165,10 @@ def _small(image: Image.Image) -> Image.Image:
     return image.resize((WIDTH, round(image.height * WIDTH / image.width)), Image.Resampling.LANCZOS)
 
 
-def _shown(spec: SkipSpec, asked: Plan, done: Collection[Cell], prompt: int) -> Iterator[PagePicture]:
+def _shown(spec: SkipSpec, result: SweepResult, prompt: int) -> Iterator[PagePicture]:
     """A prompt's pictures, the reference first."""
-    for cell in (Cell(prompt, ()), *(Cell(prompt, group) for group in asked.groups)):
-        if cell in done:
+    for cell in (Cell(prompt, ()), *(Cell(prompt, group) for group in result.asked.groups)):
+        if cell in result.done:
             yield PagePicture(cell.file, caption_of(spec, cell.group) if cell.group else "reference")
 
 

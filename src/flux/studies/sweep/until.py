@@ -42,8 +42,8 @@ class Until:
         if any(count not in said for count in until.rounds if count < ends[-1]):
             print(f"rounds end with whole batches of {spec.batch}: after {_list(said)} prompts")
         state = Until(spec, run, asked, rounds, {})
-        if pretrained_id(dino_source(spec)) is None:
-            load_extractor(state._measuring(), "dino", dino_source(spec))
+        if pretrained_id(state._dino()) is None:
+            load_extractor(state._measuring(), "dino", state._dino())
         return state
 
     def tasks(self) -> Iterator[Sequence[Task]]:
@@ -89,10 +89,13 @@ class Until:
         every = [pair for each in pairs.values() for pair in each]
         if not every:
             return {}
-        found = measure(self._measuring(), every, dino_source(self.spec), Store(self.run.path))
+        found = measure(self._measuring(), every, self._dino(), Store(self.run.path))
         for line in found.problems:
             print(line)
         return {group: [found.figures[pair]["dino"] for pair in each] for group, each in pairs.items()}
+
+    def _dino(self) -> str:
+        return dino_source(self.spec, self.spec.until.dino)
 
     def _measuring(self) -> DinoSpec:
         return DinoSpec(sweep=self.run.path, device=self.spec.model.device)

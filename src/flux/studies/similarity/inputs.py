@@ -1,7 +1,7 @@
 """What demo 3 compares: a sweep's cells, pictures with pictures, or one with many. Imports no torch."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +14,11 @@ from flux.files import read_json_object
 from flux.models import FROM_TEXT, Layers, configs
 from flux.studies.folder import RECORD
 from flux.studies.pages.plots import check_plots
+from flux.studies.similarity.measures import Figures, Pair
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.folder import Sweep, read_sweep
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-
-Pair = tuple[Path, Path]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,21 @@ class Ranking:
         return [(self.picture, other) for other in self.against]
 
 
-Compared = Sweep | Matrix | Ranking
+Inputs = Sweep | Matrix | Ranking
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared and what came of it.
+
+    problems: what was left out, a line each. model: what measured similarity, for records; empty where no
+    model did.
+    """
+
+    inputs: Inputs
+    figures: Mapping[Pair, Figures]
+    problems: Sequence[str]
+    model: Mapping[str, Any]
 
 
 def check(spec: DinoSpec) -> None:
@@ -67,7 +80,7 @@ def check(spec: DinoSpec) -> None:
         need("skimage.metrics", "similarity", "SSIM")
 
 
-def compared(spec: DinoSpec) -> Compared:
+def find_inputs(spec: DinoSpec) -> Inputs:
     """What the spec asks for, as it is found on the disk. ValueError, one line, for nothing to compare."""
     if spec.sweep is not None:
         sweep = read_sweep(spec.sweep)
@@ -97,11 +110,6 @@ def model_layers(sweep: Sweep) -> Layers:
     except ValueError as error:
         raise ValueError(f"{sweep.path}: {error}") from None
     return layers
-
-
-def resolved(spec: DinoSpec) -> DinoSpec:
-    """The spec with the folder of its sweep in the place of the spec that made it."""
-    return spec if spec.sweep is None else spec.model_copy(update={"sweep": sweep_folder(spec.sweep)})
 
 
 def sweep_folder(path: Path) -> Path:

@@ -2,49 +2,46 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from flux.pictures.metrics import scaled
-from flux.pictures.rgb import rgb
 from flux.studies.folder import RunFolder
 from flux.studies.pages.plots import Bar, difference_in_words, importance_map, importance_plot
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE
-from flux.studies.similarity.importance import ROUNDING, Summary, ranked
-from flux.studies.similarity.layer_similarity import Findings, Layer, vital_file
+from flux.studies.similarity.copies import small_copy
+from flux.studies.similarity.findings import Findings, Layer, findings, vital_file
+from flux.studies.similarity.importance import Summary, ranked
+from flux.studies.similarity.inputs import Comparison
+from flux.studies.similarity.measures import MEASURES
 from flux.studies.similarity.spec import COSINES, DinoSpec
+from flux.studies.similarity.sweep_tables import layers_csv, rows_csv
+from flux.studies.similarity.words import sentences
 from flux.studies.sweep.cells import Cell
 from flux.studies.sweep.folder import Sweep
-from flux.studies.tables import csv_text, figure_cells, figure_titles
 
 ROWS, LAYERS, VITAL = "similarity.csv", "layers.csv", "vital_layers.json"
 PLOT, MAP, SIDE_BY_SIDE = "importance.png", "prompts.png", "side-by-side.png"
 EXTREMES, PROMPTS = 4, 4
 """So many of the most and of the least important layers are shown, each for so many prompts."""
 
-MEASURES = {"dino": "DINO similarity", "clip": "CLIP similarity", "psnr": "PSNR", "ssim": "SSIM"}
 
-
-def write_layer_report(
-    spec: DinoSpec,
-    sweep: Sweep,
-    found: Findings,
-    run: RunFolder,
-    problems: Sequence[str],
-    model: Mapping[str, Any],
-) -> list[str]:
+def report_sweep(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list[str]:
     """Write everything into the run's folder; returns what was found, in sentences.
 
-    problems: what was left out, a line each. model: what measured the similarity, see `vital_file`.
+    Raises ValueError, one line, where there is no figure of any layer.
     """
-    bars = [bar_of(layer, found) for layer in found.layers if found.metric in layer.figures]
-    run.write_text(ROWS, _rows(spec, sweep, found))
-    run.write_text(LAYERS, _layers(spec, found))
+    sweep, model = comparison.inputs, comparison.model
+    found = findings(spec, sweep, comparison.figures)
+    if not _measured(found):
+        raise ValueError(f"{sweep.path}: {MEASURES[found.metric]} could be measured for no picture")
+    bars = [bar_of(layer, found) for layer in _measured(found)]
+    run.write_text(ROWS, rows_csv(spec, sweep, found))
+    run.write_text(LAYERS, layers_csv(spec, found))
     if found.vital is not None:
         run.write_json(VITAL, vital_file(spec, sweep, found, model))
     name, measure = sweep.recipe["model"]["name"], MEASURES[found.metric]
@@ -62,12 +59,12 @@ def write_layer_report(
         ),
     )
     run.write_bytes(MAP, _map(sweep, found, bars, f"{name}: each prompt without each layer", measure))
-    answer = sentences(spec, sweep, found)
+    answer = sentences(spec, found)
     page = render(
         "importance.html",
         model=name,
         about=_about(sweep, found, model),
-        problems=problems,
+        problems=comparison.problems,
         answer=answer,
         plot=PagePicture(PLOT, "Each layer's importance: the more a picture changes without it, the higher"),
         heat_map=PagePicture(MAP, "How far each picture is from its reference; crosses: no picture"),
@@ -80,7 +77,8 @@ def write_layer_report(
         recipe=spec.recipe(),
     )
     run.write_text(PAGE, page)
-    return answer
+    named = found.vital is not None and found.vital.layers
+    return [*answer, *([f"for demo 4: --layers {run.path / VITAL}"] if named else [])]
 
 
 def bar_of(layer: Layer, found: Findings) -> Bar:
@@ -88,95 +86,6 @@ def bar_of(layer: Layer, found: Findings) -> Bar:
     figure = layer.figures[found.metric]
     low, high = (None if side is None else min(max(1 - side, 0), 2) for side in (figure.high, figure.low))
     return Bar(layer.label, layer.kind, figure.vitality, low, high, layer.group in found.vital_groups())
-
-
-def sentences(spec: DinoSpec, sweep: Sweep, found: Findings) -> list[str]:
-    """The vital layers, the rule, and the noise floor, in words."""
-    lines = []
-    if found.vital is None:
-        lines.append("Layers were skipped in sets alone, so there is no vital set.")
-    else:
-        names = [f"{layer.label} ({layer.name})" for layer in _vital(found)]
-        listed = ", ".join(names) or "none"
-        lines.append(f"Vital layers: {listed}. The rule: {_rule(spec, found)}{_among(spec)}.")
-    if found.vital and found.vital.in_noise:
-        listed = ", ".join(map(str, found.vital.in_noise))
-        lines.append(f"Not told from the noise, and so not vital whatever the rule says: {listed}.")
-    if found.floor is None:
-        lines.append("The noise floor was not measured: the sweep drew no reference twice.")
-    else:
-        lines.append(f"{_noise(found)} A layer that changes no more than that is never vital.")
-    counts = sorted({figure.n for figure in found.single.values()})
-    if len(counts) > 1:
-        lines.append(
-            f"Layers were measured over unlike numbers of prompts, {counts[0]} to {counts[-1]}: compare "
-            "their means with care, or finish the sweep first."
-        )
-    if found.unmeasured:
-        lines.append(f"Not measured, as their pictures are missing: {', '.join(found.unmeasured)}.")
-    return lines
-
-
-def _noise(found: Findings) -> str:
-    several = len(found.noise) > 1
-    made = f"{len(found.noise)} references were" if several else "one reference was"
-    start = f"The noise floor is {difference_in_words(found.floor)}: {made} made again in another order, and"
-    if found.floor <= ROUNDING:
-        return f"{start} no difference is more than rounding."
-    mean = difference_in_words(math.fsum(found.noise) / len(found.noise))
-    differ = f"differ by so much at most, on average by {mean}" if several else "differs by so much"
-    return f"{start} {differ}."
-
-
-def _rule(spec: DinoSpec, found: Findings) -> str:
-    rule, measure = spec.rule(), MEASURES[found.metric]
-    if rule.name == "similarity":
-        return f"mean {measure} below {rule.value:g}"
-    if rule.name == "vitality":
-        return f"1 − mean {measure} above {rule.value:g}"
-    if rule.name == "top":
-        return f"the {rule.value:g} layers of lowest mean {measure}"
-    if found.vital.threshold is None:
-        return "below the largest gap, and there is no gap"
-    return f"mean {measure} below the largest gap, whose middle is {found.vital.threshold:.4g}"
-
-
-def _among(spec: DinoSpec) -> str:
-    return "" if spec.among == "all" else f", among {spec.among.removesuffix('.*')} stream blocks alone"
-
-
-def _vital(found: Findings) -> list[Layer]:
-    return [layer for layer in found.layers if layer.group in found.vital_groups()]
-
-
-def _rows(spec: DinoSpec, sweep: Sweep, found: Findings) -> str:
-    titles = ["prompt", "seed", "layers", *figure_titles(spec.metrics), "text"]
-    lines = []
-    for row in found.rows:
-        prompt = sweep.prompts[row.cell.prompt]
-        figures = figure_cells(spec.metrics, row.figures)
-        lines.append([row.cell.prompt, prompt.seed, row.cell.label, *figures, prompt.text])
-    return csv_text(titles, lines)
-
-
-STATISTICS = ("n", "mean", "sd", "low", "high")
-
-
-def _layers(spec: DinoSpec, found: Findings) -> str:
-    titles = ["layers", "names", "kind", "importance", "vital"]
-    titles += [f"{metric}_{statistic}" for metric in spec.metrics for statistic in STATISTICS]
-    lines = []
-    for layer in found.layers:
-        figures = [layer.figures.get(metric) for metric in spec.metrics]
-        lines.append(
-            [
-                *(layer.label, layer.name, layer.kind),
-                figures[0].vitality if figures[0] else None,
-                "yes" if layer.group in found.vital_groups() else "no",
-                *(getattr(each, name) if each else None for each in figures for name in STATISTICS),
-            ]
-        )
-    return csv_text(titles, lines)
 
 
 def _titles(spec: DinoSpec, found: Findings) -> list[str]:
@@ -297,14 +206,6 @@ def _shown(
     (value,) = (row.figures[found.metric] for row in found.rows if row.cell == cell)
     figure = "not measured" if value is None else f"{value:.3f}"
     return PagePicture(file, f"without layer {layer}: {MEASURES[found.metric]} {figure}")
-
-
-def small_copy(path: Path, side: int = 320) -> Image.Image:
-    """The picture, shrunk where a side is longer."""
-    with Image.open(path) as image:
-        copy = rgb(image)
-    copy.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return copy
 
 
 def _files(found: Findings) -> dict[str, str]:

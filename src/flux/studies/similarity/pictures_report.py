@@ -1,22 +1,23 @@
 """What demo 3 writes of pictures without a sweep: each with each, or ranked by one of them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from flux.pictures.metrics import scaled
 from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet, heat
 from flux.studies.run import PAGE, SHEET
-from flux.studies.similarity.compared import Matrix, Pair, Ranking
-from flux.studies.similarity.layer_report import MEASURES, small_copy
-from flux.studies.similarity.measuring import Figures
+from flux.studies.similarity.copies import small_copy
+from flux.studies.similarity.inputs import Comparison, Ranking
+from flux.studies.similarity.measures import MEASURES, Figures, Pair
 from flux.studies.similarity.spec import COSINES, DinoSpec
-from flux.studies.tables import csv_text, figure_cells, figure_titles
+from flux.studies.similarity.tables import csv_text, figure_cells, figure_titles
 
 ROWS = "similarity.csv"
 MOST = 16
@@ -28,23 +29,18 @@ BRIGHTEST_PSNR = 50.0
 PairFigures = Mapping[Pair, Figures]
 
 
-def write_matrix(
-    spec: DinoSpec,
-    asked: Matrix,
-    figures: PairFigures,
-    run: RunFolder,
-    problems: Sequence[str],
-    about: Mapping[str, Any],
-) -> list[str]:
+def report_matrix(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list[str]:
     """The table, a sheet and the page of pictures against pictures; returns what to say of them."""
+    asked, figures = comparison.inputs, comparison.figures
     titles = ["a", "b", *figure_titles(spec.metrics)]
     lines = [[*pair, *figure_cells(spec.metrics, figures[pair])] for pair in asked.pairs]
     run.write_text(ROWS, csv_text(titles, lines))
     rows, columns = asked.rows[:MOST], asked.columns[:MOST]
     shown = _copies(run, dict.fromkeys((*rows, *columns)))
+    problems = [*comparison.problems]
     if len(asked.rows) > MOST or len(asked.columns) > MOST:
-        problems = [*problems, f"Shown are the first {MOST} pictures of each side; {ROWS} has all."]
-    run.save_picture(SHEET, _matrix_sheet(spec, asked, figures, run, shown))
+        problems.append(f"Shown are the first {MOST} pictures of each side; {ROWS} has all.")
+    run.save_picture(SHEET, _matrix_sheet(spec, run, comparison, shown))
     tables = {
         MEASURES[metric]: [
             (shown[a], [_text(metric, _between(figures, a, b, metric)) for b in columns]) for a in rows
@@ -54,7 +50,7 @@ def write_matrix(
     page = render(
         "matrix.html",
         title=f"{len(asked.rows)} × {len(asked.columns)} pictures",
-        about=about,
+        about=_about(spec, comparison),
         problems=problems,
         columns=[shown[path] for path in columns],
         tables=tables,
@@ -67,15 +63,9 @@ def write_matrix(
     return [f"{name_of(a)} and {name_of(b)}: {_sentence(spec, figures[a, b])}" for a, b in asked.pairs]
 
 
-def write_ranking(
-    spec: DinoSpec,
-    asked: Ranking,
-    figures: PairFigures,
-    run: RunFolder,
-    problems: Sequence[str],
-    about: Mapping[str, Any],
-) -> list[str]:
+def report_ranking(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list[str]:
     """The table, a sheet and the page of pictures in the order of their similarity to one."""
+    asked, figures = comparison.inputs, comparison.figures
     ordered = ranking(asked, figures, spec.metrics[0])
     titles = ["rank", "picture", *figure_titles(spec.metrics)]
     lines = [
@@ -91,6 +81,7 @@ def write_ranking(
         )
         for rank, path in enumerate(most, start=1)
     ]
+    problems = [*comparison.problems]
     if len(ordered) > len(most):
         problems = [*problems, f"Shown are the {len(most)} most similar pictures; {ROWS} has all."]
     cells = [SheetCell(run.picture(each.file), each.caption) for each in shown]
@@ -101,7 +92,7 @@ def write_ranking(
     page = render(
         "ranking.html",
         title=f"{len(ordered)} pictures by similarity to {asked.picture.name}",
-        about=about,
+        about=_about(spec, comparison),
         problems=problems,
         picture=picture,
         ranked=shown,
@@ -159,10 +150,10 @@ def _sentence(spec: DinoSpec, figures: Figures) -> str:
 
 
 def _matrix_sheet(
-    spec: DinoSpec, asked: Matrix, figures: PairFigures, run: RunFolder, shown: Mapping[Path, PagePicture]
-):
+    spec: DinoSpec, run: RunFolder, comparison: Comparison, shown: Mapping[Path, PagePicture]
+) -> Image.Image:
     """Thumbnails above and at the left, a field for each pair, the brighter the more alike."""
-    metric = spec.metrics[0]
+    asked, metric = comparison.inputs, spec.metrics[0]
 
     def thumbnail(path: Path) -> SheetCell:
         image = run.picture(shown[path].file)
@@ -170,7 +161,7 @@ def _matrix_sheet(
         return SheetCell(image, shown[path].caption)
 
     def field(a: Path, b: Path) -> SheetCell:
-        value = _between(figures, a, b, metric)
+        value = _between(comparison.figures, a, b, metric)
         level = 0.0 if value is None else value / (BRIGHTEST_PSNR if metric == "psnr" else 1)
         return SheetCell(heat(np.full((96, 96), min(max(level, 0), 1)), 1.0), _text(metric, value))
 
@@ -179,3 +170,10 @@ def _matrix_sheet(
     rows += [[thumbnail(a), *(field(a, b) for b in columns)] for a in asked.rows[:MOST]]
     scale = " (in brackets (cos + 1) / 2)" if metric in COSINES else ""
     return contact_sheet(rows, f"{MEASURES[metric]}{scale}")
+
+
+def _about(spec: DinoSpec, comparison: Comparison) -> dict[str, Any]:
+    """What the page says at its top: what was measured, by which model."""
+    measured = {"similarity": ", ".join(MEASURES[metric] for metric in spec.metrics)}
+    titles = {"metric_model": "model", "token": "token"}
+    return measured | {titles[key]: value for key, value in comparison.model.items() if key in titles}

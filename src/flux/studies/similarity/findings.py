@@ -1,20 +1,21 @@
 """What a sweep says of each layer: figures of its pictures, their means, and the vital layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flux.models import Layers
-from flux.studies.similarity.compared import Pair, model_layers
 from flux.studies.similarity.importance import Summary, Vital, summary, vital_set
-from flux.studies.similarity.measuring import Figures, finite
+from flux.studies.similarity.inputs import model_layers
+from flux.studies.similarity.measures import Figures, Pair
+from flux.studies.similarity.measuring import finite
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.cells import Cell, Group, label
 from flux.studies.sweep.folder import Sweep
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedCell:
     """One picture of the sweep compared with its reference."""
 
     cell: Cell
@@ -44,7 +45,7 @@ class Findings:
     """
 
     metric: str
-    rows: Sequence[Row]
+    rows: Sequence[ComparedCell]
     layers: Sequence[Layer]
     noise: Sequence[float]
     vital: Vital | None
@@ -93,7 +94,7 @@ def pairs_of(sweep: Sweep) -> dict[Cell, Pair]:
 def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> Findings:
     """Means and vital layers from the figures of each pair."""
     layers = model_layers(sweep)
-    rows = [Row(cell, figures[pair]) for cell, pair in pairs_of(sweep).items()]
+    rows = [ComparedCell(cell, figures[pair]) for cell, pair in pairs_of(sweep).items()]
     measured = [
         Layer(group, *_names(group, layers), dict(_summaries(spec, rows, group)))
         for group in sorted(sweep.groups, key=lambda group: (len(group) > 1, group))
@@ -107,10 +108,10 @@ def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> F
     eligible = set(layers.expand(spec.among))
     means = {layer: figure.mean for layer, figure in found.single.items() if layer in eligible}
     vital = vital_set(means, rule.name, rule.value, found.floor)
-    return Findings(found.metric, found.rows, found.layers, found.noise, vital)
+    return replace(found, vital=vital)
 
 
-def _summaries(spec: DinoSpec, rows: Sequence[Row], group: Group) -> Iterator[tuple[str, Summary]]:
+def _summaries(spec: DinoSpec, rows: Sequence[ComparedCell], group: Group) -> Iterator[tuple[str, Summary]]:
     for metric in spec.metrics:
         values = finite(
             row.figures[metric] for row in rows if row.cell.group == group and not row.cell.repeat

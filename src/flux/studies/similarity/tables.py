@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from flux.pictures.metrics import scaled
-from flux.studies.similarity.measuring import Figures
+from flux.studies.similarity.measures import Figures
 from flux.studies.similarity.spec import COSINES
 
 

@@ -4,30 +4,30 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from flux.device import pick_device, pick_dtype
-from flux.studies.cost import Work, cost, time_in_words
+from flux.studies.cost import Work, cost, needs, on_what, time_in_words
 from flux.studies.folder import RunFolder
+from flux.studies.machine import size_in_words
 from flux.studies.needed import needed_files
-from flux.studies.run import device_name, size_in_words
+from flux.studies.run import dino_source
 from flux.studies.sweep.cells import Cell, Plan, Task
 from flux.studies.sweep.folder import done_cells
-from flux.studies.sweep.run import folder_of, plan_of, setting_of
+from flux.studies.sweep.place import find_sweep, folder_of, plan_of, setting_of
 from flux.studies.sweep.spec import SkipSpec
 
 BYTES_PER_PIXEL = 1.6
 """Of a PNG of a natural picture; pictures with layers skipped may be noise, of up to 3."""
 
 
-def describe(spec: SkipSpec) -> str:
+def estimate_sweep(spec: SkipSpec) -> str:
     """The whole answer, as lines of text."""
-    files = list(needed_files(spec))
+    until = spec.until
+    models = {} if until is None else {"DINO for the rounds": dino_source(spec, until.dino)}
+    files = list(needed_files(spec, models))
     run = _run(spec, files)
     asked = plan_of(spec, run) if run else _plan(spec)
     done = done_cells(run.path, asked) if run else set()
     left = [task for task in asked.tasks if not done.issuperset(task.cells)]
-    device = pick_device(spec.model.device)
-    dtype = pick_dtype(spec.model.dtype, device)
-    seconds, memory = cost(spec, _work(asked, left), device, dtype) if left else (0.0, 0.0)
+    seconds, memory = cost(spec, _work(asked, left)) if left else (0.0, 0.0)
     size = sum(len(task.cells) for task in left) * spec.width * spec.height * BYTES_PER_PIXEL
     path = run.path if run else folder_of(spec)
     lines = [
@@ -35,9 +35,8 @@ def describe(spec: SkipSpec) -> str:
         f"{len(done)} of {len(asked.cells)} cells are done already"
         + ("" if left else ": nothing to do without --overwrite"),
         *([f"because {run.note}"] if run and run.note else []),
-        "needs",
-        *(f"  {title:<21}{where}: {state}" for title, where, state in files),
-        f"on {device_name(device)} in {str(dtype).removeprefix('torch.')}: about {time_in_words(seconds)}, "
+        *needs(files),
+        f"{on_what(spec)}: about {time_in_words(seconds)}, "
         f"{size_in_words(memory)} of memory and {size_in_words(size)} of disk, {_free(path)} free",
     ]
     return "\n".join(lines)
@@ -47,7 +46,7 @@ def _run(spec: SkipSpec, files: Sequence[tuple[str, str, str]]) -> RunFolder | N
     """The run's folder, which the weights decide too; None where they are not here."""
     if not all(state.startswith(("there", "in the hub's cache")) for _, _, state in files[:2]):
         return None
-    return RunFolder.find(folder_of(spec), spec.recipe(), setting_of(spec), apart=True)
+    return find_sweep(spec, folder_of(spec), setting_of(spec))
 
 
 def _plan(spec: SkipSpec) -> Plan:

@@ -1,0 +1,158 @@
+"""How edits came out: figures against their source, what went wrong, and what to try."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flux.device import pick_device
+from flux.hooks import AboveThreshold, TopRatio
+from flux.methods.stable_flow import Edit, EditRequest, Row
+from flux.pictures.metrics import Dino, Score, changed_share, did_nothing, difference, lost_source, score
+from flux.studies.edit.requests import file_of, items_of, requests
+from flux.studies.edit.spec import EditSpec
+from flux.studies.folder import RunFolder
+from flux.studies.pages.sheets import difference_map
+from flux.studies.run import dino_source
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One edit of one seed: the files of its pictures, its figures, and what went wrong, in words."""
+
+    number: int
+    seed: int
+    edit: Edit
+    files: dict[str, str]
+    score: Score
+    notices: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The name of the edit's file without its ending, such as `edit-02-seed-7`."""
+        return self.files["edit"].removesuffix(".png")
+
+    def record(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {
+            "edit": self.number,
+            "seed": self.seed,
+            "prompt": self.edit.prompt,
+            "layers": list(self.edit.layers),
+            "files": self.files,
+            **asdict(self.score),
+            "notices": list(self.notices),
+        }
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What is said of all edits of a run.
+
+    floor: the noise floor, as a share of pixels. dino: what measured similarity. unchecked: why that was not
+    measured, in a line; None where it was, or was not asked for.
+    """
+
+    floor: float
+    dino: str | None
+    unchecked: str | None
+    edits: list[Verdict]
+
+
+def judge(spec: EditSpec, run: RunFolder) -> Verdicts:
+    """Compare every edit with its source, and write the difference maps."""
+    asked = requests(spec)
+    floor = noise_floor(spec, run, asked[0].seed)
+    dino, unchecked = load_dino(spec)
+    edits = [each for request in asked for each in _judge(spec, run, request, floor, dino)]
+    return Verdicts(floor, dino.source if dino else None, unchecked, edits)
+
+
+def noise_floor(spec: EditSpec, run: RunFolder, seed: int) -> float:
+    """The share of pixels that change when the source is made again in other company."""
+    source, again = (run.picture(file_of(spec, seed, Row(kind))) for kind in ("source", "repeat"))
+    return changed_share(source, again, spec.checks.pixel)
+
+
+def load_dino(spec: EditSpec) -> tuple[Dino | None, str | None]:
+    """The DINO model that the spec's checks want; where it cannot be had, None and a line that says so."""
+    if spec.checks.dino == "off":
+        return None, None
+    source = dino_source(spec, spec.checks.dino)
+    try:
+        return Dino(source, pick_device(spec.model.device)), None
+    except (OSError, ValueError, ImportError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        return (
+            None,
+            f"whether edits lost the source was not checked: DINO model {source} not loaded ({reason})",
+        )
+
+
+def _judge(
+    spec: EditSpec, run: RunFolder, request: EditRequest, floor: float, dino: Dino | None
+) -> Iterator[Verdict]:
+    """Compare the edits of one seed with their source, and write their difference maps."""
+    source = run.picture(file_of(spec, request.seed, Row("source")))
+    numbers = [number for number, _ in items_of(spec, request.seed)]
+    for i, edit in enumerate(request.edits):
+        rows = [Row("source"), Row("edit", i), *([Row("plain", i)] if spec.compare else [])]
+        files = {row.kind: file_of(spec, request.seed, row) for row in rows}
+        files["difference"] = files["edit"].replace("edit-", "difference-")
+        picture = run.picture(files["edit"])
+        plain = run.picture(files["plain"]) if spec.compare else None
+        figures = score(source, picture, plain, dino=dino, pixel=spec.checks.pixel)
+        run.save_picture(files["difference"], difference_map(difference(source, picture)))
+        notices = tuple(what_went_wrong(spec, edit, figures, floor))
+        yield Verdict(numbers[i], request.seed, edit, files, figures, notices)
+
+
+def what_went_wrong(spec: EditSpec, edit: Edit, figures: Score, floor: float) -> Iterator[str]:
+    """In words, with what to try, if the edit did nothing or lost the source; nothing if it worked."""
+    if did_nothing(figures, floor, spec.checks.did_nothing):
+        limit = max(floor, spec.checks.did_nothing)
+        said = f"did nothing: {figures.changed:.2%} of pixels changed, up to {limit:.2%} counts as nothing. "
+        if figures.plain_changed is not None and figures.plain_changed <= limit:
+            yield said + "Without injection its prompt changes nothing either. Try another prompt."
+        else:
+            yield said + f"Try {_either(_to_free(spec, edit))}."
+    elif lost_source(figures, spec.checks.lost_source):
+        yield (
+            f"lost the source: its similarity to it is {figures.similarity:.3f}, that of the picture without "
+            f"injection {figures.plain_similarity:.3f}. Try {_either(_to_bind(spec, edit))}."
+        )
+
+
+def _to_free(spec: EditSpec, edit: Edit) -> Iterator[str]:
+    """What gives an edit more room."""
+    how = edit.how
+    if len(edit.layers) > 1:
+        yield f"fewer layers than {len(edit.layers)}"
+    if how.strength > 0.5:
+        yield f"a strength below {how.strength:g}"
+    if spec.steps > 1:
+        yield f"a window that ends sooner, such as [0, {max(1, (how.steps or (0, spec.steps))[1] // 2)}]"
+    yield "a source prompt that names what is to change"
+    yield "another seed"
+
+
+def _to_bind(spec: EditSpec, edit: Edit) -> Iterator[str]:
+    """What keeps an edit closer to its source."""
+    how = edit.how
+    if len(edit.layers) < len(spec.model.record.layers):
+        yield f"more layers than {len(edit.layers)}"
+    if how.strength < 1:
+        yield "strength 1"
+    if how.steps and how.steps != (0, spec.steps):
+        yield "no step window"
+    if isinstance(how.select, TopRatio) and how.select.ratio < 1:
+        yield f"a ratio above {how.select.ratio:g}"
+    if isinstance(how.select, AboveThreshold) and how.select.threshold > 0:
+        yield f"a threshold below {how.select.threshold:g}"
+    if not (how.keys and how.values):
+        yield "to copy keys and values both"
+    yield "a prompt closer to the source's"
+
+
+def _either(ways: Iterator[str]) -> str:
+    *others, last = ways
+    return f"{', '.join(others)}, or {last}" if others else last

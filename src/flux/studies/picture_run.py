@@ -1,0 +1,102 @@
+"""A run that makes pictures, from its folder to its page: what is the same for texts, timesteps and edits.
+
+A study says what its pictures are, how they are made and how they are shown; see `PictureRun`.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from PIL import Image
+
+from flux.device import pick_device
+from flux.studies.cost import Work, estimate
+from flux.studies.folder import RunFolder
+from flux.studies.machine import machine
+from flux.studies.run import PAGE, Bars, load, open_run, say_made_already
+from flux.studies.spec import Spec
+from flux.weights.load import Models
+
+S = TypeVar("S", bound=Spec)
+
+Results = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that is made, and its file in the run's folder. about: texts that are kept in the file."""
+
+    file: str
+    image: Image.Image
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come: a step, from 0, of the pictures at work is done; pictures are made."""
+
+    step: int | None = None
+    pictures: Sequence[Picture] = ()
+
+
+def _how_long(run: RunFolder, results: Results) -> str:
+    return f"{results['seconds']['all']:.1f} s; open {run.path / PAGE}"
+
+
+@dataclass(frozen=True)
+class PictureRun(Generic[S]):
+    """How a study makes its run, as functions.
+
+    work: what a spec asks for. pictures: makes the files that are missing, and yields on the way; it may
+    yield others too, which are left alone. report: shows the pictures in the folder and returns what was
+    found, for `run.json`. notes: lines to be said before anything is made. closing: what is said at the end.
+    """
+
+    work: Callable[[S], Work]
+    pictures: Callable[[S, Models, AbstractSet[str]], Iterator[Progress]]
+    report: Callable[[S, RunFolder], Results]
+    notes: Callable[[S], Iterable[str]] = lambda spec: ()
+    closing: Callable[[RunFolder, Results], str] = _how_long
+
+    def make(self, spec: S) -> None:
+        """Make, or finish, the run of a spec."""
+        start = time.perf_counter()
+        run = open_run(spec)
+        if run.finished:
+            say_made_already(run)
+            return
+        for line in self.notes(spec):
+            print(line)
+        seconds = self._make_pictures(spec, run)
+        found = self.report(spec, run)
+        seconds["all"] = time.perf_counter() - start
+        results = {"seconds": seconds, **machine(pick_device(spec.model.device)), **found}
+        run.finish(results)
+        print(self.closing(run, results))
+
+    def describe(self, spec: S) -> str:
+        """What `--dry-run` says."""
+        return estimate(spec, self.work(spec))
+
+    def _make_pictures(self, spec: S, run: RunFolder) -> dict[str, float]:
+        """Make what is not there yet, or damaged; returns seconds by what they were spent on."""
+        files = self.work(spec).files
+        missing = {file for file in files if run.picture(file) is None}
+        if not missing:
+            return {}
+        left = set(missing)
+        start = time.perf_counter()
+        models = load(spec)
+        loaded = time.perf_counter()
+        with Bars(len(files), len(files) - len(missing), spec.steps) as bars:
+            for progress in self.pictures(spec, models, missing):
+                if progress.step is not None:
+                    bars.step(progress.step)
+                for each in progress.pictures:
+                    if each.file in left:
+                        left.remove(each.file)
+                        run.save_picture(each.file, each.image, each.about)
+                        bars.made(1)
+        return {"loading": loaded - start, "pictures": time.perf_counter() - loaded}

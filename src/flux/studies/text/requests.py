@@ -1,0 +1,23 @@
+"""The pictures that demo 0 is asked for."""
+
+from dataclasses import dataclass
+
+from flux.studies.text.spec import TestSpec
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """One picture: its prompt, its seed and its file."""
+
+    prompt: str
+    seed: int
+    file: str
+
+
+def requests(spec: TestSpec) -> list[PictureRequest]:
+    """Every picture of a spec, prompt by prompt."""
+    return [
+        PictureRequest(prompt, seed, f"picture-{number:02}-seed-{seed}.png")
+        for number, prompt in enumerate(spec.prompts, start=1)
+        for seed in spec.seeds
+    ]
