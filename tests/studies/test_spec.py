@@ -8,7 +8,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from flux.hooks import TopRatio
 from flux.models import VITAL_LAYERS, Layers, configs
+from flux.studies.edit.requests import edit_of, seeds_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec, read_command
 from flux.studies.schema import SCHEMAS, schema, schema_text
@@ -74,7 +76,7 @@ def test_flux_dev_runs_as_in_the_paper():
         assert (spec.steps, spec.guidance, spec.width, spec.height) == (15, 3.5, 1024, 1024)
     edit = load_spec(EditSpec, JSON / "edit-flux-dev.json")
     assert edit.layers == "released"
-    assert edit.completed(edit.edits[0]).layers == (0, 1, 17, 18, 25, 28, 53, 54, 56)
+    assert edit_of(edit, edit.edits[0]).layers == (0, 1, 17, 18, 25, 28, 53, 54, 56)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -129,13 +131,16 @@ def test_texts_stand_for_objects_and_nulls_for_the_models_defaults(write):
 
 def test_an_edit_takes_from_the_spec_what_it_does_not_say(write):
     own = {"prompt": "a bird", "layers": ["single.0", "double.*"], "strength": 0.5, "window": [0, 3]}
-    spec = load_spec(EditSpec, write({"edits": ["a cat", own], "layers": [3, 1, "double.1"], "seed": 7}))
-    first, second = map(spec.completed, spec.edits)
-    assert (first.layers, first.strength, first.window, first.seeds) == ((1, 3), 1.0, None, (7,))
-    assert (second.layers, second.strength, second.window) == (tuple(range(20)), 0.5, (0, 3))
+    half = {"name": "ratio", "ratio": 0.5}
+    changes = {"edits": ["a cat", own], "layers": [3, 1, "double.1"], "seed": 7, "strategy": half}
+    spec = load_spec(EditSpec, write(changes))
+    first, second = (edit_of(spec, item) for item in spec.edits)
+    assert (first.layers, first.how.strength, first.how.steps) == ((1, 3), 1.0, None)
+    assert (second.layers, second.how.strength, second.how.steps) == (tuple(range(20)), 0.5, (0, 3))
+    assert first.how.select == second.how.select == TopRatio(0.5)
+    assert [seeds_of(spec, item) for item in spec.edits] == [(7,), (7,)]
     alone = load_spec(EditSpec, write({"layers": 3}))
-    assert alone.completed(alone.edits[0]).layers == (3,)
-    assert second.strategy == spec.strategy
+    assert edit_of(alone, alone.edits[0]).layers == (3,)
 
 
 def test_layer_names():
@@ -152,7 +157,7 @@ def test_a_vital_set_file(write, tmp_path):
     (tmp_path / "sets").mkdir()
     (tmp_path / "sets" / "vital.json").write_text(json.dumps(vital))
     spec = load_spec(EditSpec, write({"layers": "sets/vital.json"}))
-    assert spec.completed(spec.edits[0]).layers == (0, 28)
+    assert edit_of(spec, spec.edits[0]).layers == (0, 28)
     assert spec.recipe()["layers"] == [0, 28]
 
     foreign = refusal(write({"layers": "sets/vital.json", "model": "flux-dev-krea"}))
@@ -160,7 +165,7 @@ def test_a_vital_set_file(write, tmp_path):
     krea = load_spec(
         EditSpec, write({"layers": "sets/vital.json", "model": "flux-dev-krea", "any_model": True})
     )
-    assert krea.completed(krea.edits[0]).layers == (0, 28)
+    assert edit_of(krea, krea.edits[0]).layers == (0, 28)
 
 
 def test_paths_are_relative_to_the_spec_or_when_typed_to_the_working_directory(write, tmp_path, monkeypatch):

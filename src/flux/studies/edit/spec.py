@@ -165,13 +165,6 @@ class EditSpec(Spec):
                 ("window",), f"stop must be at most {self.steps}, the number of steps", list(chosen.window)
             )
 
-    def completed(self, edit: EditItem) -> EditItem:
-        """The edit with all it takes from the spec: layers as numbers, strategy, strength, window, seeds."""
-        names = ("layers", "strategy", "strength", "window")
-        whole = {name: getattr(self if getattr(edit, name) is None else edit, name) for name in names}
-        layers = layer_numbers(whole["layers"], self.model)
-        return edit.model_copy(update={**whole, "layers": layers, "seeds": edit.seeds or (self.seed,)})
-
     def recipe(self) -> dict[str, Any]:
         recipe = super().recipe() | {"layers": list(layer_numbers(self.layers, self.model))}
         for item, edit in zip(recipe["edits"], self.edits, strict=True):
