@@ -323,7 +323,7 @@ def test_guidance_by_two_evaluations():
     at = Evaluation(0, 1)
     x = torch.randn(2, 3)
     with_text, without = (lambda x, t, at: 2 * x + t), (lambda x, t, at: x)
-    assert torch.equal(guided(with_text, without, 1.0)(x, 0.5, at), 2 * x + 0.5)
+    torch.testing.assert_close(guided(with_text, without, 1.0)(x, 0.5, at), 2 * x + 0.5)
     assert torch.equal(guided(with_text, without, 0.0)(x, 0.5, at), x)
     torch.testing.assert_close(guided(with_text, without, 3.0)(x, 0.5, at), x + 3 * (x + 0.5))
 
