@@ -312,6 +312,7 @@ def test_closing_the_terminal_ends_the_loop(monkeypatch):
         (("fill",), "fill is not there yet"),
         (("kontext", "--help"), "kontext is not there yet"),
         (("redux",), "redux is not there yet"),
+        (("--name", "flux-tiny", "--noloop=3"), "--noloop: takes no value"),
         (("paint",), "there is no command 'paint'; commands: t2i"),
         (("--name flux-tiny --output_dir taken",), "taken"),
     ],

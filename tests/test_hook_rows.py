@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from flux.hooks import AttentionMaps, CopySource, Hooks, Mask, Site, TopRatio
 from flux.math import apply_rope, attention
-from flux.sampling import Evaluation, denoise, velocity
+from flux.sampling import Evaluation, denoise, euler, midpoint, velocity
 
 DTYPES = (torch.float32, torch.bfloat16)
 LAYERS = (0, 1, 2, 3, 4)
@@ -167,6 +167,38 @@ def test_attend_sees_what_inject_returns(small_flux, small_inputs):
 def test_attend_is_one_callable():
     with pytest.raises(TypeError, match=r"attend\[3\] must be callable; got \[\]"):
         Hooks(attend={3: []})
+    with pytest.raises(TypeError, match="attend must map layers to callables; got <function"):
+        Hooks(attend=plain_attention)
+    with pytest.raises(TypeError, match="skip must be layers, or a mapping from layers .*; got 3.5"):
+        Hooks(skip=3.5)
+
+
+@pytest.mark.parametrize(
+    "plan, says",
+    [
+        (
+            Hooks(attend={3: lambda q, k, v, site: None}),
+            r"attend\[3\] must return a tensor \(B, L_q, H D\); got None",
+        ),
+        (Hooks(after={1: lambda img, txt, site: img}), r"after\[1\] must return \(img, txt\); got Tensor"),
+        (Hooks(after={4: lambda img, txt, site: None}), r"after\[4\] must return \(img, txt\); got NoneType"),
+        (Hooks(inject={2: lambda q, k, v, site: (k, v)}), r"inject\[2\] must return \(q, k, v\); got tuple"),
+    ],
+)
+def test_what_a_hook_returns_is_checked_by_its_name(small_flux, small_inputs, plan, says):
+    with pytest.raises(TypeError, match=says):
+        small_flux()(**small_inputs(), hooks=plan)
+
+
+def test_maps_are_of_the_first_evaluation_of_a_step(small_flux, small_inputs):
+    model, inputs = small_flux(), small_inputs(batch=1)
+    maps = {}
+    for name, integrator in (("euler", euler), ("midpoint", midpoint)):
+        maps[name] = AttentionMaps()
+        texts = [inputs[key] for key in ("img_ids", "txt", "txt_ids", "y")]
+        predicted = velocity(model, *texts, hooks=Hooks(inject={2: maps[name]}))
+        list(integrator(predicted, inputs["img"], [1.0, 0.5]))
+    assert torch.equal(maps["euler"].maps[2, 0], maps["midpoint"].maps[2, 0])
 
 
 # After

@@ -57,6 +57,8 @@ class Grammar:
             flag, equals, value = word.partition("=")
             key, off = self._key(flag)
             if off:
+                if equals:
+                    raise UsageError(f"{flag}: takes no value")
                 flags.pairs.append((key, "False"))
             elif key in self.several:
                 flags.pairs.append((key, [value] if equals else self._up_to_next_flag(rest)))

@@ -96,7 +96,8 @@ class Hooks:
     inject: an `Injection`, or a sequence of them, applied in order. attend: one `Attention`.
     after: a `Residual`, or a sequence of them, applied in order; not called where the layer is skipped.
 
-    Layers are checked against the model when the plan first meets it.
+    Layers are checked against the model when the plan first meets it. Groups such as "double.*" are for
+    specs: here `layers.expand("double.*")` gives their numbers.
     step, steps, substep, t, img_len: where in a sampling run the plan stands, and how many of the image
     tokens are the picture itself (None: all); `denoise` sets them with `at`.
     Plans can be copied and pickled if what they call can.
@@ -114,6 +115,9 @@ class Hooks:
     img_len: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("inject", "attend", "after"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"{name} must map layers to callables; got {getattr(self, name)!r}")
         rows = {
             "skip": _skips(self.skip),
             "inject": _chains("inject", self.inject),
@@ -185,7 +189,9 @@ class BoundHooks:
     def after(self, layer: int, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
         """What a layer's output, img and txt, becomes."""
         for residual in self.plan.after.get(layer, ()):
-            img, txt = residual(img, txt, replace(self.site, layer=layer))
+            img, txt = _of(
+                2, residual(img, txt, replace(self.site, layer=layer)), "after", layer, "(img, txt)"
+            )
         return img, txt
 
     def after_joint(self, layer: int, x: Tensor) -> Tensor:
@@ -200,17 +206,34 @@ class BoundHooks:
 def _inject_in_turn(chain: tuple[Injection, ...], site: Site) -> Inject:
     def inject(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         for f in chain:
-            q, k, v = f(q, k, v, site)
+            q, k, v = _of(3, f(q, k, v, site), "inject", site.layer, "(q, k, v)")
         return q, k, v
 
     return inject
 
 
 def _attend_at(attention: Attention, site: Site) -> Attend:
-    return lambda q, k, v: attention(q, k, v, site)
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = attention(q, k, v, site)
+        if not isinstance(out, Tensor):
+            raise TypeError(
+                f"attend[{site.layer}] must return a tensor (B, L_q, H D); got {type(out).__name__}"
+            )
+        return out
+
+    return attend
+
+
+def _of(count: int, returned: Any, row: str, layer: int, names: str) -> tuple[Tensor, ...]:
+    """What a hook returns, if it is as many tensors as it should be; TypeError otherwise."""
+    if not isinstance(returned, tuple | list) or len(returned) != count:
+        raise TypeError(f"{row}[{layer}] must return {names}; got {type(returned).__name__}")
+    return tuple(returned)
 
 
 def _skips(given: LayerName | Iterable[LayerName] | Mapping[LayerName, Skip]) -> dict[LayerName, Skip]:
+    if not isinstance(given, int | str | Iterable):
+        raise TypeError(f"skip must be layers, or a mapping from layers to what is left out; got {given!r}")
     if not isinstance(given, Mapping):
         given = dict.fromkeys((given,) if isinstance(given, int | str) else given, True)
     for name, what in given.items():
@@ -361,15 +384,17 @@ class AttentionMaps:
     """An injection that changes nothing and keeps the attention image tokens receive, by (layer, step).
 
     `maps[layer, step]` is float32 (B, L_img) on the CPU, divided by the uniform share: 1 is what a token
-    would receive if attention were spread evenly. Use one object per call.
+    would receive if attention were spread evenly. Of a step that evaluates the model twice it is the first.
+    Use one object per call.
     """
 
     def __init__(self) -> None:
         self.maps: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
-        received = received_attention(q, k, site) * k.shape[2]
-        self.maps[site.layer, site.step] = received.cpu()
+        if site.substep == 0:
+            received = received_attention(q, k, site) * k.shape[2]
+            self.maps[site.layer, site.step] = received.cpu()
         return q, k, v
 
 

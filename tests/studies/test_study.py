@@ -1,5 +1,6 @@
 """The studies as records, and the way from a command to an exit code."""
 
+import sys
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -63,3 +64,9 @@ def test_how_a_command_ends(names, argv, code, said, capsys):
     out, err = capsys.readouterr()
     assert ended == code and err.startswith(said) and bool(err) == bool(said)
     assert out == ("would do it\n" if argv == ["--dry-run"] else "")
+
+
+def test_a_page_that_could_not_be_written_is_told_of_before_the_work(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert carry_out(study_of(make="is_stopped"), doc="", default=SPEC, argv=[]) == 2
+    assert capsys.readouterr().err == 'pages need Jinja2: pip install "jinja2>=3.1"\n'

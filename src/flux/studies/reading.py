@@ -139,6 +139,8 @@ def _problem(kind: type[Section], error: Mapping[str, Any]) -> Problem:
         names = next(get_args(part) for part in _type_at(kind, path) if get_origin(part) is Literal)
         return Problem(path, choices(names, value), value)
     if reason == "multiple_of":
+        if (words := _bounds(_type_at(kind, path), below=value)) is not None:
+            return Problem(path, words, value)
         of = context["multiple_of"]
         return Problem(path, f"must be a multiple of {of}, such as {max(of, round(value / of) * of)}", value)
     if reason in ("greater_than_equal", "less_than_equal"):
@@ -160,8 +162,11 @@ def _type_at(kind: type[Section], path: KeyPath) -> list[Any]:
     return [part for source in (field.annotation, field) for part in _parts(source)]
 
 
-def _bounds(parts: Sequence[Any]) -> str:
+def _bounds(parts: Sequence[Any], below: float | None = None) -> str | None:
+    """The bounds of a type in words. below: only if this value is below them, which is then what is wrong."""
     lowest = next((part.ge for part in parts if hasattr(part, "ge")), None)
+    if below is not None and (lowest is None or below >= lowest):
+        return None
     highest = next((part.le for part in parts if hasattr(part, "le")), None)
     return f"must be {lowest} or more" if highest is None else f"must be between {lowest} and {highest}"
 

@@ -1,6 +1,7 @@
 """One question that a demo answers, and the way from its command line to an exit code. Imports no torch."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -32,6 +33,8 @@ def carry_out(study: Study, *, doc: str, default: Path, argv: list[str] | None =
     try:
         read_command, kind = map(resolve_name, ("flux.studies.reading:read_command", study.spec))
         command = read_command(kind, doc=doc, default=default, argv=argv)
+        if find_spec("jinja2") is None:  # of which a run would tell when all is made
+            raise ImportError('pages need Jinja2: pip install "jinja2>=3.1"')
         if study.check is not None:
             resolve_name(study.check)(command.spec)
     except (ValueError, OSError, ImportError) as error:
