@@ -390,7 +390,7 @@ def test_every_shipped_spec_of_flux_tiny_runs(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not TRAINED, reason="flux-tiny has no weights yet")
-def test_flux_tiny_edits_in_seconds_of_processor_time(tmp_path):
+def test_flux_tiny_edits_within_15_seconds_of_processor_time(tmp_path):
     import resource
 
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -399,6 +399,5 @@ def test_flux_tiny_edits_in_seconds_of_processor_time(tmp_path):
     out, err = running.communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert running.returncode == 0, err
-    # 5 to 15 by the machine and what else it does, so this only tells seconds from minutes: what was swapped
-    # for something slower shows in a paired run, as `benchmarks/` has them.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 45
+    # Time on the clock depends on what else the machine does; a single thread's own time does not.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 15
