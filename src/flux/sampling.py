@@ -294,6 +294,8 @@ def denoise(
 
 
 def _per_row(value: float | Sequence[float] | Tensor, img: Tensor) -> Tensor:
+    if isinstance(value, int | float):  # filled on the device: nothing is copied to it at each step
+        return torch.full((len(img),), value, dtype=img.dtype, device=img.device)
     rows = torch.as_tensor(value, dtype=img.dtype, device=img.device)
     if rows.ndim == 0:
         return rows.repeat(len(img))  # of its own memory: clients write into it
