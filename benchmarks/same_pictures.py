@@ -162,7 +162,7 @@ RESUMED = {"many-1": signal.SIGTERM, "sets": signal.SIGKILL, "edit-batch-1": sig
 
 # Running them
 
-RUNNER = '''
+RUNNER = """
 import contextlib, importlib, json, os, runpy, sys
 for name in ("numpy", "torch", "PIL.Image", "matplotlib.pyplot", "scipy.stats", "safetensors.torch",
              "transformers.models.t5.modeling_t5", "transformers.models.clip.modeling_clip",
@@ -183,7 +183,7 @@ for line in sys.stdin:
             runpy.run_path(words[0], run_name="__main__")
         sys.exit()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-'''
+"""
 """Runs a command line per line of its input, each in a fork, and prints its exit code."""
 
 

@@ -254,7 +254,7 @@ def shell_lines(package: Path) -> int:
 
 # What runs say
 
-PROBE = '''
+PROBE = """
 import json, os, runpy, sys, threading
 from pathlib import Path
 
@@ -315,7 +315,7 @@ finally:
     sys.setprofile(None)
     if held:
         Path(answer).write_text(json.dumps(list(held)))
-'''
+"""
 
 SMALL = {"model": "flux-tiny", "steps": 1}
 EDIT = {

@@ -77,9 +77,7 @@ def _known(part: Part, about: dict[str, Any]) -> dict[str, Any]:
     return {**known, **about, "begun": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
 
 
-def reason_to_skip(
-    part: Part, about: dict[str, Any], left: float, minutes: float, named: bool
-) -> str | None:
+def reason_to_skip(part: Part, about: dict[str, Any], left: float, minutes: float, named: bool) -> str | None:
     """Why a part is not begun, in words; None if it is."""
     absent = missing(part.needs)
     if absent:
