@@ -1,0 +1,65 @@
+"""The injection of edits: image tokens take their keys and values from the source."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flux.hooks.plan import Select, Site
+
+
+@dataclass(frozen=True)
+class CopySource:
+    """Edits take their image tokens' keys and values from row 0, the source (arXiv 2411.14430, 3.2).
+
+    Queries and text tokens stay the row's own.
+    keys, values: what is copied. strength: 0 (own) to 1 (the source's), linear between.
+    select: which image tokens, None for all; see `TopRatio`, `AboveThreshold`, `Mask`.
+    steps: window (start, stop) of sampling steps, start included, stop not; None for all.
+    rows: the edits this applies to, None for all rows but row 0.
+    """
+
+    keys: bool = True
+    values: bool = True
+    strength: float = 1.0
+    select: Select | None = None
+    steps: tuple[int, int] | None = None
+    rows: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.strength <= 1.0:
+            raise ValueError(f"strength must be between 0 and 1; got {self.strength}")
+        if self.rows is not None and any(row < 1 for row in self.rows):
+            raise ValueError(f"row 0 is the source and cannot be an edit; rows count from 1, got {self.rows}")
+        if self.steps is not None and not 0 <= self.steps[0] <= self.steps[1]:
+            raise ValueError(f"steps must be (start, stop) with 0 <= start <= stop; got {self.steps}")
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
+        if self.strength == 0 or not (self.keys or self.values) or not self._in_window(site.step):
+            return q, k, v
+        weight = self._weight(q, k, site)
+        if self.keys:
+            k = torch.lerp(k, k[:1].expand_as(k), weight.to(k.dtype))
+        if self.values:
+            v = torch.lerp(v, v[:1].expand_as(v), weight.to(v.dtype))
+        return q, k, v
+
+    def _in_window(self, step: int) -> bool:
+        return self.steps is None or self.steps[0] <= step < self.steps[1]
+
+    def _weight(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
+        """How far each token of each row moves to the source, (B, 1, L, 1)."""
+        batch, length = k.shape[0], k.shape[2]
+        other = torch.zeros(length, device=k.device)
+        chosen = torch.ones_like(other[site.img])
+        if self.select is not None:
+            chosen = self._chosen(q, k, site).to(other)
+        end = site.txt_len + site.img_len(length)
+        token = torch.cat((other[: site.txt_len], chosen, other[end:]))
+        row = torch.arange(batch, device=k.device)
+        edits = row > 0 if self.rows is None else torch.isin(row, row.new_tensor(self.rows))
+        return self.strength * edits[:, None, None, None] * token[:, None]
+
+    def _chosen(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
+        # The source's own RoPE table too: the batch's would have its attention computed once per row.
+        return self.select(q[:1], k[:1], replace(site, pe=site.pe[:1]))
