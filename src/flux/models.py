@@ -339,11 +339,18 @@ VITAL_LAYERS: Mapping[str, Mapping[str, tuple[int, ...]]] = MappingProxyType(
 """Layer sets by model and name."""
 
 
+class UnknownModel(KeyError, ValueError):
+    """A name that no model has: upstream's callers catch KeyError, ours ValueError."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError's own is the text in quotes.
+
+
 def spec_of(name: str, records: Mapping[str, ModelSpec] | None = None) -> ModelSpec:
-    """The record of a model; ValueError, with the choices, for a name that is not there."""
+    """The record of a model; UnknownModel, with the choices, for a name that is not there."""
     records = configs if records is None else records
     if name not in records:
-        raise ValueError(f"model {name!r} is unknown: the models are {', '.join(records)}")
+        raise UnknownModel(f"model {name!r} is unknown: the models are {', '.join(records)}")
     return records[name]
 
 

@@ -113,10 +113,10 @@ def load_flow_model(
     device: str | torch.device = "cuda",
     verbose: bool = True,
     *,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     weights: str | Path | None = None,
 ) -> Flux:
-    """The flow model `name`, see `flux.weights.load.load_flow_model`."""
+    """The flow model `name`, see `flux.weights.load.load_flow_model`. dtype: None keeps the file's."""
     hub = {"records": configs, "find": _find, "flow_class": Flux}
     return load.load_flow_model(name, device, verbose, dtype=dtype, weights=weights, **hub)
 
@@ -125,10 +125,10 @@ def load_ae(
     name: str,
     device: str | torch.device = "cuda",
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     weights: str | Path | None = None,
 ) -> AutoEncoder:
-    """The autoencoder of the model `name`. weights: a folder, or the file itself."""
+    """The autoencoder of the model `name`, see `flux.weights.load.load_ae`. weights: a folder, or the file."""
     return load.load_ae(name, device, dtype=dtype, weights=weights, records=configs, find=_find)
 
 
@@ -136,22 +136,22 @@ def load_t5(
     device: str | torch.device = "cuda",
     max_length: int = 512,
     *,
-    name: str = "flux-dev",
+    name: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
     weights: str | Path | None = None,
 ) -> HFEmbedder:
-    """The T5 encoder of the model `name`. max_length: tokens it reads, cut to what that model takes."""
+    """The T5 encoder of the model `name`, or whatever the variables name, see `flux.weights.load.load_t5`."""
     return load.load_t5(device, max_length, name=name, dtype=dtype, weights=weights, records=configs)
 
 
 def load_clip(
     device: str | torch.device = "cuda",
     *,
-    name: str = "flux-dev",
+    name: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
     weights: str | Path | None = None,
 ) -> HFEmbedder:
-    """The CLIP text encoder of the model `name`."""
+    """The CLIP text encoder of the model `name`, or whatever the variables name."""
     return load.load_clip(device, name=name, dtype=dtype, weights=weights, records=configs)
 
 

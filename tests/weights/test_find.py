@@ -117,8 +117,8 @@ def encoders(tmp_path_factory):
 
 def test_a_variable_names_the_file(monkeypatch, tmp_path):
     monkeypatch.setenv("FLUX_MODEL", str(official(tmp_path, name="mine.safetensors")))
-    assert_holds(load_flow_model("flux-dev", "cpu"), STATE, torch.bfloat16)
-    assert_holds(load_flow_model("flux-dev", "cpu", dtype=torch.float32), STATE)
+    assert_holds(load_flow_model("flux-dev", "cpu"), STATE)
+    assert_holds(load_flow_model("flux-dev", "cpu", dtype=torch.bfloat16), STATE, torch.bfloat16)
 
 
 @pytest.mark.parametrize("make", [official, lambda f: diffusers_flow(f / "transformer"), diffusers_flow])
@@ -436,7 +436,7 @@ def pointer_tokenizer(folder):
 def test_text_encoders_that_cannot_be_used(monkeypatch, tmp_path, make, parts):
     make(tmp_path / "t5")
     monkeypatch.setenv("FLUX_T5", str(tmp_path / "t5"))
-    fails(tmp_path / "t5", *parts, load=lambda name, device: load_t5(device))
+    fails(tmp_path / "t5", *parts, load=lambda name, device: load_t5(device, name=name))
 
 
 def test_text_encoders_that_lack_weights(monkeypatch, tmp_path):
@@ -566,7 +566,7 @@ def test_a_model_without_guidance_from_shards(tmp_path):
 @pytest.mark.gpu
 def test_loading_onto_a_gpu(tmp_path):
     official(tmp_path)
-    model = load_flow_model("flux-dev", "cuda", weights=tmp_path)
+    model = load_flow_model("flux-dev", "cuda", dtype=torch.bfloat16, weights=tmp_path)
     assert {p.device.type for p in model.parameters()} == {"cuda"}
     assert_holds(model.cpu(), STATE, torch.bfloat16)
 

@@ -80,8 +80,8 @@ def check_encoder(folder: Path, part: Part, width: int | None) -> Path:
     if not encoder_files(folder):
         raise CheckpointError(f"{folder} has no weights: download the encoder's model.safetensors into it")
     check_files(folder)
-    tokenizer = folder.with_name(folder.name.replace("text_encoder", "tokenizer"))
-    files = [file for place in {folder, tokenizer} if place.is_dir() for file in place.iterdir()]
+    tokenizer = tokenizer_folder(folder)
+    files = [file for place in {folder, tokenizer} for file in place.iterdir()]
     for file in files:
         if is_pointer(file):
             raise _pointer_error(file)
@@ -90,6 +90,12 @@ def check_encoder(folder: Path, part: Part, width: int | None) -> Path:
             f"{folder} has no tokenizer: put {tokenizer.name}/ beside it, or tokenizer.json into it"
         )
     return folder
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Where the tokenizer of a text encoder's folder is, in the layout of a clone or in the folder itself."""
+    beside = folder.with_name(folder.name.replace("text_encoder", "tokenizer"))
+    return beside if beside.is_dir() else folder
 
 
 def _check_encoder_config(folder: Path, part: Part, width: int | None) -> None:
@@ -105,6 +111,18 @@ def _check_encoder_config(folder: Path, part: Part, width: int | None) -> None:
         raise CheckpointError(
             f"{folder} holds a {part.title} of width {found}: name one of width {width} by {part.env_var}"
         )
+
+
+def tokens_read(folder: Path) -> int | None:
+    """The most tokens that the text encoder in a folder takes, by its tokenizer and its positions, if told."""
+    config = read_json(folder / "config.json")
+    tokenizer = tokenizer_folder(folder) / "tokenizer_config.json"
+    settings = read_json(tokenizer) if tokenizer.is_file() else {}
+    positions = config.get("text_config", config).get("max_position_embeddings")
+    told = [
+        length for length in (settings.get("model_max_length"), positions) if isinstance(length, int | float)
+    ]
+    return int(min(told)) if told else None
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ unchanged.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -232,6 +232,33 @@ def ae_to_ours(source: Tensors, params: AutoEncoderParams) -> Tensors:
 
 def _as_ours(rules: list[Rule], source: Tensors) -> Tensors:
     return to_ours(rules, source) if is_diffusers(rules, source) else source
+
+
+def flow_params(shapes: Tensors, like: FluxParams) -> FluxParams:
+    """The widths and depths that official tensors have. What shapes do not tell is as in `like`: RoPE's axes.
+
+    shapes: tensors by key, on any device. Raises KeyError where the entrance or the first blocks are missing.
+    """
+
+    def depth(blocks: str) -> int:
+        return len({key.split(".")[1] for key in shapes if key.startswith(f"{blocks}.")})
+
+    hidden, in_channels = shapes["img_in.weight"].shape
+    head = shapes["double_blocks.0.img_attn.norm.query_norm.scale"].shape[0]
+    return replace(
+        like,
+        in_channels=in_channels,
+        out_channels=shapes["final_layer.linear.weight"].shape[0],
+        vec_in_dim=shapes["vector_in.in_layer.weight"].shape[1],
+        context_in_dim=shapes["txt_in.weight"].shape[1],
+        hidden_size=hidden,
+        mlp_ratio=shapes["double_blocks.0.img_mlp.0.weight"].shape[0] / hidden,
+        num_heads=hidden // head,
+        depth=depth("double_blocks"),
+        depth_single_blocks=depth("single_blocks"),
+        qkv_bias="double_blocks.0.img_attn.qkv.bias" in shapes,
+        guidance_embed="guidance_in.in_layer.weight" in shapes,
+    )
 
 
 def flow_config(params: FluxParams) -> dict:

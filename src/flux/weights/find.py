@@ -3,7 +3,7 @@
 1. the argument `weights`, one folder for all parts, such as a clone of the FLUX.1-dev repository;
 2. the part's own variable: FLUX_MODEL, FLUX_AE, FLUX_LORA, FLUX_REDUX (a file, or a folder that holds it),
    FLUX_T5 and FLUX_CLIP (a folder);
-3. FLUX_REPO, a clone as in 1, if it has the part;
+3. FLUX_REPO, a clone as in 1, if it has the part; or the name of a model that comes with the package;
 4. `checkpoints/<repository with / replaced by _>/<file>`;
 5. the hub: its cache, then its server.
 
@@ -14,8 +14,10 @@ not). Whatever stands in the way is a `CheckpointError`: one line that names the
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from flux.models import ModelSpec, configs
 from flux.weights.check import CheckpointError, check_encoder, check_files, files_of, is_pointer, weight_files
 from flux.weights.hub import fetch_file
 from flux.weights.parts import FLOW, PARTS, Part
@@ -93,11 +95,27 @@ def find_text_encoder(
     return str(check_encoder(found, part, width)) if found else hub_name
 
 
+def stand_in(spec: ModelSpec, part: Part) -> ModelSpec | None:
+    """The model of the package that FLUX_REPO names, where it is asked for a part of another one.
+
+    So a script that asks for flux-dev runs on flux-tiny, see `flux.weights.load`.
+    """
+    plain = spec.params.in_channels == spec.params.out_channels and spec.lora_repo_id is None
+    clone = _clone() if plain and not spec.embedded and not os.environ.get(part.env_var) else None
+    if clone is None or (clone / spec.repo_flow).exists():
+        return None
+    embedded = (record for record in configs.values() if record.embedded)
+    return next((replace(e, home=clone) for e in embedded if (clone / e.repo_flow).is_file()), None)
+
+
 def _clone() -> Path | None:
     value = os.environ.get("FLUX_REPO")
     if not value:
         return None
     clone = Path(value).expanduser()
+    named = configs.get(value)
+    if named is not None and named.home is not None and not clone.exists():
+        return named.home
     if not clone.is_dir():
         raise CheckpointError(
             f"FLUX_REPO names {clone}, which is not a folder: name a clone of FLUX.1-dev or unset it"

@@ -4,9 +4,10 @@
 package has put in their places.
 """
 
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,14 +18,17 @@ from torch.nn import functional as F
 
 from flux.device import out_of_memory_hint, pick_device, pick_dtype
 from flux.model import Flux, FluxLoraWrapper
-from flux.models import ModelSpec, configs, spec_of
+from flux.models import FluxParams, ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.weights import convert
-from flux.weights.check import CheckpointError, read_json
-from flux.weights.find import find_file, find_text_encoder
+from flux.weights.check import CheckpointError, files_of, read_json, tokens_read
+from flux.weights.find import find_file, find_text_encoder, stand_in
 from flux.weights.parts import AE, CLIP, FLOW, LORA, T5, Part
-from flux.weights.read import assign, load_into, shortened
+from flux.weights.read import Weights, assign, load_into, shortened
+
+UNNAMED = "flux-dev"
+"""The model whose text encoders are meant where none is named, as upstream's loaders name none."""
 
 Convert = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 Records = Mapping[str, ModelSpec]
@@ -72,6 +76,7 @@ def load_models(
     """
     spec, device = spec_of(name, records), pick_device(device)
     dtype = pick_dtype(dtype, device)
+    _refuse_stand_ins(name, spec, weights)
     if weights is not None and not Path(weights).expanduser().is_dir():
         raise CheckpointError(
             f"weights names {weights}, which is not a folder: name a clone of {spec.repo_id}, or give single "
@@ -86,7 +91,7 @@ def load_models(
         name=name,
         t5=load_t5(device, spec.t5_length, name=name, dtype=dtype, weights=weights, records=records),
         clip=load_clip(device, name=name, dtype=dtype, weights=weights, records=records),
-        ae=load_ae(name, waiting, **hub),
+        ae=load_ae(name, waiting, dtype=torch.float32, **hub),
         flow=load_flow_model(name, waiting, dtype=dtype, flow_class=flow_class, **hub),
         device=device,
         dtype=dtype,
@@ -102,7 +107,7 @@ def load_flow_model(
     device: str | torch.device,
     verbose: bool = True,
     *,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     weights: str | Path | None = None,
     records: Records = configs,
     find: Find = find_file,
@@ -111,9 +116,17 @@ def load_flow_model(
     """The flow model `name`; see `flux.weights.find` for where its file is looked for.
 
     verbose: print which layers a LoRA file leaves as they are. weights: a folder, or the file itself.
+    dtype: None keeps the file's. Where FLUX_REPO names a model of the package, that one is loaded in the
+    place of `name`, in the shapes of its file, with a warning.
     """
     spec, device = spec_of(name, records), pick_device(device)
-    path, lora = find_flow(spec, weights, records, find), find_lora(spec, weights, find)
+    if other := _stand_in(spec, FLOW, weights):
+        path = find_flow(other, None, records, find)
+        spec = replace(other, params=_params_of(path, other))
+        warnings.warn(_stand_in_message(name, other), stacklevel=3)
+    else:
+        path = find_flow(spec, weights, records, find)
+    lora = find_lora(spec, weights, find)
     _require_config(path, "FluxTransformer2DModel", convert.flow_config(_base(spec, records).params))
 
     def as_ours(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -133,7 +146,7 @@ def _load_with_lora(
     path: Path,
     lora: Path,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     as_ours: Convert,
     verbose: bool,
 ) -> FluxLoraWrapper:
@@ -152,7 +165,8 @@ def _load_with_lora(
     if len(plain) == sum(map(_is_lora, model.state_dict())):
         raise CheckpointError(f"{lora} holds no LoRA of {spec.repo_flow}: name the LoRA's file by FLUX_LORA")
     for key in plain:  # A layer the LoRA leaves out stays the base model's.
-        assign(model, key, torch.zeros_like(model.get_parameter(key), dtype=dtype, device=device))
+        owner = model.get_submodule(key.partition(".lora_")[0])
+        assign(model, key, torch.zeros_like(model.get_parameter(key), dtype=owner.weight.dtype, device=device))
     if verbose and plain:
         print_load_warning(plain, [])
     return model
@@ -183,6 +197,13 @@ def print_load_warning(missing: list[str], unexpected: list[str]) -> None:
             print(f"{len(keys)} {title} keys: {shortened(keys)}")
 
 
+def _params_of(path: Path, like: ModelSpec) -> FluxParams:
+    try:
+        return convert.flow_params(Weights(files_of(path)).shapes(), like.params)
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path} is no flow model ({error} is missing): download it again") from error
+
+
 # The autoencoder
 
 
@@ -190,13 +211,19 @@ def load_ae(
     name: str,
     device: str | torch.device,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     weights: str | Path | None = None,
     records: Records = configs,
     find: Find = find_file,
 ) -> AutoEncoder:
-    """The autoencoder of the model `name`. weights: a folder, or the file itself."""
+    """The autoencoder of the model `name`. weights: a folder, or the file itself.
+
+    dtype: None keeps the file's; of a model of the package, whose file is small for its size, float32.
+    """
     spec, device = spec_of(name, records), pick_device(device)
+    spec = _stand_in(spec, AE, weights) or spec
+    if dtype is None and spec.embedded:
+        dtype = torch.float32
     path = find_ae(spec, weights, records, find)
     _require_config(path, "AutoencoderKL", convert.ae_config(spec.ae_params))
     with torch.device("meta"):
@@ -215,42 +242,52 @@ def load_t5(
     device: str | torch.device,
     max_length: int = 512,
     *,
-    name: str = "flux-dev",
+    name: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
     weights: str | Path | None = None,
     records: Records = configs,
 ) -> HFEmbedder:
-    """The T5 encoder of the model `name`. max_length: tokens it reads, cut to what that model takes."""
-    spec = spec_of(name, records)
-    length = min(max_length, spec.t5_length)
-    return _load_text_encoder(T5, spec, spec.t5, length, device, dtype, weights)
+    """The T5 encoder of the model `name`; None: whatever FLUX_T5 or FLUX_REPO hold, else the hub's.
+
+    max_length: tokens it reads, cut to what the model or, without a name, the encoder takes.
+    """
+    return _load_text_encoder(T5, name, max_length, device, dtype, weights, records)
 
 
 def load_clip(
     device: str | torch.device,
     *,
-    name: str = "flux-dev",
+    name: str | None = None,
     dtype: torch.dtype = torch.bfloat16,
     weights: str | Path | None = None,
     records: Records = configs,
 ) -> HFEmbedder:
-    """The CLIP text encoder of the model `name`."""
-    spec = spec_of(name, records)
-    return _load_text_encoder(CLIP, spec, spec.clip, spec.clip_length, device, dtype, weights)
+    """The CLIP text encoder of the model `name`; None: whatever FLUX_CLIP or FLUX_REPO hold, else the hub's."""
+    return _load_text_encoder(CLIP, name, None, device, dtype, weights, records)
 
 
 def _load_text_encoder(
     part: Part,
-    spec: ModelSpec,
-    hub_name: str,
-    length: int,
+    name: str | None,
+    length: int | None,
     device: str | torch.device,
     dtype: torch.dtype,
     weights: str | Path | None,
+    records: Records,
 ) -> HFEmbedder:
-    device = pick_device(device)
-    width = spec.params.context_in_dim if part is T5 else spec.params.vec_in_dim
-    version = find_text_encoder(part, hub_name, width=width, weights=weights_folder(spec, weights))
+    """length: None for the model's own."""
+    spec, device = spec_of(name or UNNAMED, records), pick_device(device)
+    params, is_t5 = spec.params, part is T5
+    hub_name, own, width = (
+        (spec.t5, spec.t5_length, params.context_in_dim)
+        if is_t5
+        else (spec.clip, spec.clip_length, params.vec_in_dim)
+    )
+    length = own if length is None else length
+    version = find_text_encoder(
+        part, hub_name, width=width if name else None, weights=weights_folder(spec, weights)
+    )
+    length = min(length, own if name or version == hub_name else tokens_read(Path(version)) or length)
     try:
         with out_of_memory_hint():
             return HFEmbedder(version, max_length=length, torch_dtype=dtype).to(device)
@@ -260,6 +297,30 @@ def _load_text_encoder(
             f"the {part.title} {version} cannot be loaded ({reason}): check the network or HF_ENDPOINT, or "
             f"set {part.env_var} to its folder or FLUX_REPO to a clone of FLUX.1-dev"
         ) from error
+
+
+# Models of the package in the place of others
+
+
+def _stand_in(spec: ModelSpec, part: Part, weights: str | Path | None) -> ModelSpec | None:
+    return stand_in(spec, part) if weights is None else None
+
+
+def _stand_in_message(name: str, other: ModelSpec) -> str:
+    return (
+        f"FLUX_REPO names {other.repo_id}, which is loaded in the place of {name}: it draws {other.size} x "
+        f"{other.size} pixels, larger sizes run and show nothing of use"
+    )
+
+
+def _refuse_stand_ins(name: str, spec: ModelSpec, weights: str | Path | None) -> None:
+    """For the loaders of upstream's scripts alone: ours take the model's own name."""
+    for part in (FLOW, AE):
+        if other := _stand_in(spec, part, weights):
+            raise CheckpointError(
+                f"FLUX_REPO names {other.repo_id}, not {name}: ask for the model {other.repo_id}, or name a "
+                f"clone of {spec.repo_id} by FLUX_REPO"
+            )
 
 
 # Where the files of a record are

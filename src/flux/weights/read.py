@@ -49,7 +49,7 @@ def load_into(
     model: nn.Module,
     path: Path,
     device: torch.device | str,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     *,
     strict: bool = True,
     optional: Callable[[str], bool] = lambda key: False,
@@ -57,8 +57,8 @@ def load_into(
 ) -> tuple[list[str], list[str]]:
     """Fill a model, built on the meta device, from a file or a folder of shards; one tensor at a time.
 
-    Each tensor goes from the file to `device` in `dtype` and into the model, so that there is never a second
-    copy of the model. convert: see `flux.weights.convert`; it is run on shapes first, and nothing is read if
+    Each tensor goes from the file to `device` in `dtype` (None: the file's) and into the model, so that there
+    is never a second copy of the model. convert: see `flux.weights.convert`; it is run on shapes first, and nothing is read if
     they do not fit. Raises CheckpointError for shapes that differ and, if `strict`, for unexpected keys and
     for missing ones, save those that are `optional`. What is missing stays as it was. Returns the keys
     (missing in the file, unexpected by the model).
@@ -82,8 +82,14 @@ def load_into(
     for key in shapes:
         if key in wanted:
             # A copy even where nothing changes: what was read is a view of the file, which may be rewritten.
-            assign(model, key, tensors[key].to(device, dtype, copy=True))
+            tensor = tensors[key]
+            assign(model, key, tensor.to(device, dtype or computable(tensor.dtype), copy=True))
     return missing, unexpected
+
+
+def computable(dtype: torch.dtype) -> torch.dtype:
+    """The dtype itself, or bfloat16 for eight bits, which torch stores and does not compute with."""
+    return torch.bfloat16 if dtype.itemsize == 1 else dtype
 
 
 def assign(model: nn.Module, key: str, tensor: Tensor) -> None:
