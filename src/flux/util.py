@@ -128,7 +128,7 @@ def load_ae(
     dtype: torch.dtype | None = None,
     weights: str | Path | None = None,
 ) -> AutoEncoder:
-    """The autoencoder of the model `name`, see `flux.weights.load.load_ae`. weights: a folder, or the file."""
+    """The autoencoder of the model `name`, see `flux.weights.load`. weights: a folder, or the file."""
     return load.load_ae(name, device, dtype=dtype, weights=weights, records=configs, find=_find)
 
 

@@ -114,7 +114,7 @@ def _check_encoder_config(folder: Path, part: Part, width: int | None) -> None:
 
 
 def tokens_read(folder: Path) -> int | None:
-    """The most tokens that the text encoder in a folder takes, by its tokenizer and its positions, if told."""
+    """The most tokens a folder's text encoder takes, by its tokenizer and its positions; None: not told."""
     config = read_json(folder / "config.json")
     tokenizer = tokenizer_folder(folder) / "tokenizer_config.json"
     settings = read_json(tokenizer) if tokenizer.is_file() else {}

@@ -165,8 +165,8 @@ def _load_with_lora(
     if len(plain) == sum(map(_is_lora, model.state_dict())):
         raise CheckpointError(f"{lora} holds no LoRA of {spec.repo_flow}: name the LoRA's file by FLUX_LORA")
     for key in plain:  # A layer the LoRA leaves out stays the base model's.
-        owner = model.get_submodule(key.partition(".lora_")[0])
-        assign(model, key, torch.zeros_like(model.get_parameter(key), dtype=owner.weight.dtype, device=device))
+        of_base = model.get_submodule(key.partition(".lora_")[0]).weight.dtype
+        assign(model, key, torch.zeros_like(model.get_parameter(key), dtype=of_base, device=device))
     if verbose and plain:
         print_load_warning(plain, [])
     return model
@@ -262,7 +262,7 @@ def load_clip(
     weights: str | Path | None = None,
     records: Records = configs,
 ) -> HFEmbedder:
-    """The CLIP text encoder of the model `name`; None: whatever FLUX_CLIP or FLUX_REPO hold, else the hub's."""
+    """The CLIP encoder of the model `name`; None: whatever FLUX_CLIP or FLUX_REPO hold, else the hub's."""
     return _load_text_encoder(CLIP, name, None, device, dtype, weights, records)
 
 

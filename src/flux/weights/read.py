@@ -58,10 +58,10 @@ def load_into(
     """Fill a model, built on the meta device, from a file or a folder of shards; one tensor at a time.
 
     Each tensor goes from the file to `device` in `dtype` (None: the file's) and into the model, so that there
-    is never a second copy of the model. convert: see `flux.weights.convert`; it is run on shapes first, and nothing is read if
-    they do not fit. Raises CheckpointError for shapes that differ and, if `strict`, for unexpected keys and
-    for missing ones, save those that are `optional`. What is missing stays as it was. Returns the keys
-    (missing in the file, unexpected by the model).
+    is never a second copy of the model. convert: see `flux.weights.convert`; it is run on shapes first, and
+    nothing is read if they do not fit. Raises CheckpointError for shapes that differ and, if `strict`, for
+    unexpected keys and for missing ones, save those that are `optional`. What is missing stays as it was.
+    Returns the keys (missing in the file, unexpected by the model).
     """
     weights = Weights(files_of(path), device)
     convert = convert or (lambda tensors: tensors)
