@@ -41,7 +41,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("modules",),
     ("hooks",),
     ("model",),
-    ("sampling",),
+    ("sampling", "finite"),
     ("weights",),
     ("generate",),
     ("methods",),

@@ -3,8 +3,12 @@
 A picture depends on its prompt, its seed and its sampling, not on what is made beside it: each prompt is
 encoded and each latent decoded by itself, each row's noise comes from its own seed, and in between rows do
 not see each other, unless hooks make them. What remains is how a dtype rounds sums of different batches.
+
+Latents and pictures that are no numbers would be black pictures: they end in `flux.finite.NotFinite`, a
+ValueError, before anyone sees them.
 """
 
+import math
 import pkgutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +18,28 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from flux.finite import Ingredients, is_finite, require_finite_pictures, require_finite_steps
 from flux.hooks import Hooks
+from flux.models import MOST_GUIDANCE
 from flux.sampling import Step, denoise_steps, get_noise, get_schedule, prepare, unpack
 from flux.weights.load import Models
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a picture is sampled. width, height: multiples of 16. guidance: None where the model has none."""
+    """How a picture is sampled. width, height: multiples of 16. guidance: None where the model has none.
+
+    Raises ValueError for guidance that is no number or more than `MOST_GUIDANCE`.
+    """
 
     steps: int
     guidance: float | None
     width: int
     height: int
+
+    def __post_init__(self) -> None:
+        if self.guidance is not None and not -math.inf < self.guidance <= MOST_GUIDANCE:
+            raise ValueError(f"guidance must be a number, {MOST_GUIDANCE} or less; got {self.guidance}")
 
 
 @dataclass(frozen=True)
@@ -64,16 +77,24 @@ def sample_steps(
     hooks: Hooks | None = None,
     offload: bool = False,
 ) -> Iterator[Step]:
-    """Yield each step of sampling one row per prompt, each from the noise of its seed."""
+    """Yield each step of sampling one row per prompt, each from the noise of its seed.
+
+    Raises NotFinite in the place of the last step, where it is known which step was the first to go wrong.
+    """
     size = (sampling.height, sampling.width)
     # Drawn in bfloat16, as upstream does, so that a seed gives one picture whatever the precision.
     noise = torch.cat([get_noise(1, *size, models.device, torch.bfloat16, seed) for seed in seeds])
     inputs = prepare(_lookup(texts.txt), _lookup(texts.vec), noise.to(models.dtype), list(prompts))
     timesteps = get_schedule(sampling.steps, inputs["img"].shape[1], shift=models.spec.shift)
+    guidance, finite = sampling.guidance or 0.0, []
     with at_work(models.device, offload, models.flow):
-        yield from denoise_steps(
-            models.flow, **inputs, timesteps=timesteps, guidance=sampling.guidance or 0.0, hooks=hooks
-        )
+        for step in denoise_steps(models.flow, **inputs, timesteps=timesteps, guidance=guidance, hooks=hooks):
+            finite.append(is_finite(step.after))
+            if step.index < step.steps - 1:
+                yield step
+    texts_used = {"T5": inputs["txt"], "CLIP": inputs["vec"]}
+    require_finite_steps(finite, Ingredients(models.flow, models.dtype, texts_used, hooks))
+    yield step  # behind `at_work`: while a caller decodes it, the flow model is not waited on
 
 
 def _warn_of_unknown_words(models: Models, prompts: Sequence[str]) -> None:
@@ -98,11 +119,15 @@ def decode(
     """Packed latents (B, L, 64) to RGB in about [-1, 1], float32 (B, 3, height, width) on the CPU.
 
     together: how many are decoded side by side, which is faster and ties their rounding to each other.
+    Raises NotFinite.
     """
-    half = torch.autocast(models.device.type, torch.bfloat16, enabled=models.dtype == torch.bfloat16)
+    precision = torch.bfloat16 if models.dtype == torch.bfloat16 else torch.float32
+    half = torch.autocast(models.device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
     latents = unpack(tokens, sampling.height, sampling.width)
     with at_work(models.device, offload, models.ae), half:
-        return torch.cat([models.ae.decode(part).float().cpu() for part in latents.split(together)])
+        pictures = torch.cat([models.ae.decode(part).float().cpu() for part in latents.split(together)])
+    require_finite_pictures(pictures, models.ae, precision)
+    return pictures
 
 
 def generate(

@@ -16,6 +16,9 @@ from typing import Literal
 LayerName = int | str
 """0-56, or `double.i` / `single.i`."""
 
+MOST_GUIDANCE = 100
+"""The most that a picture is made with. Canny's usual one is 30; far beyond, latents are no numbers."""
+
 
 @dataclass
 class FluxParams:

@@ -444,7 +444,10 @@ def test_latents_that_are_no_numbers_are_an_error(tmp_path):
         models.flow.final_layer.linear.weight.fill_(float("nan"))
     with local(job_of(tmp_path, models)) as run:
         (done,) = run([Task((0,), (2,))])
-    assert done.error == "ValueError: latents are not finite with layers [2] skipped"
+    assert done.error.startswith(
+        "NotFinite: latents are not finite with layers [2] skipped: from step 1 of 2"
+    )
+    assert "float32" in done.error and not done.sha256 and not list(tmp_path.rglob("*.png"))
 
 
 def test_a_digest_is_of_contents_alone(tmp_path, monkeypatch):

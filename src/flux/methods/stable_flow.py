@@ -5,7 +5,8 @@
     result.source, result.edits[0], result.plain[0]
 
 At every step, in the layers of an edit, its image-token keys and values become the source's, by `CopySource`
-(`flux/hooks/copying.py`; which tokens: `selection.py` beside it) or any other injection. `edit_steps` yields on the way, so that callers show progress and save pictures early.
+(`flux/hooks/copying.py`; which tokens: `selection.py` beside it) or any other injection. `edit_steps` yields
+on the way, so that callers show progress and save pictures early.
 
 Edits run `batch` at a time beside the source. The result does not depend on `batch`, beyond how the dtype
 rounds sums of differently shaped batches (in float32, 8-bit pictures differ by at most one level).

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flux.device import out_of_memory_hint, pick_device, pick_dtype
+from flux.finite import require_finite_weights
 from flux.model import Flux, FluxLoraWrapper
 from flux.models import FluxParams, ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
@@ -72,7 +73,8 @@ def load_models(
     dtype: of the flow model and the text encoders; the autoencoder's weights are float32.
     weights: one folder for all parts, laid out as a clone of the FLUX.1-dev repository.
     offload: flow model and autoencoder wait on the CPU; the caller moves them to `device` in their turn.
-    Raises ValueError for an unknown name, device or dtype, CheckpointError (a ValueError) for files.
+    Raises ValueError for an unknown name, device or dtype, and for weights beyond float16's range;
+    CheckpointError (a ValueError) for files.
     """
     spec, device = spec_of(name, records), pick_device(device)
     dtype = pick_dtype(dtype, device)
@@ -87,7 +89,7 @@ def load_models(
     find_ae(spec, weights, records, find)
     waiting = "cpu" if offload else device
     hub = {"weights": weights, "records": records, "find": find}
-    return Models(
+    models = Models(
         name=name,
         t5=load_t5(device, spec.t5_length, name=name, dtype=dtype, weights=weights, records=records),
         clip=load_clip(device, name=name, dtype=dtype, weights=weights, records=records),
@@ -97,6 +99,11 @@ def load_models(
         dtype=dtype,
         spec=spec,
     )
+    if dtype == torch.float16:  # Clipped between layers, an infinite weight would draw a wrong picture.
+        parts = {"flow model": models.flow, "T5 encoder": models.t5, "CLIP encoder": models.clip}
+        for title, part in parts.items():
+            require_finite_weights(part, title)
+    return models
 
 
 # The flow model
