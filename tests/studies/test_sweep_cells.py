@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -401,6 +402,56 @@ def test_bytes_depend_neither_on_order_nor_on_threads(tmp_path):
     assert found[0] == found[1] == found[2] and len(found[0]) == 5 * 4 + 4
     # Without a noise of its own, a repeat is its reference.
     assert found[0][Cell(0, (), repeat=True)] == found[0][Cell(0, ())]
+
+
+def test_pictures_are_written_while_the_next_ones_are_made(tmp_path, monkeypatch):
+    made, sound = [Event() for _ in range(3)], make.make_task
+    save, waited = make.save_picture, []
+
+    def make_task(models, texts, task, *others, **options):
+        made[task.group[0]].set()
+        return sound(models, texts, task, *others, **options)
+
+    def save_picture(folder, cell, *others):
+        following = made[min(cell.group[0] + 1, 2)]
+        waited.append(following.wait(30))  # a writer in the way of the work would wait in vain
+        return save(folder, cell, *others)
+
+    monkeypatch.setattr(make, "make_task", make_task)
+    monkeypatch.setattr(make, "save_picture", save_picture)
+    asked = [Task((0, 1), (group,)) for group in range(3)]
+    with local(job_of(tmp_path, small_models()), workers=1) as run:
+        done = list(run(asked))
+    assert waited == [True] * 6 and [each.task for each in done] == asked
+    assert all((tmp_path / cell.file).is_file() for each in done for cell in each.sha256)
+
+
+def test_a_sweep_that_is_stopped_lists_what_it_has_made(tmp_path, monkeypatch):
+    sound, done = make.make_task, []
+
+    def make_task(models, texts, task, *others, **options):
+        if task.group == (2,):
+            raise KeyboardInterrupt
+        return sound(models, texts, task, *others, **options)
+
+    monkeypatch.setattr(make, "make_task", make_task)
+    with pytest.raises(KeyboardInterrupt), local(job_of(tmp_path, small_models()), workers=1) as run:
+        for each in run([Task((0,), (group,)) for group in range(3)]):
+            done.append(each.task.group)
+    assert done == [(0,), (1,)]
+
+
+def test_a_full_disk_ends_a_sweep(tmp_path, monkeypatch):
+    calls = []
+
+    def save_picture(folder, cell, *others):
+        calls.append(cell.group)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(make, "save_picture", save_picture)
+    with pytest.raises(OSError, match="No space"), local(job_of(tmp_path, small_models()), workers=1) as run:
+        list(run([Task((0,), (group,)) for group in range(3)]))
+    assert calls == [(0,)], "nothing is written behind it"
 
 
 def test_nothing_is_loaded_for_no_tasks(tmp_path):

@@ -76,14 +76,21 @@ class Maker:
         if self.models.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def make(self, task: Task, on_step: OnStep = lambda index: None) -> dict[Cell, str]:
+    def make(self, task: Task) -> dict[Cell, str]:
         """Make the pictures of a task into the job's folder; returns each cell's SHA-256."""
+        return self.save(task, self.pictures(task))
+
+    def pictures(self, task: Task, on_step: OnStep = lambda index: None) -> list[Image.Image]:
+        """Make the pictures of a task: what the device has to do."""
         job = self.job
-        pictures = make_task(
+        return make_task(
             self.models, self.texts, task, job.prompts, job.sampling, offload=job.offload, on_step=on_step
         )
+
+    def save(self, task: Task, pictures: Sequence[Image.Image]) -> dict[Cell, str]:
+        """Write the pictures of a task into the job's folder; returns each cell's SHA-256."""
         return {
-            cell: save_picture(job.folder, cell, picture, self._about(cell))
+            cell: save_picture(self.job.folder, cell, picture, self._about(cell))
             for cell, picture in zip(task.cells, pictures, strict=True)
         }
 

@@ -13,6 +13,7 @@ raised. The bytes of a task's pictures are the same in every engine.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from flux.studies.sweep.cells import Cell, Task
 
@@ -31,19 +32,36 @@ class Done:
 
 Run = Callable[[Sequence[Task]], Iterator[Done]]
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tried(Generic[T]):
+    """What became of the last try: what was made, or None and the error. seconds: of that try."""
+
+    made: T | None
+    seconds: float
+    error: str = ""
+
 
 def attempt(make: Callable[[Task], Mapping[Cell, str]], task: Task, tries: int = TRIES) -> Done:
     """Do a task, in several tries if need be."""
+    last = tried(lambda: make(task), tries)
+    return Done(task, last.made or {}, last.seconds, last.error)
+
+
+def tried(work: Callable[[], T], tries: int = TRIES) -> Tried[T]:
+    """Do the work, in several tries if need be. What is the machine's fault is raised."""
     for left in reversed(range(tries)):
         start = time.perf_counter()
         try:
-            made, error = make(task), ""
+            made, error = work(), ""
         except Exception as raised:
             if is_machines(raised):
                 raise
-            made, error = {}, f"{type(raised).__name__}: {raised}"
+            made, error = None, f"{type(raised).__name__}: {raised}"
         if not error or not left:
-            return Done(task, made, time.perf_counter() - start, error)
+            return Tried(made, time.perf_counter() - start, error)
     raise AssertionError("the last try returns")
 
 

@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
+from PIL import Image
 
 from flux.studies.sweep.cells import Task
-from flux.studies.sweep.engines import Done, Run, attempt
+from flux.studies.sweep.engines import Done, Run, Tried, attempt, tried
 from flux.studies.sweep.make import Job, Maker, OnStep
+from flux.studies.writer import Writer
 from flux.weights.load import Models
 
 MOST = 16
@@ -36,9 +39,29 @@ def local(job: Job, *, workers: int | None = None, on_step: OnStep = lambda inde
         if at_once > 1:
             yield from _in_threads(maker, tasks, at_once)
         else:
-            yield from (attempt(partial(maker.make, on_step=on_step), task) for task in tasks)
+            yield from _in_turn(maker, tasks, on_step)
 
     yield run
+
+
+def _in_turn(maker: Maker, tasks: Sequence[Task], on_step: OnStep) -> Iterator[Done]:
+    """The pictures of a task are written while those of the next one are made."""
+    with Writer[Done](most=1) as writer:
+        try:
+            for task in tasks:
+                made = tried(partial(maker.pictures, task, on_step))
+                yield from writer.put(partial(_written, maker, task, made))
+        except (Exception, KeyboardInterrupt):
+            yield from writer.rest()  # what is made is listed before the run ends
+            raise
+        yield from writer.rest()
+
+
+def _written(maker: Maker, task: Task, made: Tried[list[Image.Image]]) -> Done:
+    if made.made is None:
+        return Done(task, {}, made.seconds, made.error)
+    done = attempt(lambda task: maker.save(task, made.made), task)
+    return replace(done, seconds=made.seconds + done.seconds)
 
 
 def fitting(models: Models, cores: int) -> int:
