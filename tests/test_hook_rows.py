@@ -190,6 +190,80 @@ def test_what_a_hook_returns_is_checked_by_its_name(small_flux, small_inputs, pl
         small_flux()(**small_inputs(), hooks=plan)
 
 
+def wrong(row, make):
+    """A plan whose hook at layer 1 or 3 spoils the last of what it was given."""
+
+    def returns(*given):
+        *tensors, site = given
+        if row == "attend":
+            return make(attention(*tensors, pe=site.pe))
+        return *tensors[:-1], make(tensors[-1])
+
+    return returns
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+@pytest.mark.parametrize(
+    "row, name", [("inject", "v"), ("attend", r"a tensor \(B, L_q, H D\)"), ("after", "txt")]
+)
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda x: x[:1], r"of shape \(3, .*\); got \(1, "),
+        (lambda x: x[..., :-1], r"of shape \(3, .*\); got \(3, "),
+        (lambda x: x.double(), "in float32; got float64"),
+        (lambda x: x.to("meta"), "on cpu; got meta"),
+    ],
+)
+def test_tensors_unlike_those_given_are_refused(small_flux, small_inputs, row, name, layer, make, says):
+    with pytest.raises(ValueError, match=rf"^{row}\[{layer}\] must return {name} {says}"):
+        small_flux()(**small_inputs(), hooks=Hooks(**{row: {layer: wrong(row, make)}}))
+
+
+def test_the_hook_of_several_is_named(small_flux, small_inputs):
+    def fine(q, k, v, site):
+        return q, k, v
+
+    def half(q, k, v, site):
+        return q, None, v
+
+    with pytest.raises(
+        TypeError, match=r"^inject\[2\], hook 2 of 2, must return \(q, k, v\); got tuple of Ten"
+    ):
+        small_flux()(**small_inputs(), hooks=Hooks(inject={"single.0": fine, 2: half}))
+
+
+def test_under_autocast_any_dtype_will_do(small_flux, small_inputs):
+    plan = Hooks(inject={2: lambda q, k, v, site: (q, k, v.float())})
+    with torch.autocast("cpu", torch.bfloat16):
+        small_flux()(**small_inputs(), hooks=plan)
+
+
+@pytest.mark.parametrize("group, layers", [("double.*", [0, 1]), ("single.*", [2, 3, 4]), ("all", range(5))])
+def test_groups_stand_for_their_layers(small_flux, small_inputs, group, layers):
+    model, inputs, seen = small_flux(), small_inputs(), []
+
+    def after(img, txt, site):
+        seen.append(site.layer)
+        return img, txt
+
+    skipped = model(**inputs, hooks=Hooks(skip=group))
+    assert torch.equal(skipped, model(**inputs, hooks=Hooks(skip=list(layers))))
+    model(**inputs, hooks=Hooks(after={group: after}))
+    assert seen == list(layers)
+    with pytest.raises(ValueError, match="skip names layer . twice, as 'mlp' and as True"):
+        model(**inputs, hooks=Hooks(skip={group: "mlp", layers[-1]: True}))
+
+
+@pytest.mark.parametrize("row", ["skip", "inject", "attend", "after"])
+def test_a_layer_that_is_not_there_is_named_with_its_row(small_flux, small_inputs, row):
+    with pytest.raises(
+        ValueError, match=rf"^{row}\['double.2'\]: layer 'double.2' does not exist: the model has"
+    ):
+        value = "mlp" if row == "skip" else plain_attention
+        small_flux()(**small_inputs(), hooks=Hooks(**{row: {"double.2": value}}))
+
+
 def test_maps_are_of_the_first_evaluation_of_a_step(small_flux, small_inputs):
     model, inputs = small_flux(), small_inputs(batch=1)
     maps = {}

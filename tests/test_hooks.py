@@ -622,6 +622,62 @@ def test_an_injection_must_be_callable():
         Hooks(inject={3: ["copy"]})
 
 
+@pytest.mark.parametrize(
+    "weight, says",
+    [
+        (torch.tensor([0.0, 1.5]), "between 0 and 1; got 1.5 at token 1"),
+        (torch.tensor([[0.0, 1.0], [math.nan, 2.0]]), "between 0 and 1; got nan at row 1, column 0"),
+        (torch.tensor([0.5, -0.25]), "got -0.25 at token 1"),
+        (torch.ones(1, 4, 4), r"a mask must be a tensor \(L_img,\) or \(h, w\); got \(1, 4, 4\)"),
+        (torch.tensor(1.0), r"a mask must be a tensor .*; got \(\)"),
+        ([1.0, 0.0], "a mask must be a tensor .*; got list"),
+    ],
+)
+def test_a_mask_is_weights_from_0_to_1(weight, says):
+    with pytest.raises(ValueError, match=says):
+        Mask(weight)
+
+
+def test_masks_of_truths_and_of_levels(small_flux, small_inputs):
+    model, inputs = small_flux(), small_inputs()
+    truths = torch.arange(16) % 3 == 0
+    runs = [model(**inputs, hooks=plan_of(CopySource(select=Mask(m)))) for m in (truths, truths.float())]
+    assert torch.equal(*runs)
+    with pytest.raises(ValueError, match="got 255 at token"):
+        Mask(truths.byte() * 255)
+
+
+@pytest.mark.parametrize("rows", [(5,), (1, 3), (2, 9)])
+@pytest.mark.parametrize("how", [{}, {"strength": 0.0}, {"steps": (5, 9)}])
+def test_rows_that_are_not_there_are_named_with_the_layer(small_flux, small_inputs, rows, how):
+    missing = next(row for row in rows if row > 2)
+    with pytest.raises(
+        ValueError,
+        match=rf"^inject\[0\]: CopySource names row {missing}, but the batch has 3 rows: 0 is the source, "
+        "edits are 1 to 2",
+    ):
+        small_flux()(**small_inputs(batch=3), hooks=plan_of(CopySource(rows=rows, **how)))
+
+
+def test_a_batch_without_edits_has_no_row_for_one(small_flux, small_inputs):
+    with pytest.raises(ValueError, match="has 1 rows: 0 is the source, there are no edits"):
+        small_flux()(**small_inputs(batch=1), hooks=plan_of(CopySource(rows=(1,))))
+
+
+def test_no_rows_are_no_edits(small_flux, small_inputs):
+    model, inputs = small_flux(), small_inputs()
+    assert torch.equal(model(**inputs), model(**inputs, hooks=plan_of(CopySource(rows=()))))
+
+
+@pytest.mark.parametrize("got", [None, torch.ones(1, 16), torch.ones(21), torch.ones(1)])
+def test_what_a_select_returns_is_checked(small_flux, small_inputs, got):
+    plan = plan_of(CopySource(select=lambda q, k, site: got))
+    says = tuple(got.shape) if got is not None else "NoneType"
+    with pytest.raises(ValueError, match=r"^inject\[0\]: select must return a weight per token") as error:
+        small_flux()(**small_inputs(), hooks=plan)
+    assert str(error.value).endswith(f"(16,); got {says}")
+
+
 def test_a_mask_of_another_size_says_so(small_flux, small_inputs):
     plan = plan_of(CopySource(select=Mask(torch.ones(3, 3))))
     with pytest.raises(ValueError, match="the mask has 9 tokens, the picture 16"):

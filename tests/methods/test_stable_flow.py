@@ -209,3 +209,16 @@ def test_strategies_become_injections():
     ]
     default = VITAL_LAYERS["flux-tiny"]["default"]
     assert [each.layers for each in request.edits] == [default, default, (7,)]
+
+
+@pytest.mark.parametrize(
+    "how, says",
+    [
+        (lambda q, k, v, site: None, "must return \\(q, k, v\\); got NoneType"),
+        (lambda q, k, v, site: (q, k, v[:1]), "must return v of shape \\(2, .*; got \\(1, "),
+    ],
+)
+def test_an_injection_of_ones_own_is_named_by_layer_and_row(models, how, says):
+    edits = (Edit("a cat", (3,)), Edit("a dog", (5,), how))
+    with pytest.raises((TypeError, ValueError), match=rf"^inject\[5\] for row 2 {says}"):
+        edit(models, EditRequest("a hat", edits, SAMPLING))

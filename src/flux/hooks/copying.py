@@ -35,6 +35,7 @@ class CopySource:
             raise ValueError(f"steps must be (start, stop) with 0 <= start <= stop; got {self.steps}")
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
+        self._require_rows(len(k), site.layer)
         if self.strength == 0 or not (self.keys or self.values) or not self._in_window(site.step):
             return q, k, v
         weight = self._weight(q, k, site)
@@ -43,6 +44,15 @@ class CopySource:
         if self.values:
             v = torch.lerp(v, v[:1].expand_as(v), weight.to(v.dtype))
         return q, k, v
+
+    def _require_rows(self, batch: int, layer: int) -> None:
+        missing = [row for row in self.rows or () if row >= batch]
+        if missing:
+            edits = f"edits are 1 to {batch - 1}" if batch > 1 else "there are no edits"
+            raise ValueError(
+                f"inject[{layer}]: CopySource names row {missing[0]}, but the batch has {batch} rows: "
+                f"0 is the source, {edits}"
+            )
 
     def _in_window(self, step: int) -> bool:
         return self.steps is None or self.steps[0] <= step < self.steps[1]
@@ -57,9 +67,19 @@ class CopySource:
         end = site.txt_len + site.img_len(length)
         token = torch.cat((other[: site.txt_len], chosen, other[end:]))
         row = torch.arange(batch, device=k.device)
-        edits = row > 0 if self.rows is None else torch.isin(row, row.new_tensor(self.rows))
+        edits = row > 0
+        if self.rows is not None:  # compared one by one: a list would be copied to the device in each layer
+            edits = sum((row == each for each in self.rows), torch.zeros_like(row)) > 0
         return self.strength * edits[:, None, None, None] * token[:, None]
 
     def _chosen(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
         # The source's own RoPE table too: the batch's would have its attention computed once per row.
-        return self.select(q[:1], k[:1], replace(site, pe=site.pe[:1]))
+        weight = self.select(q[:1], k[:1], replace(site, pe=site.pe[:1]))
+        tokens = site.img_len(k.shape[2])
+        if not isinstance(weight, Tensor) or weight.shape != (tokens,):
+            got = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+            raise ValueError(
+                f"inject[{site.layer}]: select must return a weight per token of the picture, ({tokens},); "
+                f"got {got}"
+            )
+        return weight

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor
 
+from flux.hooks.returned import like_given, place, require_like
 from flux.models import LayerName, Layers
 from flux.modules.layers import Attend, Half, Inject, Skip
 
@@ -60,15 +61,15 @@ Hook = TypeVar("Hook", bound=Callable)
 
 @dataclass(frozen=True)
 class Hooks:
-    """A plan, in four rows, each by layer; a layer is a number or `double.i` / `single.i`.
+    """A plan, in four rows, each by layer: a number, `double.i` / `single.i`, or a group.
 
     skip: layers to leave out, or a mapping from layer to what is left out of it: "attention", "mlp", or True
     for all (see `flux.modules.layers.Skip`). Hooks of a half that is left out are not called.
     inject: an `Injection`, or a sequence of them, applied in order. attend: one `Attention`.
     after: a `Residual`, or a sequence of them, applied in order; not called where the layer is skipped.
 
-    Layers are checked against the model when the plan first meets it. Groups such as "double.*" are for
-    specs: here `layers.expand("double.*")` gives their numbers.
+    Layers are checked against the model when the plan first meets it; "double.*", "single.*" and "all" stand
+    for each of theirs. What a hook returns must have the shapes, dtype and device of what it was given.
     step, steps, substep, t, img_len: where in a sampling run the plan stands, and how many of the image
     tokens are the picture itself (None: all); `denoise` sets them with `at`.
     Plans can be copied and pickled if what they call can.
@@ -110,9 +111,9 @@ class Hooks:
         return replace(
             self,
             skip=_by_number(layers, "skip", self.skip),
-            inject=_joined(layers, self.inject),
+            inject=_joined(layers, "inject", self.inject),
             attend=_by_number(layers, "attend", self.attend),
-            after=_joined(layers, self.after),
+            after=_joined(layers, "after", self.after),
         )
 
     def at(
@@ -159,10 +160,11 @@ class BoundHooks:
 
     def after(self, layer: int, img: Tensor, txt: Tensor) -> tuple[Tensor, Tensor]:
         """What a layer's output, img and txt, becomes."""
-        for residual in self.plan.after.get(layer, ()):
-            img, txt = _of(
-                2, residual(img, txt, replace(self.site, layer=layer)), "after", layer, "(img, txt)"
-            )
+        chain = self.plan.after.get(layer, ())
+        for index, residual in enumerate(chain):
+            returned = residual(img, txt, replace(self.site, layer=layer))
+            where = place("after", layer, index, len(chain))
+            img, txt = like_given(returned, (img, txt), ("img", "txt"), where)
         return img, txt
 
     def after_joint(self, layer: int, x: Tensor) -> Tensor:
@@ -176,8 +178,9 @@ class BoundHooks:
 
 def _inject_in_turn(chain: tuple[Injection, ...], site: Site) -> Inject:
     def inject(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        for f in chain:
-            q, k, v = _of(3, f(q, k, v, site), "inject", site.layer, "(q, k, v)")
+        for index, f in enumerate(chain):
+            where = place("inject", site.layer, index, len(chain))
+            q, k, v = like_given(f(q, k, v, site), (q, k, v), ("q", "k", "v"), where)
         return q, k, v
 
     return inject
@@ -185,21 +188,14 @@ def _inject_in_turn(chain: tuple[Injection, ...], site: Site) -> Inject:
 
 def _attend_at(attention: Attention, site: Site) -> Attend:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out = attention(q, k, v, site)
+        out, where = attention(q, k, v, site), place("attend", site.layer)
         if not isinstance(out, Tensor):
-            raise TypeError(
-                f"attend[{site.layer}] must return a tensor (B, L_q, H D); got {type(out).__name__}"
-            )
+            raise TypeError(f"{where} must return a tensor (B, L_q, H D); got {type(out).__name__}")
+        batch, heads, length, width = q.shape
+        require_like(out, q, (batch, length, heads * width), "a tensor (B, L_q, H D)", where)
         return out
 
     return attend
-
-
-def _of(count: int, returned: Any, row: str, layer: int, names: str) -> tuple[Tensor, ...]:
-    """What a hook returns, if it is as many tensors as it should be; TypeError otherwise."""
-    if not isinstance(returned, tuple | list) or len(returned) != count:
-        raise TypeError(f"{row}[{layer}] must return {names}; got {type(returned).__name__}")
-    return tuple(returned)
 
 
 def _skips(given: LayerName | Iterable[LayerName] | Mapping[LayerName, Skip]) -> dict[LayerName, Skip]:
@@ -227,12 +223,22 @@ def _called(place: str, f: Hook, more: str = "") -> Hook:
     return f
 
 
-def _joined(layers: Layers, chains: Mapping[LayerName, tuple[Hook, ...]]) -> dict[int, tuple[Hook, ...]]:
+def _numbers(layers: Layers, row: str, name: LayerName) -> tuple[int, ...]:
+    """The layers that a name stands for; ValueError, with the plan's row, for a layer that is not there."""
+    try:
+        return layers.expand(name)
+    except ValueError as error:
+        raise ValueError(f"{row}[{name!r}]: {error}") from None
+
+
+def _joined(
+    layers: Layers, row: str, chains: Mapping[LayerName, tuple[Hook, ...]]
+) -> dict[int, tuple[Hook, ...]]:
     """Chains by a layer's number, those of one layer joined in order."""
     joined: dict[int, tuple[Hook, ...]] = {}
     for name, chain in chains.items():
-        index = layers.index(name)
-        joined[index] = joined.get(index, ()) + chain
+        for index in _numbers(layers, row, name):
+            joined[index] = joined.get(index, ()) + chain
     return joined
 
 
@@ -240,7 +246,7 @@ def _by_number(layers: Layers, row: str, given: Mapping[LayerName, Any]) -> dict
     """A row that has one entry for each layer, by the layer's number."""
     numbered: dict[int, Any] = {}
     for name, value in given.items():
-        index = layers.index(name)
-        if numbered.setdefault(index, value) != value:
-            raise ValueError(f"{row} names layer {index} twice, as {numbered[index]!r} and as {value!r}")
+        for index in _numbers(layers, row, name):
+            if numbered.setdefault(index, value) != value:
+                raise ValueError(f"{row} names layer {index} twice, as {numbered[index]!r} and as {value!r}")
     return numbered

@@ -43,15 +43,30 @@ class AboveThreshold:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Image tokens by a given weight, (L_img,) or (h, w) in [0, 1], row by row from the top left."""
+    """Image tokens by a given weight, (L_img,) or (h, w) in [0, 1], row by row from the top left.
+
+    Raises ValueError for other shapes, and for weights outside [0, 1].
+    """
 
     weight: Tensor
 
-    def __call__(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
-        weight = self.weight.flatten()
-        if len(weight) != site.img_len(k.shape[2]):
+    def __post_init__(self) -> None:
+        if not isinstance(self.weight, Tensor) or self.weight.ndim not in (1, 2):
+            got = tuple(self.weight.shape) if isinstance(self.weight, Tensor) else type(self.weight).__name__
+            raise ValueError(f"a mask must be a tensor (L_img,) or (h, w); got {got}")
+        wrong = ~((self.weight >= 0) & (self.weight <= 1))  # NaN is wrong too
+        if wrong.any():
+            first = tuple(wrong.nonzero()[0].tolist())
+            at = f"token {first[0]}" if len(first) == 1 else f"row {first[0]}, column {first[1]}"
             raise ValueError(
-                f"the mask has {len(weight)} tokens, the picture {site.img_len(k.shape[2])}: "
+                f"mask weights must be between 0 and 1; got {self.weight[first].item():g} at {at}"
+            )
+
+    def __call__(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
+        weight, tokens = self.weight.flatten(), site.img_len(k.shape[2])
+        if len(weight) != tokens:
+            raise ValueError(
+                f"inject[{site.layer}]: the mask has {len(weight)} tokens, the picture {tokens}: "
                 "give one weight per 16 x 16 pixels"
             )
         return weight

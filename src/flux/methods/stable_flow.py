@@ -21,6 +21,7 @@ from torch import Tensor
 
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.hooks import CopySource, Hooks, Injection, LayerName, Site
+from flux.hooks.returned import like_given, place
 from flux.sampling import Step, unpack
 from flux.weights.load import Models
 
@@ -201,7 +202,9 @@ def on_row(how: Injection, row: int) -> Injection:
     def inject(q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
         pair = [0, row]
         pe = site.pe if len(site.pe) == 1 else site.pe[pair]
-        changed = how(q[pair], k[pair], v[pair], replace(site, pe=pe))
+        given = q[pair], k[pair], v[pair]
+        returned = how(*given, replace(site, pe=pe))
+        changed = like_given(returned, given, ("q", "k", "v"), f"{place('inject', site.layer)} for row {row}")
         return tuple(
             torch.cat((old[:row], new[1:], old[row + 1 :]))
             for old, new in zip((q, k, v), changed, strict=True)
