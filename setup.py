@@ -60,5 +60,5 @@ setup(
     package_data={"flux.studies.pages": ["templates/*.html"], "flux.tiny": ["weights/**/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["flux = flux.cli:app"]},
+    entry_points={"console_scripts": ["flux = flux.__main__:main"]},
 )

@@ -35,7 +35,8 @@ from typing import Any, NamedTuple
 STUDIES = ("text", "timesteps", "sweep", "similarity", "edit")
 
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("", "device", "extras", "files", "outcome", "flags", "models")
+    ("", "entry", "device", "extras", "files", "limits", "text_files")
+    + ("outcome", "flags", "prompts", "models")
     + ("tiny.scenes", "tiny.captions", "tiny.prompts"),
     ("math",),
     ("modules",),

@@ -7,17 +7,22 @@ Writes a picture for every prompt and seed, sheet.png, run.json and index.html. 
 a run that was stopped.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from flux.studies import text
-from flux.studies.study import carry_out
+from flux.entry import Console
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "test.json"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] = ()) -> int:
+    from flux.studies import text
+    from flux.studies.study import carry_out
+
     return carry_out(text.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with Console():
+        sys.exit(main(sys.argv[1:]))

@@ -9,17 +9,22 @@ run.json and index.html. The same command goes on with a run that was stopped an
 demo_3_dino.py measures what came out. Exits with 1 where cells could not be made.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from flux.studies import sweep
-from flux.studies.study import carry_out
+from flux.entry import Console
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "skip.json"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] = ()) -> int:
+    from flux.studies import sweep
+    from flux.studies.study import carry_out
+
     return carry_out(sweep.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with Console():
+        sys.exit(main(sys.argv[1:]))

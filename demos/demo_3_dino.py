@@ -11,17 +11,22 @@ Of pictures: similarity.csv, sheet.png and index.html. What was found about a pi
 that another threshold computes nothing.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from flux.studies import similarity
-from flux.studies.study import carry_out
+from flux.entry import Console
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "dino.json"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] = ()) -> int:
+    from flux.studies import similarity
+    from flux.studies.study import carry_out
+
     return carry_out(similarity.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with Console():
+        sys.exit(main(sys.argv[1:]))

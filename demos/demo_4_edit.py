@@ -7,17 +7,22 @@ Writes source, edits, the same prompts without injection, difference maps, sheet
 and says when an edit did nothing or lost the source. The same command goes on with a run that was stopped.
 """
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from flux.studies import edit
-from flux.studies.study import carry_out
+from flux.entry import Console
 
 SPEC = Path(__file__).resolve().parents[1] / "json" / "edit.json"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] = ()) -> int:
+    from flux.studies import edit
+    from flux.studies.study import carry_out
+
     return carry_out(edit.STUDY, doc=__doc__, default=SPEC, argv=argv)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    with Console():
+        sys.exit(main(sys.argv[1:]))

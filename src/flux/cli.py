@@ -1,12 +1,9 @@
 """Pictures on the command line: `python -m flux t2i --name flux-dev --prompt "..."`, or without `t2i`."""
 
-import ast
 import inspect
 import json
-import math
 import os
 import re
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +15,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flux.flags import HELP, Grammar
+from flux.flags import HELP, Grammar, UsageError, cut
 from flux.generate import Sampling, decode, encode, sample_steps
-from flux.outcome import EXIT_OK, mistake, outcome, silence_loading_bars
+from flux.limits import DRAW, MOST_GUIDANCE, MOST_PIXELS, MOST_SEED, MOST_STEPS, SEED_RANGE, draw_seed
+from flux.outcome import EXIT_OK, mistake, outcome, say, silence_loading_bars
 from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD, load_nsfw_classifier
+from flux.prompts import prompt_file
 from flux.util import Models, ModelSpec, configs, load_models
 
 LATER = ("control", "fill", "kontext", "redux")
@@ -62,39 +61,59 @@ Type a prompt, leave it empty to repeat the last one, or change a setting:
 # folders, in one line that names the setting and what it got.
 
 
-def check_whole(name: str, value: Any, lowest: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-        raise ValueError(f"{name} must be a whole number, {lowest} or more; got {value!r}")
+def check_whole(name: str, value: Any, lowest: int, highest: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise ValueError(f"{name} must be a whole number between {lowest} and {highest}; got {_got(value)}")
     return int(value)
 
 
+def _got(value: Any) -> str:
+    try:
+        return cut(repr(value))
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
+
+
 def check_size(name: str, value: Any) -> int:
-    size = check_whole(name, value, lowest=16) // 16 * 16
+    size = check_whole(name, value, 16, MOST_PIXELS) // 16 * 16
     if size != value:
         print(f"{name} {value} becomes {size}: sizes are multiples of 16")
     return size
 
 
 def check_steps(name: str, value: Any) -> int:
-    return check_whole(name, value, lowest=1)
+    return check_whole(name, value, 1, MOST_STEPS)
 
 
 def check_seed(name: str, value: Any) -> int | None:
-    seed = None if value is None else check_whole(name, value, lowest=-(2**63))
-    if seed is not None and seed >= 2**64:
-        raise ValueError(f"{name} must be below 2**64; got {value!r}")
-    return seed
+    """None for a seed that is to be drawn."""
+    if value is None or (value == DRAW and type(value) is int):
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_SEED:
+        raise ValueError(f"{name} must be a whole number {SEED_RANGE}; got {_got(value)}")
+    return int(value)
 
 
-def check_number(name: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a number; got {value!r}")
+def check_guidance(name: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MOST_GUIDANCE:
+        raise ValueError(f"{name} must be a number between 0 and {MOST_GUIDANCE}; got {_got(value)}")
     return float(value)
+
+
+def check_prompt(name: str, value: Any) -> str:
+    """A text, which may be the name of a file of prompts."""
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} must be text: it holds half of a surrogate pair") from None
+    prompts_in(text)
+    return text
 
 
 def check_switch(name: str, value: Any) -> bool:
     if value not in (True, False):
-        raise ValueError(f"{name} is either on or off: --{name}, or --{name} False; got {value!r}")
+        raise ValueError(f"{name} is either on or off: --{name}, or --{name} False; got {_got(value)}")
     return bool(value)
 
 
@@ -110,7 +129,7 @@ LOOP_SETTINGS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "w": ("width", check_size),
     "h": ("height", check_size),
     "s": ("seed", check_seed),
-    "g": ("guidance", check_number),
+    "g": ("guidance", check_guidance),
     "n": ("num_steps", check_steps),
 }
 
@@ -151,8 +170,9 @@ def main(
 
     name: a model, such as flux-dev, flux-schnell, or flux-tiny, which comes with the package.
     width, height: in pixels, rounded down to multiples of 16.
-    seed: makes the same picture again; drawn, and printed, if not given.
-    prompt: what to show; several prompts are separated by |, and share the seed if one is given.
+    seed: makes the same picture again; drawn, and printed, if not given or -1.
+    prompt: what to show; several prompts are separated by |, and share the seed if one is given; or the name
+    of a file of prompts (.txt, one a line; .json, .jsonl, .csv), which may have seeds of their own.
     device: cuda, cuda:1, mps, cpu or auto.
     num_steps: steps of the sampler; by default the model's own number, 4 for flux-schnell, 50 for flux-dev.
     loop: ask for further prompts; /help there lists what can be changed.
@@ -178,13 +198,15 @@ def main(
         return models_own if spec.embedded and isinstance(value, Untouched) else value
 
     options = SamplingOptions(
-        prompt=str(own(prompt, TINY_PROMPT)),
+        prompt=check_prompt("prompt", own(prompt, TINY_PROMPT)),
         width=check_size("width", own(width, spec.ae_params.resolution)),
         height=check_size("height", own(height, spec.ae_params.resolution)),
         num_steps=check_steps("num_steps", spec.num_steps if num_steps is None else num_steps),
-        guidance=check_number("guidance", own(guidance, spec.guidance)),
+        guidance=check_guidance("guidance", own(guidance, spec.guidance)),
         seed=check_seed("seed", seed),
     )
+    if (note := spec.size_note(options.width, options.height)) is not None:
+        say(f"note: {name} {note}")
     loop, offload = check_switch("loop", loop), check_switch("offload", offload)
     metadata = check_switch("add_sampling_metadata", add_sampling_metadata)
     track_usage = check_switch("track_usage", track_usage)
@@ -230,10 +252,22 @@ def jobs(options: SamplingOptions, loop: bool) -> Iterator[SamplingOptions]:
     """The pictures to make, each with one prompt and a seed; with `loop` also those the user types."""
     current: SamplingOptions | None = options
     while current is not None:
-        for prompt in split_prompts(current.prompt):
-            seed = secrets.randbelow(2**32) if current.seed is None else current.seed
-            yield replace(current, prompt=prompt, seed=seed)
+        for prompt, own in prompts_in(current.prompt):
+            seed = current.seed if own is None else own
+            yield replace(current, prompt=prompt, seed=int(draw_seed()) if seed is None else seed)
         current = parse_prompt(replace(current, seed=None)) if loop else None
+
+
+def prompts_in(prompt: str) -> list[tuple[str, int | None]]:
+    """Each prompt and its own seed: those of the file that is named, or those between the bars.
+
+    Raises ValueError, one line, for a file that is not there or not as it should be.
+    """
+    if (file := prompt_file(prompt)) is None:
+        return [(part, None) for part in split_prompts(prompt)]
+    from flux.studies.prompts import read_prompts
+
+    return [(each.prompt, each.seed) for each in read_prompts(file)]
 
 
 def split_prompts(prompt: str) -> list[str]:
@@ -249,7 +283,11 @@ def parse_prompt(options: SamplingOptions) -> SamplingOptions | None:
         except EOFError:
             return None
         if not line.startswith("/"):
-            return replace(options, prompt=line or options.prompt)
+            try:
+                return replace(options, prompt=check_prompt("prompt", line or options.prompt))
+            except ValueError as error:
+                print(error)
+                continue
         match = re.fullmatch(r"/([a-z]+)\s*(.*)", line)
         key, value = match.groups() if match else (line[1:], "")
         if key == "q":
@@ -271,11 +309,19 @@ def _changed(options: SamplingOptions, key: str, value: str) -> SamplingOptions:
     return options
 
 
+WORDS = {"true": True, "false": False, "none": None}
+
+
 def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    """The number, True, False or None that was typed; else the text."""
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def text_to_image_spec(name: str) -> ModelSpec:
@@ -288,7 +334,7 @@ def text_to_image_spec(name: str) -> ModelSpec:
     if name in choices:
         return configs[name]
     problem = "starts from a picture, which comes in a later release" if name in configs else "is not a model"
-    raise ValueError(f"{name!r} {problem}; choose one of {', '.join(choices)}")
+    raise ValueError(f"{cut(name)!r} {problem}; choose one of {', '.join(choices)}")
 
 
 def escaped(text: str) -> str:
@@ -317,7 +363,7 @@ def app(arguments: list[str] | None = None) -> int:
     if command == "t2i" or OPTIONS.is_flag(command):
         words = rest if command == "t2i" else arguments
         return outcome(lambda: main(**options_in(words)), name="flux")
-    return mistake(f"there is no command {command!r}; commands: t2i, later {', '.join(LATER)}", "flux")
+    return mistake(f"there is no command {cut(command)!r}; commands: t2i, later {', '.join(LATER)}", "flux")
 
 
 PARAMETERS = inspect.signature(main).parameters
@@ -340,11 +386,12 @@ OPTIONS = Grammar(
 def options_in(words: list[str]) -> dict[str, Any]:
     """The parameters of `main` that the words name; raises UsageError for those that name none.
 
-    Text is taken as it is typed, for a prompt may look like a list; other values are Python's literals. Of an
-    option given twice the last one counts, as it does upstream.
+    Text is taken as it is typed, for a prompt may look like a list; other values are numbers, True or False.
     """
     options: dict[str, Any] = {}
     for name, value in OPTIONS.read(words).pairs:
+        if name in options:
+            raise UsageError(f"--{name}: given twice")
         as_typed = PARAMETERS[name].annotation in (str, str | None) or not isinstance(value, str)
         options[name] = value if as_typed else _literal(value)
     return options

@@ -27,6 +27,10 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         _require_gpu(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' is not available here: give auto or cpu")
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError):  # this build of torch, or this machine, has none
+        raise ValueError(f"device {str(device)!r} is not available here: give auto or cpu") from None
     return device
 
 

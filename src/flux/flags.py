@@ -5,11 +5,20 @@ Says which flag a word belongs to, not what it means: values stay the text that 
 
 import difflib
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flux.text_files import parse_json
+
 HELP = ("-h", "--help")
+
+
+_TOKEN = r"(?:(?:[a-z_]+\.)?(?:\*|-?[0-9]+(?:-[0-9]+)?)|all)"
+SERIES = re.compile(rf"[\[\],+]*(?:{_TOKEN}(?:[\[\],+]+{_TOKEN})*)?[\[\],+]*")
+"""A word that may go on with numbers or layers: `0`, `0,1`, `0-3`, `double.2`, `[0,`."""
 
 
 class UsageError(ValueError):
@@ -36,6 +45,7 @@ class Grammar:
     """The flags of a command: `--key value` or `--key=value`, and switches, which need no value.
 
     switches: their keys. several: keys that take every word up to the next flag.
+    series: keys, by what stands behind their last dot, of numbers or layers: `--seeds 0 1 2` is `"0 1 2"`.
     options: all keys, which may be typed with - for _, a switch with `no` before it to turn it off, and no
     words but theirs; empty: any key and other words too, for whoever reads the flags to judge.
     letters: what single letters stand for, as in `-p "a cat"`.
@@ -43,6 +53,7 @@ class Grammar:
 
     switches: frozenset[str] = frozenset()
     several: frozenset[str] = frozenset()
+    series: frozenset[str] = frozenset()
     options: Sequence[str] = ()
     letters: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,16 +69,19 @@ class Grammar:
             key, off = self._key(flag)
             if off:
                 if equals:
-                    raise UsageError(f"{flag}: takes no value")
+                    raise UsageError(f"{cut(flag)}: takes no value")
                 flags.pairs.append((key, "False"))
             elif key in self.several:
                 flags.pairs.append((key, [value] if equals else self._up_to_next_flag(rest)))
             elif equals or self._has_value(key, rest):
-                flags.pairs.append((key, value if equals else rest.pop(0)))
+                words = [value] if equals else [rest.pop(0)]
+                if key.rpartition(".")[2] in self.series and SERIES.fullmatch(words[0]):
+                    words += self._series(rest)
+                flags.pairs.append((key, " ".join(words)))
             elif key in self.switches:
                 flags.pairs.append((key, True))
             else:
-                raise UsageError(f"{flag}: needs a value")
+                raise UsageError(f"{cut(flag)}: needs a value")
         return flags
 
     def is_flag(self, word: str) -> bool:
@@ -76,7 +90,7 @@ class Grammar:
 
     def _free(self, word: str) -> str:
         if self.options:
-            raise UsageError(f"unexpected word {word!r}: give --option value, and quote a prompt")
+            raise UsageError(f"unexpected word {cut(word)!r}: give --option value, and quote a prompt")
         return word
 
     def _key(self, flag: str) -> tuple[str, bool]:
@@ -91,7 +105,7 @@ class Grammar:
             return key[2:], True
         near = nearest(key, self.options)
         hint = f", did you mean --{near}?" if near else ";"
-        raise UsageError(f"unknown option {flag}{hint} options: --{', --'.join(self.options)}")
+        raise UsageError(f"unknown option {cut(flag)}{hint} options: --{', --'.join(self.options)}")
 
     def _has_value(self, key: str, rest: Sequence[str]) -> bool:
         """Whether the next word is the key's. One that may stand free is a switch's only if it says so."""
@@ -106,19 +120,33 @@ class Grammar:
             values.append(rest.pop(0))
         return values
 
+    def _series(self, rest: list[str]) -> list[str]:
+        """Take words from `rest` as long as they may belong to a list of numbers."""
+        words: list[str] = []
+        while rest and not self.is_flag(rest[0]) and SERIES.fullmatch(rest[0]):
+            words.append(rest.pop(0))
+        return words
+
+
+def cut(text: str, width: int = 60) -> str:
+    """The text, or its beginning and three dots."""
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def shown(value: Any, width: int = 60) -> str:
+    """A value as JSON, cut to `width` characters."""
+    return cut(json.dumps(value, ensure_ascii=False, default=str), width)
+
 
 def typed(text: str | bool) -> Any:
     """What was typed after a flag: JSON where it is JSON (3, true, [0, 1]), otherwise the text itself."""
     if isinstance(text, bool):
         return text
     try:
-        return _mark(json.loads(text, parse_constant=_refuse))
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return Typed(text)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
+    return Typed(text) if isinstance(value, float) and not math.isfinite(value) else _mark(value)
 
 
 def _mark(value: Any) -> Any:
@@ -133,7 +161,9 @@ def _mark(value: Any) -> Any:
 
 def nearest(wrong: Any, names: Iterable[str]) -> str | None:
     """The name that `wrong` looks like a slip of."""
-    near = difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.6) if isinstance(wrong, str) else []
+    if not isinstance(wrong, str) or len(wrong) > 100:
+        return None
+    near = difflib.get_close_matches(wrong, list(names), n=1, cutoff=0.6)
     return near[0] if near else None
 
 

@@ -5,6 +5,7 @@ Imports no torch, so that a spec is checked before it loads. `flux.model`, `flux
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,17 @@ from types import MappingProxyType
 from typing import Literal
 
 LayerName = int | str
-"""0-56, or `double.i` / `single.i`."""
+"""0-56, or `double.i` / `single.i`; checkpoints' and diffusers' names of the blocks are read too."""
+
+BLOCKS = {
+    "double_blocks": "double",
+    "single_blocks": "single",
+    "transformer_blocks": "double",
+    "single_transformer_blocks": "single",
+}
+"""What checkpoints, ComfyUI and diffusers call the blocks, and what we do."""
+
+RANGE = re.compile(r"([a-z_]+\.)?([0-9]+)-([0-9]+)")
 
 MOST_GUIDANCE = 100
 """The most that a picture is made with. Canny's usual one is 30; far beyond, latents are no numbers."""
@@ -77,21 +88,36 @@ class Layers:
                 return int(name)
         elif isinstance(name, str):
             kind, _, number = name.partition(".")
+            kind = BLOCKS.get(kind, kind)
             count = {"double": self.depth, "single": self.depth_single}.get(kind, 0)
-            if number.isdecimal() and int(number) < count:
+            if _is_number(number) and int(number) < count:
                 return int(number) + (self.depth if kind == "single" else 0)
-            if name.isdecimal() and int(name) < len(self):
+            if _is_number(name) and int(name) < len(self):
                 return int(name)
         raise ValueError(f"layer {name!r} does not exist: the model has {self.range()}")
 
     def expand(self, name: LayerName) -> tuple[int, ...]:
-        """The numbers `all`, `double.*`, `single.*` or one layer's name stands for; ValueError as `index`."""
+        """The numbers `all`, `double.*`, `0-3`, `double.1-3` or one layer's name stands for.
+
+        ValueError as `index`, and for a range that goes down.
+        """
         groups = {
             "all": range(len(self)),
             "double.*": range(self.depth),
             "single.*": range(self.depth, len(self)),
         }
-        return tuple(groups[name]) if isinstance(name, str) and name in groups else (self.index(name),)
+        if not isinstance(name, str):
+            return (self.index(name),)
+        kind, dot, rest = name.partition(".")
+        name = BLOCKS.get(kind, kind) + dot + rest
+        if name in groups:
+            return tuple(groups[name])
+        if (ends := RANGE.fullmatch(name)) is None:
+            return (self.index(name),)
+        first, last = (self.index(f"{ends[1] or ''}{end}") for end in ends.groups()[1:])
+        if first > last:
+            raise ValueError("a range goes from its lower layer to its higher one")
+        return tuple(range(first, last + 1))
 
     def indices(self, names: Iterable[LayerName]) -> tuple[int, ...]:
         """The numbers of several names, ascending, each once; ValueError as `index`."""
@@ -112,6 +138,10 @@ class Layers:
         return f"layers 0 to {len(self) - 1} ({', '.join(parts)})"
 
 
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10
+
+
 # Records
 
 
@@ -129,6 +159,7 @@ class ModelSpec:
     usage_slug: the name in usage reports, None for a model whose use is not reported.
     layer_sets: layers by the name of a set; `default` is what an edit takes when its spec names no layers.
     *_parameters, decoder_operations: for estimates of cost; the latter are needed to decode a pixel.
+    largest: the side in pixels above which its pictures are of no use; None where none is known.
     unknown_words: the dotted name of a function that finds the words of a prompt it never learned, if any.
     """
 
@@ -159,6 +190,13 @@ class ModelSpec:
     ae_parameters: int = 83_819_683
     decoder_operations: int = 9_496_000
     unknown_words: str | None = None
+    largest: int | None = None
+
+    def size_note(self, width: int, height: int) -> str | None:
+        """What is to be said of a size that the model draws nothing of use at; None for any other."""
+        if self.largest is None or max(width, height) <= self.largest:
+            return None
+        return f"draws {self.largest} x {self.largest}: of {width} x {height} stripes come out"
 
     @property
     def embedded(self) -> bool:
@@ -266,6 +304,7 @@ _FLUX_TINY = ModelSpec(
     ae_parameters=1_049_603,
     decoder_operations=170_500,
     unknown_words="flux.tiny.captions.unknown_words",
+    largest=128,
 )
 
 _FLUX_DEV_SETS = {

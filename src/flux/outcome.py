@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 EXIT_OK, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 2, 130
 
+LONGEST_WORD = 300  # as long as a path may well be
+
 
 @dataclass
 class Ending:
@@ -34,6 +36,8 @@ def ending(*, name: str = "", stopped: str = "stopped", lower: str = "picture") 
         try:
             with out_of_memory_hint():
                 yield end
+        except BrokenPipeError:  # whoever read what we print has ended: see `flux.entry`
+            raise
         except KeyboardInterrupt:
             say(stopped)
             end.code = EXIT_INTERRUPTED
@@ -61,8 +65,9 @@ def mistake(error: Exception | str, name: str = "") -> int:
 
 
 def say(text: str) -> None:
-    """One line on stderr, whatever line breaks the text has."""
-    print(" ".join(text.split()), file=sys.stderr)
+    """One line on stderr, whatever line breaks the text has; words without an end are cut."""
+    words = (word if len(word) <= LONGEST_WORD else word[: LONGEST_WORD - 3] + "..." for word in text.split())
+    print(" ".join(words), file=sys.stderr)
 
 
 @contextmanager

@@ -132,7 +132,7 @@ def test_texts_stand_for_objects_and_nulls_for_the_models_defaults(write):
 def test_an_edit_takes_from_the_spec_what_it_does_not_say(write):
     own = {"prompt": "a bird", "layers": ["single.0", "double.*"], "strength": 0.5, "window": [0, 3]}
     half = {"name": "ratio", "ratio": 0.5}
-    changes = {"edits": ["a cat", own], "layers": [3, 1, "double.1"], "seed": 7, "strategy": half}
+    changes = {"edits": ["a cat", own], "layers": [3, "double.1"], "seed": 7, "strategy": half}
     spec = load_spec(EditSpec, write(changes))
     first, second = (edit_of(spec, item) for item in spec.edits)
     assert (first.layers, first.how.strength, first.how.steps) == ((1, 3), 1.0, None)
@@ -220,7 +220,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
 def test_every_mistake_is_in_the_one_line(write):
     line = refusal(write({"steps": 0, "edits": [{"prompt": "x", "strength": 3}]}), width=17)
     assert line == (
-        "my.json: steps = 0: must be 1 or more; edits[0].strength = 3: must be between 0 and 1; "
+        "my.json: steps = 0: must be between 1 and 1000; edits[0].strength = 3: must be between 0 and 1; "
         "--width = 17: must be a multiple of 16, such as 16"
     )
 
@@ -304,7 +304,7 @@ def test_the_one_liner():
 @pytest.mark.parametrize(
     "argv, line",
     [
-        (["--steps", "0"], "--steps = 0: must be 1 or more"),
+        (["--steps", "0"], "--steps = 0: must be between 1 and 1000"),
         (["--stpes", "3"], "--stpes = 3: unknown key, did you mean steps?"),
         (["--layers", "[0,99]"], "--layers[1] = 99: flux-tiny has layers 0 to 11 "),
         (["--strength", "NaN"], '--strength = "NaN": must be a number'),

@@ -14,6 +14,10 @@ at its source. The method writes nothing and prints nothing; how it injects is a
 
 from dataclasses import dataclass
 
+from flux.limits import MOST_PIXELS
+
+MOST_TOKENS = (MOST_PIXELS // 16) ** 2
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -43,6 +47,6 @@ STRATEGIES = (
     StrategyRecord(
         "threshold",
         "to those that receive at least so many times the uniform share",
-        Parameter("1 is the attention a token would receive if all received the same", 0),
+        Parameter("1 is the attention a token would receive if all received the same", 0, MOST_TOKENS),
     ),
 )

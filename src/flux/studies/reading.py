@@ -3,28 +3,35 @@
 `demo.py [spec.json] [--key value ...]`: any key of the spec, dotted, as in `--model.device cpu`.
 """
 
-import json
-import sys
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
-from flux.flags import HELP, Grammar, Typed, UsageError, choices, typed
-from flux.studies.spec import NOTHING, KeyPath, Problem, Section, StudySpec, ValidationError
+from flux.flags import HELP, Grammar, Typed, UsageError, choices, cut, shown, typed
+from flux.outcome import mistake
+from flux.studies.spec import NOTHING, KeyPath, Problem, Section, StudySpec, ValidationError, dotted
+from flux.text_files import parse_json, read_text
 
 S = TypeVar("S", bound=StudySpec)
 
 SEVERAL = frozenset({"prompts", "pictures", "against", "metrics"})
 """Keys that take every word up to the next flag."""
 
+SERIES = frozenset({"seeds", "layers", "attention", "rounds"})
+"""Keys that take further numbers, as `--seeds 0 1 2`."""
+
+MOST_SAID = 20
+"""So many mistakes are named in the one line."""
+
 
 class SpecError(ValueError):
     """A spec that cannot be run. Its text is one line that names file, key, value and choices."""
 
 
-# Strict JSON
+# Files
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -36,36 +43,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_value(path: Path) -> Any:
-    """What a JSON file holds. Raises SpecError, naming the file, and line and column where JSON breaks.
-
-    NaN and Infinity pass as floats, so that the check of the key they stand at can name it.
-    """
+    """What a JSON file holds, see `flux.text_files`. SpecError names the file, and where it breaks."""
+    if path.is_dir():
+        raise SpecError(f"{path}: is a folder; name the JSON file in it")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise SpecError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise SpecError(f"{path}: is a folder; name the JSON file in it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    try:
-        return json.loads(text, object_pairs_hook=_once_each)
-    except json.JSONDecodeError as error:
-        line = text.splitlines()[error.lineno - 1].strip() if text.strip() else ""
-        where = f"line {error.lineno}, column {error.colno}"
-        raise SpecError(f"{path}: not valid JSON at {where}: {error.msg}: {line[:60]!r}") from None
-    except RecursionError:
-        raise SpecError(f"{path}: not valid JSON: nested too deeply") from None
+        return parse_json(read_text(path))
     except ValueError as error:
         raise SpecError(f"{path}: {error}") from None
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        twice = next(key for i, (key, _) in enumerate(pairs) if any(key == other for other, _ in pairs[:i]))
-        raise ValueError(f'key "{twice}" is given twice in one object; keep one')
-    return value
 
 
 # What a section's keys are
@@ -110,6 +94,7 @@ WORDS = {
     "string_unicode": "must be text: it holds half of a surrogate pair",
     "too_short": "must have at least one entry",
     "tuple_type": "must be a list",
+    "too_long": "has more entries than one run takes",
 }
 
 
@@ -139,7 +124,7 @@ def _problem(kind: type[Section], error: Mapping[str, Any]) -> Problem:
         names = next(get_args(part) for part in _type_at(kind, path) if get_origin(part) is Literal)
         return Problem(path, choices(names, value), value)
     if reason == "multiple_of":
-        if (words := _bounds(_type_at(kind, path), below=value)) is not None:
+        if (words := _bounds(_type_at(kind, path), beyond=value)) is not None:
             return Problem(path, words, value)
         of = context["multiple_of"]
         return Problem(path, f"must be a multiple of {of}, such as {max(of, round(value / of) * of)}", value)
@@ -162,13 +147,13 @@ def _type_at(kind: type[Section], path: KeyPath) -> list[Any]:
     return [part for source in (field.annotation, field) for part in _parts(source)]
 
 
-def _bounds(parts: Sequence[Any], below: float | None = None) -> str | None:
-    """The bounds of a type in words. below: only if this value is below them, which is then what is wrong."""
+def _bounds(parts: Sequence[Any], beyond: float | None = None) -> str | None:
+    """The bounds of a type in words. beyond: only if this value is, which is then what is wrong."""
     lowest = next((part.ge for part in parts if hasattr(part, "ge")), None)
-    if below is not None and (lowest is None or below >= lowest):
-        return None
     highest = next((part.le for part in parts if hasattr(part, "le")), None)
-    return f"must be {lowest} or more" if highest is None else f"must be between {lowest} and {highest}"
+    if beyond is not None and lowest <= beyond <= highest:
+        return None
+    return f"must be between {lowest} and {highest}"
 
 
 # The one line
@@ -180,31 +165,27 @@ def one_line(problems: Iterable[Problem], source: str, flags: Sequence[KeyPath] 
     flags: the keys set on the command line; a problem there is shown as `--steps = 0: ...`.
     """
     in_file, on_command_line = [], []
-    for problem in problems:
-        is_typed = any(problem.path[: len(flag)] == flag for flag in flags)
+    problems = list(problems)
+    for problem in problems[:MOST_SAID]:
+        is_typed = any(_blames(problem, flag) for flag in flags)
         said = f"{_place(problem)}: {problem.text}"
         (on_command_line if is_typed else in_file).append(f"--{said}" if is_typed else said)
     if in_file:
         in_file[0] = f"{source}: {in_file[0]}"
-    line = " ".join("; ".join(in_file + on_command_line).split())
+    more = [f"and {len(problems) - MOST_SAID} more"] if len(problems) > MOST_SAID else []
+    line = " ".join("; ".join(in_file + on_command_line + more).split())
     return line.encode(errors="backslashreplace").decode()
+
+
+def _blames(problem: Problem, flag: KeyPath) -> bool:
+    """Whether a flag is what is wrong: it set the value, or it set a key that needs another one beside it."""
+    beside = problem.value is NOTHING and len(flag) > 1 and problem.path[: len(flag) - 1] == flag[:-1]
+    return problem.path[: len(flag)] == flag or beside
 
 
 def _place(problem: Problem) -> str:
     where = dotted(problem.path) or "the spec"
     return where if problem.value is NOTHING else f"{where} = {shown(problem.value)}"
-
-
-def dotted(path: KeyPath) -> str:
-    """`("edits", 0, "layers", 2)` as `edits[0].layers[2]`."""
-    text = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path)
-    return text.removeprefix(".")
-
-
-def shown(value: Any, width: int = 60) -> str:
-    """A value as JSON, cut to `width` characters."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 # Specs
@@ -232,7 +213,7 @@ def load_spec(kind: type[S], path: str | Path | None = None, overrides: Mapping[
 
 def _key_path(key: str) -> KeyPath:
     """`edits.0.prompt` as ("edits", 0, "prompt")."""
-    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    return tuple(int(part) if re.fullmatch("[0-9]{1,9}", part) else part for part in key.split("."))
 
 
 def _put(kind: type[Section], data: Any, path: KeyPath, value: Any) -> None:
@@ -270,12 +251,11 @@ class Command(Generic[S]):
     dry_run: bool = False
 
 
-def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] | None = None) -> Command[S]:
-    """The command in `argv` (none: the program's own). `default` is the spec taken when none is named.
+def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] = ()) -> Command[S]:
+    """The command in `argv`, which is empty where nothing was typed; `default` is the spec then.
 
     Leaves the program with 0 after `--help`, and with 2 and one line after a mistake.
     """
-    argv = sys.argv[1:] if argv is None else list(argv)
     if any(word in HELP for word in argv):
         print(help_text(kind, doc, default))
         raise SystemExit(0)
@@ -286,29 +266,44 @@ def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] 
             raise SpecError(f"--dry-run = {shown(dry_run)}: takes no value")
         spec = load_spec(kind, _short(default) if path is None else Path(path), kind.from_flags(flags))
     except (SpecError, UsageError) as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(mistake(error)) from None
     return Command(spec, dry_run)
 
 
 def _split(kind: type[StudySpec], argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """The spec's path, if one is named, and each flag's value."""
-    given = Grammar(frozenset({"dry-run", *_switches(kind)}), SEVERAL).read(argv)
+    given = Grammar(frozenset({"dry-run", *_switches(kind)}), SEVERAL, SERIES).read(argv)
     flags: dict[str, Any] = {}
     for key, value in given.pairs:
         if key in flags:
-            raise UsageError(f"--{key}: given twice")
+            raise UsageError(f"--{cut(key)}: given twice")
         flags[key] = _list(key, value) if isinstance(value, list) else typed(value)
     if len(given.words) > 1:
-        raise UsageError(f"{given.words[1]}: one spec at a time; {given.words[0]} is named already")
+        first, second = map(cut, given.words[:2])
+        raise UsageError(f"{second}: one spec at a time; {first} is named already")
     return (given.words[0] if given.words else None), flags
 
 
-def _list(key: str, words: list[str]) -> list[Any]:
-    """Words as a list of texts; a single one may be the list itself, in JSON, save for prompts."""
-    if len(words) == 1 and key != "prompts" and isinstance(whole := typed(words[0]), list):
-        return whole
-    return [Typed(word) for word in words]
+def _list(key: str, words: list[str]) -> Any:
+    """Words as a list of texts; a single one may be the list itself, in JSON, and a prompt an object."""
+    if key != "prompts":
+        whole = typed(words[0]) if len(words) == 1 else None
+        return whole if isinstance(whole, list) else [Typed(word) for word in words]
+    values = [_prompt(word) for word in words]
+    return values[0] if len(values) == 1 and isinstance(values[0], list) else values
+
+
+def _prompt(word: str) -> Any:
+    """A prompt: a text, or JSON where it is a list or an object. "[V] a dog" is a text."""
+    value = typed(word)
+    if isinstance(value, list | dict):
+        return value
+    if re.match(r"\s*(\[\s*[\[{\"]|\{\s*\")", word):
+        try:
+            parse_json(word)
+        except ValueError as error:
+            raise UsageError(f"--prompts = {shown(word)}: {error}") from None
+    return Typed(word)
 
 
 def _switches(kind: type[Section], prefix: str = "") -> Iterator[str]:

@@ -1,14 +1,19 @@
 """JSON Schemas of the specs, so that editors complete and check them.
 
-python -m flux.studies.schema json/schema
+python -m flux.studies.schema [folder]     writes them, into json/schema where none is named
 """
 
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
+
+from flux.entry import Console
+from flux.flags import HELP
+from flux.outcome import EXIT_OK, mistake
 
 SCHEMAS = {
     "test": "flux.studies.text.spec:TestSpec",
@@ -64,6 +69,23 @@ def write_schemas(folder: Path) -> list[Path]:
     return paths
 
 
+def main(argv: Sequence[str] = ()) -> int:
+    """Write the schemas, and say where; returns the exit code."""
+    if any(word in HELP for word in argv):
+        print(__doc__.strip())
+        return EXIT_OK
+    if len(argv) > 1 or any(word.startswith("-") for word in argv):
+        return mistake(f"name one folder and nothing else; got {' '.join(argv)}")
+    try:
+        for path in write_schemas(Path(*argv or ("json/schema",))):
+            print(path)
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        return mistake(f"the schemas cannot be written: {error}")
+    return EXIT_OK
+
+
 if __name__ == "__main__":
-    for written in write_schemas(Path(sys.argv[1] if len(sys.argv) > 1 else "json/schema")):
-        print(written)
+    with Console():
+        sys.exit(main(sys.argv[1:]))

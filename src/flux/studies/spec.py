@@ -9,12 +9,26 @@ need of it, so that all of them say the same where it is missing.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from flux.flags import Typed
+from flux.flags import Typed, cut
+from flux.limits import (
+    DRAW,
+    MOST_GUIDANCE,
+    MOST_PIXELS,
+    MOST_PROMPTS,
+    MOST_ROWS,
+    MOST_SEED,
+    MOST_SEEDS,
+    MOST_STEPS,
+    SEED_RANGE,
+    Drawn,
+    draw_seed,
+)
 from flux.models import FROM_TEXT, LayerName, ModelSpec, configs
 
 try:
@@ -28,9 +42,10 @@ try:
         ValidationError,
         ValidationInfo,
         WithJsonSchema,
+        WrapValidator,
         model_validator,
     )
-    from pydantic_core import InitErrorDetails, PydanticCustomError
+    from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 except ImportError:
     raise ImportError('studies need pydantic 2: pip install "pydantic>=2.11"') from None
 
@@ -65,6 +80,12 @@ def refusal(problems: Iterable[Problem]) -> ValidationError:
 def below(path: KeyPath, problems: Iterable[Problem]) -> Iterator[Problem]:
     """The problems of a value that stands at `path`."""
     return (Problem(path + problem.path, problem.text, problem.value) for problem in problems)
+
+
+def dotted(path: KeyPath) -> str:
+    """`("edits", 0, "layers", 2)` as `edits[0].layers[2]`."""
+    text = "".join(f"[{key}]" if isinstance(key, int) else f".{cut(key)}" for key in path)
+    return text.removeprefix(".")
 
 
 # Objects
@@ -110,9 +131,24 @@ class Section(BaseModel):
         """What is wrong between keys that are right by themselves."""
         return iter(())
 
+    def drawn(self) -> Iterator[tuple[KeyPath, int]]:
+        """Where seeds stand that were drawn, and the seeds."""
+        for name in type(self).model_fields:
+            yield from _drawn((name,), getattr(self, name))
+
     def as_json(self) -> dict[str, Any]:
         """As plain JSON that reads as an equal section from any folder."""
         return {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+
+
+def _drawn(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, int]]:
+    if isinstance(value, Drawn):
+        yield path, value
+    elif isinstance(value, Section):
+        yield from ((path + below, seed) for below, seed in value.drawn())
+    elif isinstance(value, tuple):
+        for i, entry in enumerate(value):
+            yield from _drawn((*path, i), entry)
 
 
 def _plain(value: Any) -> Any:
@@ -125,10 +161,9 @@ def _plain(value: Any) -> Any:
 
 # Types of keys
 
-MORE_THAN_ANY_SEED = 2**63
 
-
-def _whole_characters(text: str) -> str:
+def whole_text(text: str) -> str:
+    """The text; ValueError for one that no file and no tokenizer takes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -136,18 +171,25 @@ def _whole_characters(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_whole_characters)]
-Count = Annotated[int, Field(ge=1)]
-Pixels = Annotated[int, Field(ge=16, multiple_of=16)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, le=MORE_THAN_ANY_SEED - 1)]
+def whole(lowest: int, highest: int) -> Any:
+    """The type of whole numbers within bounds."""
+    return Annotated[int, Field(ge=lowest, le=highest)]
 
-Several = Annotated[tuple[T, ...], Field(strict=False, min_length=1)]
+
+Text = Annotated[str, AfterValidator(whole_text)]
+Steps = whole(1, MOST_STEPS)
+Rows = whole(1, MOST_ROWS)
+Pixels = Annotated[int, Field(ge=16, le=MOST_PIXELS, multiple_of=16)]
+Guidance = Annotated[float, Field(ge=0, le=MOST_GUIDANCE)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Several = Annotated[tuple[T, ...], Field(strict=False, min_length=1, max_length=MOST_PROMPTS)]
 """A list in JSON, with an entry at least."""
 
 
 def _distinct(value: tuple) -> tuple:
-    twice = [i for i, entry in enumerate(value) if entry in value[:i]]
+    seen: set[Any] = set()
+    twice = [i for i, entry in enumerate(value) if entry in seen or seen.add(entry)]
     if twice:
         raise refusal(Problem((i,), "stands here twice", value[i]) for i in twice)
     return value
@@ -157,12 +199,97 @@ Distinct = Annotated[Several[T], AfterValidator(_distinct), Field(json_schema_ex
 """A list with no entry twice."""
 
 
-def or_one(kind: Any) -> BeforeValidator:
+def bare(value: Any, entries: list[Any], handler: Callable[[Any], Any]) -> Any:
+    """The entries of a list that `value`, which is no list, stands for. What is wrong is wrong with it."""
+    try:
+        return handler(entries)
+    except ValidationError as error:
+        raise ValidationError.from_exception_data("spec", [_above(each) for each in error.errors()]) from None
+
+
+def _above(error: ErrorDetails) -> InitErrorDetails:
+    """A mistake in an entry of a list, at the place of the list."""
+    kind, context = error["type"], error.get("ctx", {})
+    kept = PydanticCustomError("problem", "{text}", context) if kind == "problem" else kind
+    return InitErrorDetails(type=kept, loc=error["loc"][1:], input=error["input"], ctx=context)
+
+
+def or_one(kind: Any) -> WrapValidator:
     """For a list of `kind`, as Annotated[Several[str], or_one(str)]: what is no list is its only entry."""
-    return BeforeValidator(
-        lambda value: value if isinstance(value, list | tuple) else [value],
+    return WrapValidator(
+        lambda value, handler: (
+            handler(value) if isinstance(value, list | tuple) else bare(value, [value], handler)
+        ),
         json_schema_input_type=Several[kind] | kind,
     )
+
+
+# Seeds
+
+
+def _seed(value: Any) -> int:
+    if type(value) is not int and not isinstance(value, Drawn):
+        raise ValueError("must be a whole number")
+    if not DRAW <= value <= MOST_SEED:
+        raise ValueError(f"must be {SEED_RANGE}")
+    return draw_seed() if value == DRAW else value
+
+
+Seed = Annotated[
+    int,
+    PlainValidator(_seed),
+    WithJsonSchema({"type": "integer", "minimum": DRAW, "maximum": MOST_SEED}),
+]
+"""-1 is drawn when the spec is read, and what was drawn stands in the spec from then on."""
+
+SEED_WORD = re.compile(r"(-?[0-9]{1,30})|([0-9]{1,30})-([0-9]{1,30})")
+TOO_MANY_SEEDS = f"must have at most {MOST_SEEDS} entries"
+
+
+def _seeds(value: Any, handler: Callable[[Any], Any]) -> Any:
+    if not isinstance(value, list | tuple):
+        words = re.split(r"[\s,]+", value.strip(" \t,")) if isinstance(value, str) else [value]
+        return bare(value, _numbers(words), handler)
+    numbers = _numbers(value)
+    return handler(numbers) if len(numbers) == len(value) else bare(value, numbers, handler)
+
+
+def _numbers(entries: Iterable[Any]) -> list[Any]:
+    """Entries with the numbers that texts as `0` and `0-3` stand for; other texts stay, and are refused."""
+    numbers: list[Any] = []
+    for entry in entries:
+        word = SEED_WORD.fullmatch(entry) if isinstance(entry, str) else None
+        if word is None:
+            numbers.append(entry)
+            continue
+        first, last = (int(word[1]),) * 2 if word[1] else (int(word[2]), int(word[3]))
+        if first > last:
+            raise ValueError("a range goes from its lower seed to its higher one")
+        if len(numbers) + last - first >= MOST_SEEDS:
+            raise ValueError(TOO_MANY_SEEDS)
+        numbers += range(first, last + 1)
+    return numbers
+
+
+def _few(value: tuple[int, ...]) -> tuple[int, ...]:
+    if len(value) > MOST_SEEDS:
+        raise ValueError(TOO_MANY_SEEDS)
+    return value
+
+
+Seeds = Annotated[
+    Distinct[Seed],
+    AfterValidator(_few),
+    WrapValidator(_seeds, json_schema_input_type=Distinct[Seed | str] | Seed | str),
+]
+"""A list of numbers, one number, or both as text: `0 1 2`, `0,1`, `0-3`."""
+
+# Paths
+
+
+def folder_of(text: str, info: ValidationInfo) -> Path:
+    """What a path is relative to: of what was typed, the working directory, else the spec's folder."""
+    return Path(".") if isinstance(text, Typed) else info.context or Path(".")
 
 
 def absolute(text: str, info: ValidationInfo) -> Path:
@@ -170,9 +297,8 @@ def absolute(text: str, info: ValidationInfo) -> Path:
 
     Raises ValueError for what no file can be called.
     """
-    folder = Path(".") if isinstance(text, Typed) else info.context or Path(".")
     try:
-        path = Path(os.path.abspath(folder / Path(text).expanduser()))
+        path = Path(os.path.abspath(folder_of(text, info) / Path(whole_text(text)).expanduser()))
         with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             path.stat()
     except (OSError, RuntimeError, ValueError) as error:
@@ -203,7 +329,7 @@ def _folder(value: Any, info: ValidationInfo) -> Path:
 
 def _hub_or_folder(value: Any, info: ValidationInfo) -> Any:
     """A folder's absolute path where there is such a folder, else the text as it stands."""
-    place = absolute(_whole_characters(value), info) if isinstance(value, str) else None
+    place = absolute(whole_text(value), info) if isinstance(value, str) else None
     return str(place) if place is not None and place.is_dir() else value
 
 
@@ -216,7 +342,8 @@ HubOrFolder = Annotated[Text, BeforeValidator(_hub_or_folder)]
 
 def _device(value: Any) -> str:
     name, colon, number = value.partition(":") if isinstance(value, str) else ("", "", "")
-    if name not in ("auto", "cpu", "mps", "cuda") or (colon and not (name == "cuda" and number.isdecimal())):
+    numbered = name == "cuda" and re.fullmatch("[0-9]{1,2}", number)
+    if name not in ("auto", "cpu", "mps", "cuda") or (colon and not numbered):
         raise ValueError("choose from auto, cpu, mps, cuda, cuda:0, cuda:1 and so on")
     return str(value)
 
@@ -224,7 +351,7 @@ def _device(value: Any) -> str:
 Device = Annotated[
     str,
     PlainValidator(_device),
-    WithJsonSchema({"type": "string", "pattern": "^(auto|cpu|mps|cuda(:[0-9]+)?)$"}),
+    WithJsonSchema({"type": "string", "pattern": "^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$"}),
 ]
 
 NOT_A_LAYER = "must be a layer's number or its name, such as double.3"
@@ -292,6 +419,11 @@ class StudySpec(Section):
         """The keys of the spec that were meant by what was typed."""
         return flags
 
+    def notes(self) -> Iterator[str]:
+        """What a user should know before anything is made, a line each."""
+        for path, seed in self.drawn():
+            yield f"{dotted(path)} is {seed}, which was drawn"
+
     def recipe(self) -> dict[str, Any]:
         """What decides the outcome, as plain JSON that reads as the same spec again wherever it is put."""
         return {name: value for name, value in self.as_json().items() if name not in ("output", "overwrite")}
@@ -304,10 +436,10 @@ class Spec(StudySpec):
     """
 
     model: ModelChoice = Field("flux-tiny", validate_default=True, description="the model and where it runs")
-    steps: Annotated[Count | None, _or_models("num_steps")] = Field(
+    steps: Annotated[Steps | None, _or_models("num_steps")] = Field(
         None, validate_default=True, description="sampling steps; null: the model's own number"
     )
-    guidance: Annotated[Annotated[float, Field(ge=0)] | None, _or_models("guidance")] = Field(
+    guidance: Annotated[Guidance | None, _or_models("guidance")] = Field(
         None,
         validate_default=True,
         description="how strictly the prompt is followed; null: the model's own value",
@@ -324,6 +456,11 @@ class Spec(StudySpec):
         "Where it holds a run of another spec, a number is added",
     )
     overwrite: bool = Field(False, description="make a finished run again")
+
+    def notes(self) -> Iterator[str]:
+        yield from super().notes()
+        if (note := self.model.record.size_note(self.width, self.height)) is not None:
+            yield f"{self.model.name} {note}"
 
     def problems(self) -> Iterator[Problem]:
         if self.model.record.guidance is None and self.guidance is not None:

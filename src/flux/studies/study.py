@@ -1,11 +1,12 @@
 """One question that a demo answers, and the way from its command line to an exit code. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 
-from flux.outcome import ending, mistake
+from flux.outcome import ending, mistake, say
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Study:
     check: str | None = None
 
 
-def carry_out(study: Study, *, doc: str, default: Path, argv: list[str] | None = None) -> int:
+def carry_out(study: Study, *, doc: str, default: Path, argv: Sequence[str] = ()) -> int:
     """Do what was asked for on the command line, and return the exit code.
 
-    doc: the demo's own text, for `--help`. default: the spec where none is named. argv: None for the
-    process's. How it ends where a GPU is not there, weights are missing or damaged, or memory is too small:
-    see `flux.outcome`.
+    doc: the demo's own text, for `--help`. default: the spec where none is named. argv: what was typed
+    behind the program's name. How it ends where a GPU is not there, weights are missing or damaged, or memory
+    is too small: see `flux.outcome`.
     """
     try:
         read_command, kind = map(resolve_name, ("flux.studies.reading:read_command", study.spec))
@@ -37,6 +38,10 @@ def carry_out(study: Study, *, doc: str, default: Path, argv: list[str] | None =
             raise ImportError('pages need Jinja2: pip install "jinja2>=3.1"')
         if study.check is not None:
             resolve_name(study.check)(command.spec)
+        for line in command.spec.notes():
+            say(f"note: {line}")
+    except BrokenPipeError:  # whoever read what we print has ended
+        raise
     except (ValueError, OSError, ImportError) as error:
         return mistake(error)
     with ending(stopped="stopped; the same command goes on from here", lower="width, height or batch") as end:

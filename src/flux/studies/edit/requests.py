@@ -3,8 +3,8 @@
 from flux.hooks import AboveThreshold, CopySource, Select, TopRatio
 from flux.methods.stable_flow import Edit, EditRequest, Row
 from flux.studies.edit.spec import EditItem, EditSpec, Strategy
+from flux.studies.layers import layer_numbers
 from flux.studies.run import sampling_of
-from flux.studies.vital import layer_numbers
 
 
 def requests(spec: EditSpec) -> list[EditRequest]:

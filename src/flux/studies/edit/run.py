@@ -11,6 +11,7 @@ from flux.studies.cost import Work
 from flux.studies.edit.report import report
 from flux.studies.edit.requests import file_of, requests
 from flux.studies.edit.spec import EditSpec
+from flux.studies.layers import is_layer_file
 from flux.studies.picture_run import Picture, PictureRun, Progress
 from flux.studies.run import dino_source, weights_folder
 from flux.studies.vital import read_vital_set
@@ -66,7 +67,7 @@ def _about(request: EditRequest, row: Row, models: Models) -> dict[str, str]:
 def found_on_other_weights(spec: EditSpec) -> Iterator[str]:
     """A line for each vital-set file of the spec whose sweep had other weights of the same model."""
     choices = [spec.layers, *(edit.layers for edit in spec.edits)]
-    files = dict.fromkeys(each for each in choices if isinstance(each, str) and each.endswith(".json"))
+    files = dict.fromkeys(each for each in choices if is_layer_file(each))
     for file in files:
         vital = read_vital_set(Path(file))
         theirs = (vital.weights or {}).get(FLOW.title)

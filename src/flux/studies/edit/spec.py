@@ -5,23 +5,27 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from flux.flags import UsageError
 from flux.methods import STRATEGIES
+from flux.prompts import prompt_file
+from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
+from flux.studies.prompts import OnePrompt, Prompt, PromptItem, from_file, read_prompts
 from flux.studies.spec import (
-    Count,
-    Distinct,
     Field,
     HubOrFolder,
     PlainValidator,
     Problem,
+    Rows,
     Section,
     Seed,
+    Seeds,
     Several,
     Share,
     Spec,
-    Text,
     WithJsonSchema,
     below,
+    whole,
 )
-from flux.studies.vital import LayerChoice, layer_numbers, layer_problems
+
+MOST_PAIRS = 1000
 
 _PARAMETERS = {row.name: row.parameter for row in STRATEGIES if row.parameter is not None}
 
@@ -76,7 +80,7 @@ class Source(Section):
 
     text_key: ClassVar[str] = "prompt"
 
-    prompt: Text = Field(description="what the source picture shows")
+    prompt: OnePrompt = Field(description="what the source picture shows")
 
 
 class EditItem(Section):
@@ -84,10 +88,8 @@ class EditItem(Section):
 
     text_key: ClassVar[str] = "prompt"
 
-    prompt: Text = Field(description="what the edited picture shows")
-    seeds: Distinct[Seed] | None = Field(
-        None, description="several pairs of source and edit, one from each seed"
-    )
+    prompt: Prompt = Field(description="what the edited picture shows")
+    seeds: Seeds | None = Field(None, description="several pairs of source and edit, one from each seed")
     layers: LayerChoice | None = Field(None, description="its own layers")
     strategy: Strategy | None = Field(None, description="its own strategy")
     strength: Share | None = Field(None, description="its own strength")
@@ -97,7 +99,7 @@ class EditItem(Section):
 class Checks(Section):
     """When a run says that an edit did not work."""
 
-    pixel: Annotated[int, Field(ge=0, le=255)] = Field(
+    pixel: whole(0, 255) = Field(
         8, description="a pixel counts as changed when a channel differs by more than so many of 255 levels"
     )
     did_nothing: Share = Field(
@@ -117,41 +119,63 @@ class Checks(Section):
     )
 
 
+def _edit(item: PromptItem) -> Any:
+    """A prompt of a file as an edit."""
+    return item.prompt if item.seed is None else {"prompt": item.prompt, "seeds": [item.seed]}
+
+
+def _typed_prompts(words: list[Any]) -> list[Any]:
+    """What was typed behind `--prompts`, or the prompts of the file that was; at least one entry."""
+    path = prompt_file(words[0]) if len(words) == 1 and isinstance(words[0], str) else None
+    return list(read_prompts(path)) if path is not None else words or [""]
+
+
 class EditSpec(Spec):
     """Demo 4: a source picture and its edits, made side by side from the same noise."""
 
     demo: ClassVar[str] = "edit"
 
     source: Source = Field(description="the picture to edit: its prompt")
-    edits: Several[EditItem] = Field(description="the edits: prompts, or objects with keys of their own")
+    edits: Annotated[Several[EditItem], from_file(EditItem, alone=(), entry=_edit)] = Field(
+        description="the edits: prompts, or objects with keys of their own; or the path of a file of prompts"
+    )
     layers: LayerChoice = Field(
         "default",
-        description='layers that are injected: a list of numbers, double.i, single.i, double.*, "all"; the '
-        "name of a set; or the path of a vital-set file (.json)",
+        description='layers that are injected: numbers, double.i, single.i, "0-3", double.*, "all"; the name '
+        "of a set; or the path of a vital-set file (.json)",
     )
     any_model: bool = Field(False, description="take a vital-set file that was found on another model")
     strategy: Strategy = Field("copy", validate_default=True, description="what is copied, to which tokens")
     strength: Share = Field(1.0, description="0 leaves an edit's own keys and values, 1 takes the source's")
     window: Window | None = Field(None, description="[start, stop]: inject from step start to before stop")
-    seed: Seed = Field(0, description="of the noise that source and edits start from")
-    batch: Count = Field(4, description="edits that run beside the source at once; fewer need less memory")
+    seed: Seed = Field(0, description="of the noise that source and edits start from; -1 is drawn")
+    batch: Rows = Field(4, description="edits that run beside the source at once; fewer need less memory")
     compare: bool = Field(True, description="make each edit without injection too")
     checks: Checks = Field({}, validate_default=True, description="when to say that an edit did not work")
 
     @classmethod
     def from_flags(cls, flags: dict[str, Any]) -> dict[str, Any]:
-        """`--prompts "source" "edit 1" ...` as the source and its edits."""
+        """`--prompts "source" "edit 1" ...`, or a file of these, as the source and its edits."""
         if "prompts" not in flags:
             return flags
-        source, *edits = flags.pop("prompts") or [""]
+        source, *edits = _typed_prompts(flags.pop("prompts"))
         if not edits:
             raise UsageError(
                 '--prompts: needs the source\'s prompt and at least one edit\'s: --prompts "source" "edit"'
             )
-        return {"source": {"prompt": source}, "edits": [{"prompt": edit} for edit in edits], **flags}
+        if isinstance(source, PromptItem):
+            own = {} if source.seed is None else {"seed": source.seed}
+            return {"source": {"prompt": source.prompt}, "edits": list(map(_edit, edits)), **own, **flags}
+        return {"source": {"prompt": source} if isinstance(source, str) else source, "edits": edits, **flags}
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        pairs = sum(1 if edit.seeds is None else len(edit.seeds) for edit in self.edits)
+        if pairs > MOST_PAIRS:
+            yield Problem(
+                ("edits",), f"{pairs} pairs of source and edit are more than the {MOST_PAIRS} of one run"
+            )
+            return
         yield from self._choice_problems(self)
         for i, edit in enumerate(self.edits):
             yield from below(("edits", i), self._choice_problems(edit))

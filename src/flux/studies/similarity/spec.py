@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from flux.studies.spec import (
     AnyPath,
-    Count,
     Device,
     Distinct,
     ExistingPath,
@@ -15,6 +14,7 @@ from flux.studies.spec import (
     HubOrFolder,
     PlainValidator,
     Problem,
+    Rows,
     Several,
     StudySpec,
     WithJsonSchema,
@@ -107,7 +107,7 @@ class DinoSpec(StudySpec):
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of DINO's and CLIP's weights"
     )
-    batch: Count = Field(32, description="pictures whose features are computed at once")
+    batch: Rows = Field(32, description="pictures whose features are computed at once")
     output: AnyPath | None = Field(
         None,
         description="folder of the run; null: output/dino/<name of the spec> in the working directory. Where "

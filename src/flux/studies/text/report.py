@@ -19,12 +19,12 @@ def report(spec: TestSpec, run: RunFolder) -> dict[str, Any]:
             for each in pictures
             if each.prompt == prompt
         ]
-        for prompt in dict.fromkeys(spec.prompts)
+        for prompt in dict.fromkeys(each.prompt for each in pictures)
     ]
     run.save_picture(SHEET, contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps"))
     groups = {
         prompt: [PagePicture(each.file, f"seed {each.seed}") for each in pictures if each.prompt == prompt]
-        for prompt in spec.prompts
+        for prompt in dict.fromkeys(each.prompt for each in pictures)
     }
     page = render(
         "text.html",

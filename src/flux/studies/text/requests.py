@@ -18,6 +18,5 @@ def requests(spec: TestSpec) -> list[PictureRequest]:
     """Every picture of a spec, prompt by prompt."""
     return [
         PictureRequest(prompt, seed, f"picture-{number:02}-seed-{seed}.png")
-        for number, prompt in enumerate(spec.prompts, start=1)
-        for seed in spec.seeds
+        for number, prompt, seed in spec.pictures()
     ]

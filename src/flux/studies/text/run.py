@@ -17,8 +17,9 @@ from flux.weights.load import Models
 
 
 def work(spec: TestSpec) -> Work:
-    files = [each.file for each in requests(spec)]
-    return Work(files, [len(batch) for batch in _batches(spec)], len(set(spec.prompts)), len(files))
+    every = requests(spec)
+    prompts = {each.prompt for each in every}
+    return Work([each.file for each in every], [len(b) for b in _batches(spec)], len(prompts), len(every))
 
 
 def pictures(spec: TestSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from flux.studies.spec import Count, Field, Problem, Seed, Spec, Text
-from flux.studies.vital import LayerChoice, layer_numbers, layer_problems
+from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
+from flux.studies.prompts import OnePrompt
+from flux.studies.spec import Field, Problem, Seed, Spec, whole
 
 
 class LayerSpec(Spec):
@@ -12,16 +13,20 @@ class LayerSpec(Spec):
 
     demo: ClassVar[str] = "layer"
 
-    prompt: Text = Field(description="what the picture shows")
-    seed: Seed = Field(0, description="of the starting noise")
+    prompt: OnePrompt = Field(description="what the picture shows; or the path of a file with one prompt")
+    seed: Seed = Field(0, description="of the starting noise; -1 is drawn")
     attention: LayerChoice = Field(
-        (), description='layers whose attention maps are drawn: numbers, double.i, single.i, "all"'
+        (),
+        description='layers whose attention maps are drawn: numbers, double.i, single.i, "0-3", "all"; the '
+        "name of a set; or the path of a file of layers (.json)",
     )
-    frame_ms: Count = Field(200, description="how long the animation shows each step, in milliseconds")
+    frame_ms: whole(1, 60_000) = Field(
+        200, description="how long the animation shows each step, in milliseconds"
+    )
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from layer_problems(("attention",), self.attention, self.model, any_model=False)
+        yield from layer_problems(("attention",), self.attention, self.model)
 
     def attention_layers(self) -> tuple[int, ...]:
         return layer_numbers(self.attention, self.model)

@@ -4,34 +4,45 @@
 
 Stages run in order and each is resumed from its checkpoint in `--work`; `--out` receives the parts as they
 finish, in the layout of a FLUX repository, and the model card at the end. `--scale 0.01` takes fewer
-steps in every stage, to try it; scenes and captions are still all made, which takes 3 GB and minutes. The
-result is used by naming its folder: `--weights my-flux-tiny`.
+steps in every stage, to try it; scenes and captions are still all made, which takes 3 GB and minutes.
+`--seed` decides what is drawn. The result is used by naming its folder: `--weights my-flux-tiny`.
 """
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import fire
-
-from flux.outcome import outcome
-from flux.tiny.scenes import WORLD
-from flux.tiny.training import autoencoder, card, dino, flow, judge, text
-from flux.tiny.training.export import save_autoencoder, save_flow, save_judge
-from flux.tiny.training.steps import STEPS
+from flux.entry import Console
+from flux.files import read_json_object
 
 CLAIM = "training.json"
+OPTIONS = ("work", "out", "seed", "scale")
 
 
 def main(work: str = ".train", out: str = "flux-tiny", seed: int = 0, scale: float = 1.0) -> None:
     """Run every stage. work: checkpoints and rendered pictures. out: the parts. scale: share of the steps."""
+    from flux.outcome import outcome
+
     stopped = "stopped; the same command goes on from the last checkpoint"
     sys.exit(outcome(lambda: run(Path(str(work)), Path(str(out)), seed, scale), stopped=stopped))
 
 
 def run(folder: Path, repo: Path, seed: int, scale: float) -> None:
-    if not 0 < scale <= 1:
+    from flux.limits import MOST_SEED
+
+    if type(seed) is not int or not 0 <= seed <= MOST_SEED:
+        raise ValueError(f"--seed is {seed}: give a whole number between 0 and {MOST_SEED}")
+    if type(scale) not in (int, float) or not 0 < scale <= 1:
         raise ValueError(f"--scale is {scale}: give a share of the steps above 0, at most 1")
+
+    # Here, for these take seconds to import.
+    from flux.tiny.scenes import WORLD
+    from flux.tiny.training import autoencoder, card, dino, flow, judge, text
+    from flux.tiny.training.export import save_autoencoder, save_flow, save_judge
+    from flux.tiny.training.steps import STEPS
+
     claim(folder, {"world": WORLD, "seed": seed, "scale": scale})
     steps = {name: max(2, round(count * scale)) for name, count in STEPS.items()}
 
@@ -52,7 +63,7 @@ def claim(folder: Path, options: dict[str, int | float]) -> None:
     and checkpoints would be taken for this one's."""
     mark = folder / CLAIM
     if mark.is_file():
-        found = json.loads(mark.read_text())
+        found = read_json_object(mark) or {}
         unlike = [name for name in options if found.get(name) != options[name]]
         if unlike:
             was = ", ".join(f"{name} {found.get(name)}, not {options[name]}" for name in unlike)
@@ -64,5 +75,33 @@ def claim(folder: Path, options: dict[str, int | float]) -> None:
         mark.write_text(json.dumps(options) + "\n")
 
 
+def app(argv: Sequence[str] = ()) -> None:
+    """What was typed behind the program's name; ends the process with its exit code."""
+    from flux.flags import HELP
+    from flux.outcome import mistake
+
+    if any(word in HELP for word in argv):
+        print(__doc__.strip())
+        return
+    try:
+        options = options_in(argv)
+    except ValueError as error:
+        sys.exit(mistake(error))
+    main(**options)
+
+
+def options_in(argv: Sequence[str]) -> dict[str, Any]:
+    """The parameters of `main` that the words name. Raises UsageError for those that name none."""
+    from flux.flags import Grammar, UsageError, typed
+
+    options: dict[str, Any] = {}
+    for name, value in Grammar(options=OPTIONS).read(argv).pairs:
+        if name in options:
+            raise UsageError(f"--{name}: given twice")
+        options[name] = value if name in ("work", "out") else typed(value)
+    return options
+
+
 if __name__ == "__main__":
-    fire.Fire(main)
+    with Console():
+        app(sys.argv[1:])

@@ -1,0 +1,54 @@
+"""The outermost frame of every command: what the console can print, Ctrl-C at any moment, a reader that left.
+
+    if __name__ == "__main__":
+        with Console():
+            sys.exit(main(sys.argv[1:]))
+
+Imports next to nothing, and whatever is slow to import belongs inside the block: a command is only safe from
+the moment at which this one is there.
+"""
+
+import os
+import sys
+
+INTERRUPTED, NOBODY_READS = 130, 141
+"""Exit codes, as shells have them: of Ctrl-C, and of a command whose output a program read that has ended."""
+
+
+class Console:
+    """Around all that a command does, in `with`. Ends the process where the user or the reader has left.
+
+    Letters that the console's encoding lacks are printed as escapes, `\\xe9`, and end nothing.
+    """
+
+    def __enter__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # not where a notebook or a test has put its own
+                stream.reconfigure(errors="backslashreplace")
+
+    def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
+        try:
+            if kind is None or issubclass(kind, SystemExit):
+                _flush()
+        except BrokenPipeError:
+            kind = BrokenPipeError
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            print("stopped", file=sys.stderr)
+            raise SystemExit(INTERRUPTED)
+        if kind is not None and issubclass(kind, BrokenPipeError):
+            _drop_output()
+            raise SystemExit(NOBODY_READS)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _drop_output() -> None:
+    """So that Python's own flush at the very end has somewhere to write to."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            os.dup2(nowhere, stream.fileno())

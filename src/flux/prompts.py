@@ -1,0 +1,110 @@
+"""Which file of prompts a text names, and what stands in it. Whether that is right is asked where it is used.
+
+.txt: a prompt a line. .json: a list. .jsonl: a text or an object a line. .csv: the column `prompt` or
+`caption`, and `seed` where there is one.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flux.text_files import parse_json, read_text
+
+ENDINGS = (".txt", ".json", ".jsonl", ".csv")
+KINDS_READ = "prompts are read from .txt (one a line), .json, .jsonl and .csv"
+YAML = (".yaml", ".yml")
+COLUMNS = ("prompt", "caption")
+
+
+class FileRow(NamedTuple):
+    """What stands in a line of a file: a text, an object, or whatever else JSON has."""
+
+    line: int
+    value: Any
+
+
+def prompt_file(text: str, folder: Path = Path(".")) -> Path | None:
+    """The file that a text in the place of prompts names; None for a text that is a prompt itself.
+
+    folder: what a relative path is relative to. A text names a file if it ends as one of prompts does, or if
+    there is a file of that name. Raises ValueError where that file is not there, or is not read.
+    """
+    try:
+        path = Path(os.path.abspath(folder / Path(text).expanduser()))
+        is_there, is_file, is_folder = path.exists(), path.is_file(), path.is_dir()
+    except (OSError, RuntimeError, ValueError):  # no file can be called so
+        path, is_there, is_file, is_folder = Path(text), False, False, False
+    ending = path.suffix.lower()
+    if ending in YAML:
+        raise ValueError(f"{path}: YAML is not read; save the prompts as .txt, one a line, or as a .json")
+    if is_folder:
+        if not (text.endswith(("/", os.sep)) or ending in ENDINGS):
+            return None
+        raise ValueError(f"{path}: is a folder; name a file of prompts in it")
+    if ending in ENDINGS and not is_there:
+        hint = f"; a text that ends in {ending} names one" if " " in text else ""
+        raise ValueError(f"{path}: no such file{hint}")
+    if is_file and ending in ENDINGS:
+        return path
+    if is_there:
+        raise ValueError(f"{path}: is a file, and {KINDS_READ}")
+    return None
+
+
+def prompt_rows(path: Path) -> Any:
+    """What a file of prompts holds: of .json the whole value, of others a list of `FileRow`.
+
+    Raises ValueError, in words to stand behind the file's name.
+    """
+    text = read_text(path)
+    ending = path.suffix.lower()
+    if ending == ".json":
+        return parse_json(text)
+    if ending == ".csv":
+        return list(_of_table(text))
+    lines = [FileRow(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
+    rows = [row for row in lines if row.value]
+    return [_of_json_line(row) for row in rows] if ending == ".jsonl" else rows
+
+
+def _of_json_line(row: FileRow) -> FileRow:
+    try:
+        return FileRow(row.line, parse_json(row.value))
+    except ValueError as error:
+        said = str(error).replace("not valid JSON at line 1, column", "not valid JSON at column")
+        raise ValueError(f"line {row.line}: {said}") from None
+
+
+def _of_table(text: str) -> Iterator[FileRow]:
+    """Rows of a table as {"prompt": ..., "seed": ...}."""
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        column = next((names.index(name) for name in COLUMNS if name in names), None)
+        if column is None:
+            found = ", ".join(names) or "nothing"
+            raise ValueError(f"needs a column prompt or caption in its first line, which has {found[:200]}")
+        seed = names.index("seed") if "seed" in names else None
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(names):
+                raise ValueError(
+                    f"line {reader.line_num}: has {len(cells)} columns and the first line {len(names)}; a "
+                    'prompt with commas stands in quotes, "a cat, asleep"'
+                )
+            value = {"prompt": cells[column].strip()}
+            if seed is not None and cells[seed].strip():
+                value["seed"] = _number(cells[seed].strip())
+            yield FileRow(reader.line_num, value)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+
+
+def _number(cell: str) -> int | str:
+    return int(cell) if re.fullmatch(r"-?[0-9]{1,20}", cell) else cell
