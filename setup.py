@@ -15,7 +15,7 @@ CORE = [
     "jinja2>=3.1",
     "numpy>=1.24",
     "opencv-python-headless>=4.8",
-    "pillow>=10.0",
+    "pillow>=10.1",
     # protobuf, sentencepiece and tokenizers are what transformers needs to read T5's tokenizer.
     "protobuf>=3.20",
     # Of the studies alone, see flux.studies.spec.

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -461,6 +462,77 @@ def test_folders(demo, tmp_path, capsys):
     page = Tags((tmp_path / "one" / "index.html").read_text()).text
     assert page.count("1.000 (1.000)") == 3
     assert sorted(path.name for path in (tmp_path / "x").iterdir())[0].startswith(".features-dino-")
+
+
+def test_files_as_people_have_them(demo, tmp_path, capsys):
+    """A turned photograph, floats, other formats, names of all kinds; what is left out has a line each."""
+    folder = tmp_path / "mine"
+    (folder / "holidays").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    drawn(0).save(folder / "a.png")
+    jpeg = {"format": "JPEG", "exif": exif, "quality": 100, "subsampling": 0}
+    drawn(0).transpose(Image.Transpose.ROTATE_90).save(folder / "turned.jfif", **jpeg)
+    Image.fromarray(np.asarray(drawn(0).convert("L"), np.float32) / 255).save(folder / "float.tif")
+    drawn(0).save(folder / ("ü" * 123 + ".png"))
+    drawn(0).save(folder / "line\nbreak \u202e.png")
+    drawn(1).save(os.fsencode(folder) + b"/\xff.png")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "page.png").write_text("<!DOCTYPE html>")
+    (folder / "notes.txt").write_text("")
+    assert demo("--picture", "mine/a.png", "--against", "mine", "--metrics", "psnr", "dino") == 0
+    out = capsys.readouterr().out
+    for words in (
+        f"{folder}: left out, as they are no pictures: notes.txt",
+        f"{folder}: left out, sub-folders, to be named themselves: holidays",
+        "empty.png: cannot be read as a picture and is left out: it is empty",
+        "page.png: cannot be read as a picture and is left out: it is a web page",
+    ):
+        assert [line for line in out.splitlines() if words in line], words
+    assert "line\\nbreak \\u202e.png" in out and "\\udcff.png" in out
+    run = tmp_path / "output" / "dino" / "dino"
+    table = {Path(row["picture"]).name: row for row in rows(run / "similarity.csv")}
+    assert len(table) == 5 and float(table["turned.jfif"]["psnr"]) > 30
+    assert (
+        float(table["ü" * 123 + ".png"]["psnr"])
+        == float("inf")
+        == float(table["line\\nbreak \\u202e.png"]["psnr"])
+    )
+    assert len(assert_whole(run)["problems"]) == 4
+    assert sorted(path.name for path in (run / "pictures").iterdir()) == [f"00{i}.png" for i in range(1, 7)]
+
+
+def test_the_folder_of_a_run_says_what_is_in_it(tmp_path, monkeypatch, capsys):
+    """Its record names the model, and its sheet is none of its pictures."""
+    monkeypatch.chdir(tmp_path)
+    clone = ["--model.weights", str(save_clone(tmp_path / "clone"))]
+    few = ["--steps", "1", "--width", "32", "--height", "48", "--seeds", "[0,1]"]
+    assert load_demo("demo_0_test").main(["--prompts", "a red hat", *few, *clone]) == 0
+    made = "output/test/test"
+    shutil.copy(f"{made}/sheet.png", f"{made}/mine.png")
+    capsys.readouterr()
+    picture = f"{made}/picture-01-seed-0.png"
+    dino = load_demo("demo_3_dino").main
+    assert dino(["--picture", picture, "--against", made]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        f"{tmp_path / made}: a run with flux-tiny, which drew 2 pictures",
+        f"{tmp_path / made}: left out, as the model did not draw them: mine.png, sheet.png",
+        f"DINO: {tmp_path}/clone/dino, class token (as they were drawn by flux-tiny)",
+    ):
+        assert words in out.splitlines()
+    assert [Path(row["picture"]).name for row in rows(tmp_path / "output/dino/dino/similarity.csv")] == [
+        "picture-01-seed-1.png"
+    ]
+    # By its file alone; and beside others, for which flux-tiny's model is not made.
+    other = f"{made}/picture-01-seed-1.png"
+    assert dino(["--pictures", picture, other, "--dry-run"]) == 0
+    assert f"{tmp_path}/clone/dino: there" in capsys.readouterr().out
+    drawn(0, size=(200, 100)).save(tmp_path / "photo.png")
+    for far in ("photo.png", f"{made}/mine.png"):
+        assert dino(["--pictures", picture, far, "--dry-run"]) == 0
+        assert "facebook/dinov2-base: not here, to be downloaded" in capsys.readouterr().out
 
 
 def test_one_against_many(demo, tmp_path, capsys):

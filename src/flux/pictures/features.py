@@ -20,6 +20,9 @@ from flux.weights.hub import require_hub
 TOKENS = ("class", "patches")
 """Where DINO's features come from: the class token, or the mean of the patch tokens."""
 
+LONGEST = 8
+"""So many times its shorter side is seen of a picture at most: 20000 x 10 pixels became 512000 x 256."""
+
 
 class Dino:
     """DINOv2 features through `transformers`.
@@ -100,8 +103,19 @@ class Clip:
 
 
 def _pixels(processor, images: Sequence[Image.Image], model: torch.nn.Module) -> Tensor:
-    pixels = processor(images=[rgb(image) for image in images], return_tensors="pt")
-    return pixels["pixel_values"].to(model.device, model.dtype)
+    """One picture at a time, so that no more than one is held at its full size."""
+    prepared = [processor(images=[_middle(rgb(image), processor)], return_tensors="pt") for image in images]
+    return torch.cat([each["pixel_values"] for each in prepared]).to(model.device, model.dtype)
+
+
+def _middle(image: Image.Image, processor) -> Image.Image:
+    """Of a very long picture the middle, where the processor cuts that out after it has scaled the rest."""
+    if "shortest_edge" not in dict(processor.size or {}):
+        return image
+    width, height = image.size
+    most = LONGEST * min(width, height)
+    left, top = max(0, width - most) // 2, max(0, height - most) // 2
+    return image.crop((left, top, width - left, height - top)) if left or top else image
 
 
 def pretrained(load: Callable[..., Any], source: str, **options: Any) -> Any:

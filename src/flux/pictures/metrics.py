@@ -4,6 +4,7 @@ Pictures are 8-bit RGB, so that a figure can be computed again from the files of
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 from flux.extras import need
 from flux.pictures.features import Dino
 from flux.pictures.rgb import rgb
+
+BAND = 2**22
+"""So many pixels are compared at once."""
 
 
 def difference(a: Image.Image, b: Image.Image) -> np.ndarray:
@@ -25,20 +29,50 @@ def changed_share(a: Image.Image, b: Image.Image, pixel: int = 8) -> float:
 
 
 def psnr(a: Image.Image, b: Image.Image) -> float:
-    """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
-    error = float(np.square(_levels(a) - _levels(b)).mean())
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+    """Peak signal-to-noise ratio in dB of two pictures of one size; infinite for equal ones."""
+    first, second = (np.asarray(rgb(image)) for image in (a, b))
+    # Whole numbers, whose sum is exact in any order.
+    total = sum(
+        int(np.square(first[rows].astype(np.int32) - second[rows]).sum(dtype=np.int64))
+        for rows in _bands(len(first), first.shape[1])
+    )
+    return math.inf if total == 0 else 10 * math.log10(255**2 / (total / first.size))
 
 
 def _levels(image: Image.Image) -> np.ndarray:
     return np.asarray(rgb(image), dtype=np.float64)
 
 
+WINDOW = 7
+"""The side of the squares, in pixels, that SSIM compares."""
+
+
 def ssim(a: Image.Image, b: Image.Image) -> float:
-    """Structural similarity, at most 1, by scikit-image; a picture's sides must be 7 pixels or more."""
+    """Structural similarity of two pictures of one size, at most 1, by scikit-image.
+
+    A picture's sides must be `WINDOW` pixels or more.
+    """
     measure = need("skimage.metrics", "similarity", "SSIM").structural_similarity
-    pictures = [np.asarray(rgb(image)) for image in (a, b)]
-    return float(measure(*pictures, channel_axis=-1, data_range=255))
+    first, second = (np.asarray(rgb(image)) for image in (a, b))
+    # A band is as many rows of windows; their mean is that of all windows.
+    bands = list(_bands(len(first) - WINDOW + 1, first.shape[1]))
+    values = [
+        measure(
+            first[rows.start : rows.stop + WINDOW - 1],
+            second[rows.start : rows.stop + WINDOW - 1],
+            win_size=WINDOW,
+            channel_axis=-1,
+            data_range=255,
+        )
+        for rows in bands
+    ]
+    return float(np.average(values, weights=[rows.stop - rows.start for rows in bands]))
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    """Rows of a picture of `height` in parts of about `BAND` pixels, so that large pictures take no more."""
+    rows = max(1, BAND // width)
+    return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -29,7 +29,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from flux.files import PARTIAL, Content, read_json_object, write_atomically
-from flux.pictures.rgb import rgb
+from flux.pictures.opening import PictureError, open_picture
 
 RECORD = "run.json"
 SPEC = "spec.json"
@@ -118,8 +118,8 @@ class RunFolder:
 
     def picture(self, name: str) -> Image.Image | None:
         """A picture of this run, read whole; None if it is not there or damaged, and so has to be made."""
-        with suppress(OSError, SyntaxError, ValueError), Image.open(self.path / name) as image:
-            return rgb(image)
+        with suppress(PictureError):
+            return open_picture(self.path / name)
         return None
 
     def save_picture(self, name: str, image: Image.Image, about: Mapping[str, str] | None = None) -> None:

@@ -12,6 +12,9 @@ GAP, MARGIN, TEXT_SIZE = 12, 24, 15
 SMALLEST, LARGEST = 192, 384
 """Pictures on a sheet are scaled to a width between these, in pixels."""
 
+TALLEST = 4
+"""A picture on a sheet is at most so many times as tall as its place is wide."""
+
 INK, QUIET, PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
 
 HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)])
@@ -51,12 +54,14 @@ def cell_width(width: int) -> int:
 
 
 def _block(cell: SheetCell, width: int) -> Image.Image:
-    """A picture at `width` with its caption below."""
-    height = round(cell.image.height * width / cell.image.width)
+    """A picture at `width`, a very tall one narrower, with its caption below."""
+    size = width, max(1, round(cell.image.height * width / cell.image.width))
+    if size[1] > TALLEST * width:
+        size = max(1, round(cell.image.width * TALLEST * width / cell.image.height)), TALLEST * width
     lines = wrapped(cell.caption, width, TEXT_SIZE)
-    block = Image.new("RGB", (width, height + 4 + _text_height(lines, TEXT_SIZE)), PAPER)
-    block.paste(scaled(cell.image, width, height), (0, 0))
-    _write(block, (0, height + 4), lines, QUIET, TEXT_SIZE)
+    block = Image.new("RGB", (width, size[1] + 4 + _text_height(lines, TEXT_SIZE)), PAPER)
+    block.paste(scaled(cell.image, *size), (0, 0))
+    _write(block, (0, size[1] + 4), lines, QUIET, TEXT_SIZE)
     return block
 
 

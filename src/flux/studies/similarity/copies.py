@@ -4,12 +4,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from flux.pictures.rgb import rgb
+from flux.pictures.opening import open_picture
 
 
 def small_copy(path: Path, side: int = 320) -> Image.Image:
-    """The picture, shrunk where a side is longer."""
-    with Image.open(path) as image:
-        copy = rgb(image)
+    """The picture, shrunk where a side is longer. Raises PictureError."""
+    copy = open_picture(path)
     copy.thumbnail((side, side), Image.Resampling.LANCZOS)
     return copy

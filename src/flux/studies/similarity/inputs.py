@@ -2,12 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from flux.extras import need
 from flux.files import read_json_object
@@ -15,10 +12,9 @@ from flux.models import FROM_TEXT, Layers, configs
 from flux.studies.folder import RECORD
 from flux.studies.pages.plots import check_plots
 from flux.studies.similarity.measures import Figures, Pair
+from flux.studies.similarity.places import pictures_in, printable
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.folder import Sweep, read_sweep
-
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -91,11 +87,11 @@ def find_inputs(spec: DinoSpec) -> Inputs:
         return sweep
     if spec.pictures is not None:
         return _matrix(spec.pictures)
-    (picture,), problems = _pictures([spec.picture])
-    against, more = _pictures(spec.against)
+    (picture,), problems = pictures_in([spec.picture])
+    against, more = pictures_in(spec.against)
     others = tuple(path for path in against if path != picture)
     if not others:
-        raise ValueError(f"{picture}: against names nothing but itself to compare it with")
+        raise ValueError(f"{printable(picture)}: against names nothing but itself to compare it with")
     return Ranking(picture, others, tuple(problems + more))
 
 
@@ -149,51 +145,12 @@ def _recipe(folder: Path) -> Any:
 
 def _matrix(places: Sequence[Path]) -> Matrix:
     if len(places) == 2:
-        rows, problems = _pictures(places[:1])
-        columns, more = _pictures(places[1:])
+        rows, problems = pictures_in(places[:1])
+        columns, more = pictures_in(places[1:])
         problems += more
     else:
-        rows, problems = _pictures(places)
+        rows, problems = pictures_in(places)
         columns = rows
     if rows == columns and len(rows) < 2:
-        raise ValueError(f"{places[0]}: one picture alone; name a second one to compare it with")
+        raise ValueError(f"{printable(places[0])}: one picture alone; name a second one to compare it with")
     return Matrix(tuple(rows), tuple(columns), tuple(problems))
-
-
-def _pictures(places: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """The readable pictures in files and folders, each once, and a line for what is left out.
-
-    Raises ValueError where none is left.
-    """
-    found: dict[Path, None] = {}
-    problems = []
-    for place in places:
-        files = sorted(place.iterdir()) if place.is_dir() else [place]
-        # Hidden files are not meant, and what is kept about pictures is one.
-        files = [file for file in files if file.is_file() and not file.name.startswith(".")]
-        others = [file.name for file in files if place.is_dir() and file.suffix.lower() not in IMAGES]
-        if others:
-            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-            problems.append(f"{place}: left out, as they are no pictures: {', '.join(others[:3])}{more}")
-        for file in files:
-            if file.name in others:
-                continue
-            if readable(file):
-                found[file] = None
-            else:
-                problems.append(f"{file}: cannot be read as a picture and is left out")
-    if not found:
-        where = ", ".join(map(str, places))
-        raise ValueError(problems[0] if len(problems) == 1 else f"no picture that can be read in {where}")
-    return list(found), problems
-
-
-def readable(file: Path) -> bool:
-    """Whether a picture can be read to its end."""
-    with (
-        suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError),
-        Image.open(file) as image,
-    ):
-        image.load()
-        return True
-    return False

@@ -16,15 +16,27 @@ from flux.outcome import silence_loading_bars
 from flux.pictures import metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache
 from flux.pictures.features import TOKENS, Clip, Dino
-from flux.pictures.rgb import rgb
+from flux.pictures.opening import open_picture
 from flux.studies.similarity.measures import Figures, Pair
 from flux.studies.similarity.spec import DinoSpec
 from flux.weights.identity import pretrained_id
 
 PAIRS = {"psnr": metrics.psnr, "ssim": metrics.ssim}
-SSIM_SIDE = 7
 SAVE_EVERY = 512
 """After so many pictures what was found is written, so that a kill loses little."""
+
+
+class Opened(Sequence[Image.Image]):
+    """Pictures by their files, opened one at a time: a batch of large ones takes the memory of one."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return open_picture(self._paths[index])
 
 
 class Extractor(Protocol):
@@ -123,7 +135,7 @@ def _features(
     try:
         with tqdm(total=len(todo), desc=f"{metric.upper()} features", disable=None) as bar:
             for batch in _batches(list(todo), spec.batch):
-                images = [_picture(todo[digest]) for digest in batch]
+                images = Opened([todo[digest] for digest in batch])
                 known |= zip(batch, extractor.embed(images), strict=True)
                 bar.update(len(batch))
                 unsaved += len(batch)
@@ -152,7 +164,7 @@ def _compare(
         name = " ".join(digests[path] for path in pair)
         if name not in known:
             if first is None or first[0] != pair[0]:
-                first = pair[0], _picture(pair[0])
+                first = pair[0], open_picture(pair[0])
             known[name] = _figure(metric, first[1], pair[1])
             computed += 1
             if computed % SAVE_EVERY == 0:
@@ -166,13 +178,13 @@ def _compare(
     if uneven:
         measured.problems.append(
             f"{metric.upper()} was not measured for {uneven} of {len(pairs)} pairs: their pictures differ in "
-            f"size, or are smaller than {SSIM_SIDE} pixels"
+            f"size, or are smaller than {metrics.WINDOW} pixels"
         )
 
 
 def _figure(metric: str, first: Image.Image, b: Path) -> float | None:
-    second = _picture(b)
-    if first.size != second.size or (metric == "ssim" and min(first.size) < SSIM_SIDE):
+    second = open_picture(b)
+    if first.size != second.size or (metric == "ssim" and min(first.size) < metrics.WINDOW):
         return None
     return PAIRS[metric](first, second)
 
@@ -186,11 +198,6 @@ def _save(caches: Iterable[FeatureCache | PairCache], measured: Measured) -> Non
             line = f"{cache.path}: not written, so it is computed again next time ({error.strerror or error})"
             if line not in measured.problems:
                 measured.problems.append(line)
-
-
-def _picture(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return rgb(image)
 
 
 def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:

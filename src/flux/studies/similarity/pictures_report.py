@@ -16,6 +16,7 @@ from flux.studies.run import PAGE, SHEET
 from flux.studies.similarity.copies import small_copy
 from flux.studies.similarity.inputs import Comparison, Ranking
 from flux.studies.similarity.measures import MEASURES, Figures, Pair
+from flux.studies.similarity.places import printable
 from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.similarity.tables import csv_text, figure_cells, figure_titles
 
@@ -33,7 +34,7 @@ def report_matrix(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> lis
     """The table, a sheet and the page of pictures against pictures; returns what to say of them."""
     asked, figures = comparison.inputs, comparison.figures
     titles = ["a", "b", *figure_titles(spec.metrics)]
-    lines = [[*pair, *figure_cells(spec.metrics, figures[pair])] for pair in asked.pairs]
+    lines = [[*map(printable, pair), *figure_cells(spec.metrics, figures[pair])] for pair in asked.pairs]
     run.write_text(ROWS, csv_text(titles, lines))
     rows, columns = asked.rows[:MOST], asked.columns[:MOST]
     shown = _copies(run, dict.fromkeys((*rows, *columns)))
@@ -69,7 +70,7 @@ def report_ranking(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> li
     ordered = ranking(asked, figures, spec.metrics[0])
     titles = ["rank", "picture", *figure_titles(spec.metrics)]
     lines = [
-        [rank, path, *figure_cells(spec.metrics, figures[asked.picture, path])]
+        [rank, printable(path), *figure_cells(spec.metrics, figures[asked.picture, path])]
         for rank, path in enumerate(ordered, start=1)
     ]
     run.write_text(ROWS, csv_text(titles, lines))
@@ -91,7 +92,7 @@ def report_ranking(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> li
     picture = copies[asked.picture]
     page = render(
         "ranking.html",
-        title=f"{len(ordered)} pictures by similarity to {asked.picture.name}",
+        title=f"{len(ordered)} pictures by similarity to {printable(Path(asked.picture.name))}",
         about=_about(spec, comparison),
         problems=problems,
         picture=picture,
@@ -115,15 +116,15 @@ def ranking(asked: Ranking, figures: PairFigures, metric: str) -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """A picture's name with that of its folder, since names repeat between folders."""
-    return f"{path.parent.name}/{path.name}"
+    """A picture's name with that of its folder, since names repeat between folders; in one line."""
+    return printable(Path(path.parent.name, path.name))
 
 
 def _copies(run: RunFolder, paths: Mapping[Path, None]) -> dict[Path, PagePicture]:
-    """Small copies in the run's folder."""
+    """Small copies in the run's folder, numbered: a picture's own name may be too long for another folder."""
     shown = {}
     for number, path in enumerate(paths, start=1):
-        file = f"pictures/{number:03}-{path.stem}.png"
+        file = f"pictures/{number:03}.png"
         run.save_picture(file, small_copy(path, 256))
         shown[path] = PagePicture(file, name_of(path))
     return shown

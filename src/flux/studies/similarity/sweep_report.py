@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from flux.pictures.metrics import scaled
 from flux.studies.folder import RunFolder
@@ -18,6 +17,7 @@ from flux.studies.similarity.findings import Findings, Layer, findings, vital_fi
 from flux.studies.similarity.importance import Summary, ranked
 from flux.studies.similarity.inputs import Comparison
 from flux.studies.similarity.measures import MEASURES
+from flux.studies.similarity.places import size_of
 from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.similarity.sweep_tables import layers_csv, rows_csv
 from flux.studies.similarity.words import sentences
@@ -217,8 +217,7 @@ def _files(found: Findings) -> dict[str, str]:
 
 
 def _width(sweep: Sweep) -> int:
-    with Image.open(next(iter(sweep.cells.values()))) as image:
-        return image.width
+    return size_of(next(iter(sweep.cells.values())))[0]
 
 
 def _about(sweep: Sweep, found: Findings, model: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from typing import Any
 from PIL import Image
 
 from flux.files import read_json_object, sha256_of
+from flux.pictures.opening import PictureError, endings, open_picture
 from flux.studies.folder import RECORD, SPEC, png_bytes, write_file
 from flux.studies.sweep.cells import REFERENCE, REPEAT, Cell, Group, Plan, Prompt, label, order_of, plan
 
 TABLE, PICTURES = "cells.csv", "pictures"
 COLUMNS = ("prompt", "layers", "file", "identity", "sha256", "seconds", "error")
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ def _record(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _readable(file: Path) -> bool:
-    with suppress(OSError, SyntaxError, ValueError), Image.open(file) as image:
-        image.load()
+    with suppress(PictureError):
+        open_picture(file)
         return True
     return False
 
@@ -264,5 +264,5 @@ def _without_reference(asked: Plan, files: Mapping[Cell, Path]) -> list[str]:
 
 def _foreign(path: Path, asked: Plan) -> list[str]:
     own = {cell.file for cell in asked.cells}
-    found = (file for file in sorted((path / PICTURES).rglob("*")) if file.suffix.lower() in IMAGES)
+    found = (file for file in sorted((path / PICTURES).rglob("*")) if file.suffix.lower() in endings())
     return [name for file in found if (name := file.relative_to(path).as_posix()) not in own]
