@@ -19,6 +19,8 @@ from flux.files import read_json_object
 
 CLAIM = "training.json"
 OPTIONS = ("work", "out", "seed", "scale")
+RECIPE = 3
+"""Counts up when a stage's shapes, data or steps change: no training goes on by another recipe."""
 
 
 def main(work: str = ".train", out: str = "flux-tiny", seed: int = 0, scale: float = 1.0) -> None:
@@ -43,7 +45,7 @@ def run(folder: Path, repo: Path, seed: int, scale: float) -> None:
     from flux.tiny.training.export import save_autoencoder, save_flow, save_judge
     from flux.tiny.training.steps import STEPS
 
-    claim(folder, {"world": WORLD, "seed": seed, "scale": scale})
+    claim(folder, {"world": WORLD, "recipe": RECIPE, "seed": seed, "scale": scale})
     steps = {name: max(2, round(count * scale)) for name, count in STEPS.items()}
 
     ae = autoencoder.train(folder, steps["autoencoder"], seed)

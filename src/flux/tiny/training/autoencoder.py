@@ -1,4 +1,5 @@
-"""Train the autoencoder, mostly on crops around things: whole pictures are mostly sky."""
+"""Train the autoencoder: first mostly on crops around things, since whole pictures are mostly sky, then on whole
+ones."""
 
 from pathlib import Path
 
@@ -7,52 +8,69 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from flux.models import configs
 from flux.modules.autoencoder import AutoEncoder
 from flux.sampling import unpack
 from flux.tiny.scenes import Scene, thing_box
 from flux.tiny.training.data import pictures, scenes, to_model, to_uint8
 from flux.tiny.training.loop import Stage
-
-TINY = configs["flux-tiny"]
+from flux.tiny.training.muon import FloatMuon
+from flux.tiny.training.precision import half_convolutions
+from flux.tiny.training.shapes import AE_PARAMS
 
 PICTURES = 12_000
 CROP = 64
+WHOLE = 0.3
+"""The last share of the steps, which sees whole pictures alone and weighs squares more: PSNR counts squares, and
+what norms and attention do depends on the size. Before it every third batch is of whole pictures."""
+CROPS = {"thing": 0.65, "anywhere": 0.2, "rain": 0.15}
+"""What crops show, by share. Streaks of rain by day are so faint that whole pictures hardly teach them."""
 KL_WEIGHT = 1e-6
 EDGE_WEIGHT = 2.0
 
 
-def train(folder: Path, steps: int, seed: int = 0, batch: int = 24) -> AutoEncoder:
+def train(folder: Path, steps: int, seed: int = 0, batch: int = 16) -> AutoEncoder:
     """Returns the trained autoencoder, its latent channels of unit variance."""
     images = pictures(folder, seed, PICTURES, 128, 128)
     truth = scenes(seed, PICTURES, 128, 128)
+    rainy = np.flatnonzero([scene.weather == "rainy" for scene in truth])
     torch.manual_seed(seed)
-    model = AutoEncoder(TINY.ae_params, sample_z=True)
+    model = AutoEncoder(AE_PARAMS, sample_z=True)
     with torch.no_grad():
         # Start with little noise on the latents, or the decoder learns to ignore them.
-        model.encoder.conv_out.bias[TINY.ae_params.z_channels :] = -6.0
+        model.encoder.conv_out.bias[AE_PARAMS.z_channels :] = -6.0
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        # The last part sees whole pictures, since attention in the middle depends on the size.
-        whole = step >= 0.85 * steps
-        chosen = rng.integers(PICTURES, size=batch // 4 if whole else batch)
-        x = to_model(
-            images[np.sort(chosen)] if whole else np.stack([_crop(images, truth, i, rng) for i in chosen])
-        )
-        with torch.autocast("cpu", torch.bfloat16, enabled=x.device.type == "cpu"):
+        late = step >= (1 - WHOLE) * steps
+        if late or step % 3 == 0:
+            x = to_model(images[np.sort(rng.integers(PICTURES, size=batch // 4))])
+        else:
+            x = to_model(np.stack([_crop(images, truth, rainy, rng) for _ in range(batch)]))
+        with half_convolutions():
             moments = model.encoder(x)
             out = model.decoder(model.reg(moments)).float()
         mean, logvar = moments.float().chunk(2, dim=1)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean()
-        mse = F.mse_loss(out, x)
-        total = F.l1_loss(out, x) + mse + EDGE_WEIGHT * edge_loss(out, x) + KL_WEIGHT * kl
-        return total, {"psnr": float(-10 * torch.log10(mse.detach() / 4)), "kl": float(kl.detach())}
+        mse, absolute, edges = F.mse_loss(out, x), F.l1_loss(out, x), edge_loss(out, x)
+        total = 20 * mse + 0.3 * absolute + 0.5 * edges if late else 10 * mse + absolute + edges
+        psnr = float(-10 * torch.log10(mse.detach() / 4))
+        seen = "whole" if x.shape[-1] > CROP else "crop"
+        return total + KL_WEIGHT * kl, {f"psnr_{seen}": psnr, "kl": float(kl.detach())}
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, betas=(0.9, 0.99), weight_decay=0.0)
-    stage = Stage("autoencoder", folder, model, [optimizer], loss, steps, seed, ema_decay=0.998)
+    stage = Stage("autoencoder", folder, model, optimizers(model), loss, steps, seed, ema_decay=0.998)
     model = stage.run()
     model.reg.sample = False
     return normalised(model, images)
+
+
+def optimizers(model: AutoEncoder) -> list[torch.optim.Optimizer]:
+    """Muon for the kernels between the two ends of encoder and decoder, AdamW for the rest."""
+    kernels, rest = [], []
+    for name, p in model.named_parameters():
+        (kernels if p.ndim == 4 and "conv_in" not in name and "conv_out" not in name else rest).append(p)
+    return [
+        FloatMuon(kernels, lr=0.01),
+        torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0),
+    ]
 
 
 def polish_decoder(
@@ -72,7 +90,7 @@ def polish_decoder(
         x = to_model(images[chosen])
         z = unpack(torch.from_numpy(latents[chosen]).float(), 128, 128)
         weight = torch.stack([_thing_boxes(truth[i]) for i in chosen])[:, None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_convolutions():
             out = decoder(z / model.scale_factor + model.shift_factor).float()
         difference = (out - x) * weight
         total = difference.abs().mean() + difference.square().mean() + EDGE_WEIGHT * edge_loss(out, x)
@@ -126,12 +144,18 @@ def edge_loss(out: Tensor, x: Tensor) -> Tensor:
     return (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
 
 
-def _crop(images: np.ndarray, truth: tuple, index: int, rng: np.random.Generator) -> np.ndarray:
-    """A crop that shows some thing of picture `index`, at a random offset."""
-    things = truth[index].things
-    thing = things[int(rng.integers(len(things)))]
-    left, top = (
-        int(np.clip(centre - CROP / 2 + rng.integers(-20, 21), 0, side - CROP))
-        for centre, side in ((thing.x, truth[index].width), (thing.y - 20, truth[index].height))
-    )
+def _crop(images: np.ndarray, truth: tuple, rainy: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A crop of 64 x 64: around some thing, anywhere, or in the sky of a rainy picture, as `CROPS` says."""
+    shows = rng.choice(list(CROPS), p=list(CROPS.values()))
+    index = int(rng.choice(rainy) if shows == "rain" and len(rainy) else rng.integers(len(truth)))
+    scene = truth[index]
+    left, top = (int(rng.integers(side - CROP + 1)) for side in (scene.width, scene.height))
+    if shows == "rain":
+        top = int(rng.integers(20))
+    elif shows == "thing":
+        thing = scene.things[int(rng.integers(len(scene.things)))]
+        left, top = (
+            int(np.clip(centre - CROP / 2 + rng.integers(-20, 21), 0, side - CROP))
+            for centre, side in ((thing.x, scene.width), (thing.y - 20, scene.height))
+        )
     return images[index, top : top + CROP, left : left + CROP]

@@ -1,7 +1,7 @@
 """How long each stage trains, with its minutes on two busy cores; the model card has the measured ones."""
 
 STEPS = {
-    "autoencoder": 5000,  # 48 min
+    "autoencoder": 3000,
     "text": 700,  # 13 min
     "flow_small": 600,  # the first steps of `flow`, on small canvases alone
     "flow": 9000,  # 190 min
