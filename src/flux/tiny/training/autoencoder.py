@@ -1,5 +1,5 @@
-"""Train the autoencoder: first mostly on crops around things, since whole pictures are mostly sky, then on whole
-ones."""
+"""Train the autoencoder: first mostly on crops around things, since whole pictures are mostly sky, then on
+whole ones."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from flux.tiny.training.shapes import AE_PARAMS
 PICTURES = 12_000
 CROP = 64
 WHOLE = 0.3
-"""The last share of the steps, which sees whole pictures alone and weighs squares more: PSNR counts squares, and
-what norms and attention do depends on the size. Before it every third batch is of whole pictures."""
+"""The last share of the steps, which sees whole pictures alone and weighs squares more: PSNR counts squares,
+and what norms and attention do depends on the size. Before it every third batch is of whole pictures."""
 CROPS = {"thing": 0.65, "anywhere": 0.2, "rain": 0.15}
 """What crops show, by share. Streaks of rain by day are so faint that whole pictures hardly teach them."""
 KL_WEIGHT = 1e-6

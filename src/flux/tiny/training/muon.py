@@ -1,5 +1,5 @@
-"""Muon (arXiv 2502.16982) in float32 and for convolutions too; torch's own takes bfloat16, which many CPUs emulate,
-and matrices alone."""
+"""Muon (arXiv 2502.16982) in float32 and for convolutions too; torch's own takes bfloat16, which many CPUs
+emulate, and matrices alone."""
 
 from collections import defaultdict
 from collections.abc import Iterable
