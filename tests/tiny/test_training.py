@@ -8,6 +8,7 @@ from flux.tiny.judge import Judge
 from flux.tiny.training import autoencoder, data, dino, flow, judge, text
 from flux.tiny.training.evaluate import score_readings, summary
 from flux.tiny.training.loop import Stage, warmup_cosine
+from flux.tiny.training.muon import FloatMuon
 
 
 def _stage(folder, steps: int, **options) -> Stage:
@@ -23,14 +24,17 @@ def _stage(folder, steps: int, **options) -> Stage:
 
 
 def test_another_training_in_the_folder_is_refused_in_one_line(tmp_path, capsys):
-    from flux.tiny.training.__main__ import claim, main
+    from flux.tiny.training.__main__ import RECIPE, WORLD, claim, main
 
-    own = {"world": 2, "seed": 0, "scale": 1.0}
+    own = {"world": WORLD, "recipe": RECIPE, "seed": 0, "scale": 1.0}
     claim(tmp_path / "new", own)
     claim(tmp_path / "new", own)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "flow.ckpt").touch()
-    for folder, seed, said in (("new", 1, "seed 0, not 1"), ("old", 0, "an earlier version")):
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped" / "training.json").write_text('{"world": 2, "seed": 0, "scale": 1.0}\n')
+    unlike = (("new", 1, "seed 0, not 1"), ("old", 0, "an earlier version"), ("shipped", 0, "recipe None"))
+    for folder, seed, said in unlike:
         with pytest.raises(SystemExit) as stopped:
             main(str(tmp_path / folder), str(tmp_path / "out"), seed=seed)
         lines = capsys.readouterr().err.strip().splitlines()
@@ -70,6 +74,49 @@ def test_learning_rate_warms_up_and_falls():
     rates = [warmup_cosine(step, 100, 10, 0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_muons_steps_are_orthogonal_for_matrices_and_kernels():
+    torch.manual_seed(0)
+    for shape in ((8, 24), (24, 8), (8, 4, 3, 3)):
+        p = torch.nn.Parameter(torch.zeros(shape))
+        p.grad = torch.randn(shape)
+        FloatMuon([p], lr=0.1).step()
+        singular = torch.linalg.svdvals(-p.detach().flatten(1)) / 0.1 / max(1, shape[0] / p[0].numel()) ** 0.5
+        assert singular.min() > 0.5 and singular.max() < 1.3
+
+
+def test_muon_agrees_with_torchs():
+    """On matrices, where torch has it too, up to the rounding of its bfloat16."""
+    torch.manual_seed(0)
+    pair = [torch.nn.Linear(32, 16, bias=False) for _ in range(2)]
+    pair[1].load_state_dict(pair[0].state_dict())
+    ours = FloatMuon(pair[0].parameters(), lr=0.02, weight_decay=0.01)
+    theirs = torch.optim.Muon(pair[1].parameters(), lr=0.02, momentum=0.95, weight_decay=0.01)
+    start = pair[0].weight.detach().clone()
+    for _ in range(3):
+        gradient = torch.randn(16, 32)
+        for linear, optimizer in zip(pair, (ours, theirs), strict=True):
+            linear.weight.grad = gradient.clone()
+            optimizer.step()
+    moved = (pair[0].weight - start).norm()
+    assert (pair[0].weight - pair[1].weight).norm() < 0.02 * moved
+
+
+def test_a_share_of_the_crops_shows_rainy_skies(tmp_path, monkeypatch):
+    """Pictures whose pixels are their own number and row tell where a crop is from."""
+    truth = data.scenes(0, 12, 128, 128)
+    rainy = np.flatnonzero([scene.weather == "rainy" for scene in truth])
+    images = np.zeros((12, 128, 128, 3), np.uint8)
+    images[..., 0] = np.arange(12)[:, None, None]
+    images[..., 1] = np.arange(128)[None, :, None]
+    rng = np.random.default_rng(0)
+    for shows in autoencoder.CROPS:
+        monkeypatch.setattr(autoencoder, "CROPS", {shows: 1.0})
+        crops = np.stack([autoencoder._crop(images, truth, rainy, rng) for _ in range(60)])
+        assert crops.shape == (60, 64, 64, 3)
+        only_rain = set(crops[:, 0, 0, 0].tolist()) <= set(rainy.tolist())
+        assert only_rain == (shows == "rain") and (crops[:, 0, 0, 1].max() < 20) == (shows == "rain")
 
 
 @pytest.fixture
