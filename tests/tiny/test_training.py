@@ -24,7 +24,8 @@ def _stage(folder, steps: int, **options) -> Stage:
 
 
 def test_another_training_in_the_folder_is_refused_in_one_line(tmp_path, capsys):
-    from flux.tiny.training.__main__ import RECIPE, WORLD, claim, main
+    from flux.tiny.scenes import WORLD
+    from flux.tiny.training.__main__ import RECIPE, claim, main
 
     own = {"world": WORLD, "recipe": RECIPE, "seed": 0, "scale": 1.0}
     claim(tmp_path / "new", own)
