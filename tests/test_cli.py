@@ -334,6 +334,13 @@ def test_a_mistake_is_one_line(run, tmp_path, seen, words, message):
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to"), "the GPU is out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "machine is out of memory"),
         (MemoryError(), "machine is out of memory"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might"), "the GPU is out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x"), "the GPU is out of memory"),
+        (
+            RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"),
+            "the GPU failed (CUDA error: an illegal memory access was encountered): stopped; if it fails "
+            "again, restart the machine",
+        ),
         (ModuleNotFoundError("No module named 'sentencepiece'"), "sentencepiece"),
         (KeyboardInterrupt(), "stopped"),
     ],

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
+FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "HIP error: out of memory")
+"""What full memory is called where torch does not know of it."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -62,12 +65,17 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def out_of_memory_hint() -> Iterator[None]:
-    """Turn the GPU's running out of memory into one line that says what to lower (`OutOfMemory`)."""
+    """Turn the GPU's running out of memory into one line that says what to lower (`OutOfMemory`).
+
+    The driver and cuBLAS, which ask for memory past torch, say so in errors of their own.
+    """
     try:
         yield
     except OutOfMemory:
         raise
-    except torch.cuda.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not (isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in FULL)):
+            raise
         raise OutOfMemory(
             "the GPU is out of memory: use a smaller picture, a smaller batch, dtype bfloat16, or offload"
         ) from error

@@ -1,7 +1,7 @@
 """How a command ends: mistakes and warnings in one line on stderr, an exit code, and no half sentence.
 
-Mistakes of the user are ValueError, OSError, a missing package, and too little memory; faults of ours are
-raised and show their traceback.
+Mistakes of the user are ValueError, OSError, a missing package, too little memory, and a GPU that fails;
+faults of ours are raised and show their traceback.
 """
 
 import sys
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 EXIT_OK, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 2, 130
 
 LONGEST_WORD = 300  # as long as a path may well be
+
+DEVICE_FAILURES = ("CUDA error", "CUDA driver error", "HIP error")
 
 
 @dataclass
@@ -44,10 +46,26 @@ def ending(*, name: str = "", stopped: str = "stopped", lower: str = "picture") 
         except (ValueError, OSError, ImportError, OutOfMemory) as error:
             end.code = mistake(error, name)
         except (MemoryError, RuntimeError) as error:
-            # On a CPU, torch says so in a plain RuntimeError.
-            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            if is_device_failure(error):
+                reason = str(error).strip().partition("\n")[0]
+                said = f"the GPU failed ({reason}): {stopped}; if it fails again, restart the machine"
+            elif isinstance(error, MemoryError) or "allocate memory" in str(error):
+                # On a CPU, torch says so in a plain RuntimeError.
+                said = f"the machine is out of memory: use a smaller {lower}"
+            else:
                 raise
-            end.code = mistake(f"the machine is out of memory: use a smaller {lower}", name)
+            end.code = mistake(said, name)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Whether a GPU has failed, for want of memory or otherwise, so that this process may not go on with it.
+
+    After most such errors all that follows on the device fails too. By what torch calls them: it need not be
+    imported, and its older releases raise a plain RuntimeError.
+    """
+    if any(kind.__name__ in ("OutOfMemoryError", "AcceleratorError") for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in DEVICE_FAILURES)
 
 
 def outcome(work: Callable[[], int | None], **words: str) -> int:

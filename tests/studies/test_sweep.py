@@ -301,6 +301,37 @@ def test_too_little_memory_ends_in_one_line(demo, tmp_path, monkeypatch, capsys)
     assert err[-1] == "the machine is out of memory: use a smaller width, height or batch"
 
 
+def test_a_gpu_that_fails_ends_the_sweep_and_the_rest_is_made_later(
+    demo, whole, tmp_path, monkeypatch, capsys
+):
+    """After the first such error the process can compute nothing more: no cell is to blame."""
+    sound, tasks = make.make_task, []
+
+    def fails(models, texts, task, *others, **options):
+        tasks.append(task)
+        if len(tasks) >= 4:
+            raise RuntimeError(
+                "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported later"
+            )
+        return sound(models, texts, task, *others, **options)
+
+    monkeypatch.setattr(make, "make_task", fails)
+    assert demo("--output", "sweep", "--engine.workers", "1") == 2
+    err = capsys.readouterr().err.splitlines()
+    assert err[-1] == (
+        "the GPU failed (CUDA error: device-side assert triggered): stopped; the same command goes on from "
+        "here; if it fails again, restart the machine"
+    )
+    assert len(tasks) == 4, "it is not tried again, and nothing after it is tried"
+    made, folder = {task: set(task.cells) for task in tasks[:3]}, tmp_path / "sweep"
+    listed = rows(folder)
+    assert not [row for row in listed if row["error"]]
+    assert len(listed) == sum(map(len, made.values())) == len(cells(folder))
+    monkeypatch.setattr(make, "make_task", sound)
+    assert demo("--output", "sweep") == 0
+    assert cells(folder) == cells(whole) and read_sweep(folder).problems == ()
+
+
 # Mistakes
 
 

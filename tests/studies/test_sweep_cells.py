@@ -479,7 +479,12 @@ def test_a_task_is_tried_three_times_and_then_named():
 @pytest.mark.parametrize(
     "error",
     [OSError("disk full"), MemoryError(), ImportError("x"), torch.cuda.OutOfMemoryError("x"),
-     RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+     RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+     RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be"),
+     RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(handle)`"),
+     RuntimeError("HIP error: the operation cannot be performed in the present state"),
+     *([torch.AcceleratorError("CUDA error: unspecified launch failure")]
+       if hasattr(torch, "AcceleratorError") else [])],
 )  # fmt: skip
 def test_what_is_the_machines_fault_is_raised_at_once(error):
     def fails(task):

@@ -6,8 +6,9 @@
 
 `run` may be called again and again; models are loaded at the first task. Tasks are done in any order, and
 their pictures lie in the job's folder when they are yielded. A task that raises is tried `TRIES` times in all
-and then yielded with its error. What is no fault of a task, such as a full disk or too little memory, is
-raised. The bytes of a task's pictures are the same in every engine.
+and then yielded with its error. What is no fault of a task, such as a full disk, too little memory or a GPU
+that has failed, is raised: it would fail whatever comes next. The bytes of a task's pictures are the same in
+every engine.
 """
 
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from flux.outcome import is_device_failure
 from flux.studies.sweep.cells import Cell, Task
 
 TRIES = 3
@@ -66,10 +68,8 @@ def tried(work: Callable[[], T], tries: int = TRIES) -> Tried[T]:
 
 
 def is_machines(error: Exception) -> bool:
-    """Whether an error is the machine's and no task's: full memory, full disk, a package that is missing."""
-    if isinstance(error, OSError | MemoryError | ImportError):
+    """Whether an error is the machine's and no task's: memory, disk, a GPU that fails, a missing package."""
+    if isinstance(error, OSError | MemoryError | ImportError) or is_device_failure(error):
         return True
-    # torch's own errors, by name, so that torch need not be imported; on a CPU it raises a RuntimeError.
-    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
+    # On a CPU, torch says so in a plain RuntimeError.
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)
