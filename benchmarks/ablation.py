@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from flux.generate import Sampling, generate
 from flux.hooks import Hooks
+from flux.model import layers_of
 from flux.pictures.files import to_pil
 from flux.pictures.metrics import psnr
 from flux.sampling import get_noise, pack
@@ -247,7 +248,7 @@ def main() -> None:
     models = load_models("flux-tiny", device=given.device)
     pipeline = pipeline_of(models)
     layers = [
-        round(i * (len(models.flow.layers) - 1) / max(1, given.layers - 1)) for i in range(given.layers)
+        round(i * (len(layers_of(models.flow)) - 1) / max(1, given.layers - 1)) for i in range(given.layers)
     ]
     work = Work(
         prompts=tuple(Prompt(each["prompt"], each["seed"]) for each in draw_prompts()[: given.prompts]),

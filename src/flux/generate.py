@@ -123,7 +123,7 @@ def decode(
     """
     precision = torch.bfloat16 if models.dtype == torch.bfloat16 else torch.float32
     half = torch.autocast(models.device.type, torch.bfloat16, enabled=precision == torch.bfloat16)
-    latents = unpack(tokens, sampling.height, sampling.width)
+    latents = unpack(tokens.float(), sampling.height, sampling.width)
     with at_work(models.device, offload, models.ae), half:
         pictures = torch.cat([models.ae.decode(part).float().cpu() for part in latents.split(together)])
     require_finite_pictures(pictures, models.ae, precision)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from flux.hooks import Hooks
 from flux.models import FluxParams, Layers
+from flux.modules.dtypes import cast_for
 from flux.modules.layers import (
     DoubleStreamBlock,
     EmbedND,
@@ -53,10 +54,6 @@ class Flux(nn.Module):
         )
         self.final_layer = LastLayer(hidden, 1, params.out_channels)
 
-    @property
-    def layers(self) -> Layers:
-        return Layers(len(self.double_blocks), len(self.single_blocks))
-
     def forward(
         self,
         img: Tensor,
@@ -68,7 +65,7 @@ class Flux(nn.Module):
         guidance: Tensor | None = None,
         hooks: Hooks | None = None,
     ) -> Tensor:
-        """One evaluation.
+        """One evaluation. Each part is fed in the dtype of its own parameters, see `flux.modules.dtypes`.
 
         img: packed latent (B, L_img, in_channels); img_ids: (B, L_img, 3); txt: (B, L_txt, context_in_dim);
         txt_ids: (B, L_txt, 3); timesteps: (B,) from 1 (noise) to 0; y: pooled text (B, vec_in_dim);
@@ -79,12 +76,13 @@ class Flux(nn.Module):
         if img.ndim != 3 or txt.ndim != 3:
             shapes = f"{tuple(img.shape)} and {tuple(txt.shape)}"
             raise ValueError(f"img and txt must be (batch, tokens, channels); got {shapes}")
-        vec = self._vector(timesteps, y, guidance, img.dtype)
+        vec = _vector(self, timesteps, y, guidance)
         pe = self.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
-        img = self.img_in(img)
-        txt = self.txt_in(txt)
+        img = cast_for(self.img_in(cast_for(img, self.img_in)), self.double_blocks, self.single_blocks)
+        txt = self.txt_in(cast_for(txt, self.txt_in)).to(img.dtype)
+        vec = vec.to(img.dtype)
         txt_len = txt.shape[1]
-        plan = (hooks or Hooks()).bind(self.layers, txt_len, pe)
+        plan = (hooks or Hooks()).bind(layers_of(self), txt_len, pe)
 
         # Layers that are left out are left out here, so that blocks of a client's own need not know how.
         for layer, block in enumerate(self.double_blocks):
@@ -96,18 +94,25 @@ class Flux(nn.Module):
             if not plan.skips(layer):
                 x = block(x, vec=vec, pe=pe, **plan.of_block(layer))
                 x = plan.after_joint(layer, x)
-        return self.final_layer(x[:, txt_len:], vec)
+        return self.final_layer(cast_for(x[:, txt_len:], self.final_layer), cast_for(vec, self.final_layer))
 
-    def _vector(self, timesteps: Tensor, y: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """What steers every modulation: timestep, guidance and pooled text, added up, (B, hidden)."""
-        vec = self.time_in(timestep_embedding(timesteps, 256).to(dtype))
-        if self.params.guidance_embed:
-            if guidance is None:
-                raise ValueError(
-                    "this model is guidance-distilled: pass guidance, a tensor of one value per row"
-                )
-            vec = vec + self.guidance_in(timestep_embedding(guidance, 256).to(dtype))
-        return vec + self.vector_in(y)
+
+# No methods of `Flux`, whose subclasses have attributes by all kinds of names.
+
+
+def layers_of(model: Flux) -> Layers:
+    """The layers that a model has."""
+    return Layers(len(model.double_blocks), len(model.single_blocks))
+
+
+def _vector(model: Flux, timesteps: Tensor, y: Tensor, guidance: Tensor | None) -> Tensor:
+    """What steers every modulation: timestep, guidance and pooled text, added up, (B, hidden)."""
+    vec = model.time_in(cast_for(timestep_embedding(timesteps, 256), model.time_in))
+    if model.params.guidance_embed:
+        if guidance is None:
+            raise ValueError("this model is guidance-distilled: pass guidance, a tensor of one value per row")
+        vec = vec + model.guidance_in(cast_for(timestep_embedding(guidance, 256), model.guidance_in))
+    return vec + model.vector_in(cast_for(y, model.vector_in))
 
 
 class FluxLoraWrapper(Flux):

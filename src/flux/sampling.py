@@ -40,9 +40,9 @@ def pack(latent: Tensor) -> Tensor:
 
 
 def unpack(x: Tensor, height: int, width: int) -> Tensor:
-    """Tokens of a picture of height x width pixels back to its latent, in float32; undoes `pack`."""
+    """Tokens of a picture of height x width pixels back to its latent; undoes `pack`."""
     h, w = math.ceil(height / 16), math.ceil(width / 16)
-    return rearrange(x, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=h, w=w, ph=2, pw=2).float()
+    return rearrange(x, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=h, w=w, ph=2, pw=2)
 
 
 def image_ids(h: int, w: int) -> Tensor:
@@ -55,7 +55,8 @@ def prepare(t5: HFEmbedder, clip: HFEmbedder, img: Tensor, prompt: str | list[st
     """What the flow model takes, from a latent or noise (B, 16, 2h, 2w) and one prompt or one per row.
 
     A single latent is repeated for a list of prompts, a single prompt for a batch of latents.
-    Returns img (B, h w, 64), img_ids, txt, txt_ids and vec, on the device and in the dtype of `img`.
+    Returns img (B, h w, 64), img_ids, txt, txt_ids and vec, on the device of `img`. Texts stay in the
+    encoder's dtype; the flow model takes any.
     """
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     batch = len(prompts) if len(img) == 1 else len(img)
@@ -65,7 +66,7 @@ def prepare(t5: HFEmbedder, clip: HFEmbedder, img: Tensor, prompt: str | list[st
         )
     tokens = pack(_repeated(img, batch))
     ids = image_ids(img.shape[-2] // 2, img.shape[-1] // 2)
-    txt, vec = (_repeated(embed(prompts).to(img), batch) for embed in (t5, clip))
+    txt, vec = (_repeated(embed(prompts).to(img.device), batch) for embed in (t5, clip))
     return {
         "img": tokens,
         "img_ids": repeat(ids, "n d -> b n d", b=batch).to(img.device),
@@ -297,10 +298,8 @@ def _per_row(value: float | Sequence[float] | Tensor, img: Tensor) -> Tensor:
     if isinstance(value, int | float):  # filled on the device: nothing is copied to it at each step
         return torch.full((len(img),), value, dtype=img.dtype, device=img.device)
     rows = torch.as_tensor(value, dtype=img.dtype, device=img.device)
-    if rows.ndim == 0:
-        return rows.repeat(len(img))  # of its own memory: clients write into it
-    if rows.shape != (len(img),):
+    if rows.shape not in ((), (len(img),)):
         raise ValueError(
             f"guidance has {tuple(rows.shape)} values for {len(img)} rows: give one, or one per row"
         )
-    return rows
+    return rows.expand(len(img)).clone()  # of its own memory: clients write into it

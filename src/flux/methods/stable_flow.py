@@ -158,7 +158,7 @@ def edit_steps(
             if step.index == step.steps - 1:
                 decoded = decode(models, step.after, request.sampling, offload=request.offload)
                 pictures = dict(zip(each.rows, decoded, strict=True))
-                latents = dict(zip(each.rows, unpack(step.after, *size).cpu(), strict=True))
+                latents = dict(zip(each.rows, unpack(step.after.float(), *size).cpu(), strict=True))
             yield EditStep(index, len(passes), each.rows, step, pictures, latents)
 
 

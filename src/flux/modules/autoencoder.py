@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flux.models import AutoEncoderParams
+from flux.modules.dtypes import cast_for
 
 
 def swish(x: Tensor) -> Tensor:
@@ -86,10 +87,14 @@ class Upsample(nn.Module):
 
 
 def _level(in_channels: int, out_channels: int, blocks: int) -> nn.Module:
-    """One resolution: residual blocks under `block`, and room for a resampler beside them."""
+    """One resolution: residual blocks under `block`, and room for a resampler beside them.
+
+    `attn` is as empty as in official checkpoints; clients who repeat the loop of a level look at its length.
+    """
     level = nn.Module()
     widths = [in_channels] + [out_channels] * blocks
     level.block = nn.ModuleList(ResnetBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+    level.attn = nn.ModuleList()
     return level
 
 
@@ -122,7 +127,8 @@ class Encoder(nn.Module):
         self.resolution = resolution
         self.in_channels = in_channels
 
-        widths = [ch] + [ch * m for m in ch_mult]
+        self.in_ch_mult = (1, *ch_mult)
+        widths = [ch * m for m in self.in_ch_mult]
         self.conv_in = _conv3(in_channels, ch)
         self.down = nn.ModuleList(
             _level(a, b, num_res_blocks) for a, b in zip(widths, widths[1:], strict=False)
@@ -165,6 +171,7 @@ class Decoder(nn.Module):
         self.resolution = resolution
         self.in_channels = in_channels
         self.ffactor = 2 ** (self.num_resolutions - 1)
+        self.z_shape = (1, z_channels, resolution // self.ffactor, resolution // self.ffactor)
 
         widths = [ch * m for m in ch_mult]
         self.conv_in = _conv3(z_channels, widths[-1])
@@ -227,11 +234,11 @@ class AutoEncoder(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """RGB in [-1, 1], (B, 3, H, W), to a latent of about unit variance, (B, 16, H / 8, W / 8)."""
-        return self.scale_factor * (self.reg(self.encoder(x)) - self.shift_factor)
+        return self.scale_factor * (self.reg(self.encoder(cast_for(x, self.encoder))) - self.shift_factor)
 
     def decode(self, z: Tensor) -> Tensor:
         """Latent (B, 16, h, w) to RGB, (B, 3, 8 h, 8 w), about [-1, 1] and not clamped."""
-        return self.decoder(z / self.scale_factor + self.shift_factor)
+        return self.decoder(cast_for(z, self.decoder) / self.scale_factor + self.shift_factor)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))

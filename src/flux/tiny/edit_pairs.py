@@ -104,7 +104,7 @@ def make_pair(
     inputs = prepare(*encode, noise, list(pair.prompts))
     timesteps = get_schedule(steps, inputs["img"].shape[1])
     latent = denoise(flow, **inputs, timesteps=timesteps, guidance=guidance, hooks=hooks)
-    return ae.decode(unpack(latent, height, width)).clamp(-1, 1)
+    return ae.decode(unpack(latent.float(), height, width)).clamp(-1, 1)
 
 
 def copy_in(layers: Sequence[int]) -> Hooks:

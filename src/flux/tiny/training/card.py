@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from flux.hooks import VITAL_LAYERS, Hooks
+from flux.model import layers_of
 from flux.tiny.edit_pairs import EditPair, EditScore, copy_in, draw_pairs, make_pair, score_pairs
 from flux.tiny.judge import Judge, load_judge
 from flux.tiny.scenes import ATTRIBUTES, render
@@ -116,7 +117,7 @@ def edits_by_layer(models: Models, judge: Judge, repo: Path, seed: int = 0) -> d
     share of edits made. With a sweep's vital set also each layer's similarity when skipped, and the rank
     correlation (Spearman's) of importance and dB, of all layers and of the single blocks."""
     pairs = draw_pairs(PAIRS_EACH, seed)
-    every = range(len(models.flow.layers))
+    every = range(len(layers_of(models.flow)))
     figures = [
         _edit_figures(edit_scores(models, judge, pairs, hooks, label))
         for hooks, label in (
@@ -133,7 +134,7 @@ def edits_by_layer(models: Models, judge: Judge, repo: Path, seed: int = 0) -> d
     if found := vital_found(repo):
         table |= {"vital": found["layers"], "rule": found["evidence"]["rule"]}
         table |= {"prompts": found["evidence"]["prompts"]}
-        table |= with_importance(table["gained_db"], found["similarity"], models.flow.layers.depth)
+        table |= with_importance(table["gained_db"], found["similarity"], layers_of(models.flow).depth)
     return table
 
 
@@ -164,13 +165,13 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
 def edit_sets(models: Models, repo: Path) -> dict[str, tuple[int, ...]]:
     """No layers, the default ones and all; with a sweep's vital set also that, and as many of the most
     important single blocks and of the least important layers."""
-    every = tuple(range(len(models.flow.layers)))
+    every = tuple(range(len(layers_of(models.flow))))
     sets = {"none": (), "default": VITAL_LAYERS["flux-tiny"]["default"], "all": every}
     if found := vital_found(repo):
-        vital = tuple(models.flow.layers.indices(found["layers"]))
+        vital = tuple(layers_of(models.flow).indices(found["layers"]))
         similarity = found["similarity"]
         by_importance = sorted(every, key=lambda layer: similarity[layer])
-        single = [layer for layer in by_importance if layer >= models.flow.layers.depth]
+        single = [layer for layer in by_importance if layer >= layers_of(models.flow).depth]
         sets |= {
             "vital": vital,
             "vital single blocks": tuple(sorted(single[: len(vital)])),

@@ -102,7 +102,7 @@ def generate(
         inputs = prepare(*encode, noise, prompts[i : i + batch])
         timesteps = get_schedule(steps, inputs["img"].shape[1])
         latent = denoise(flow, **inputs, timesteps=timesteps, guidance=guidance)
-        yield ae.decode(unpack(latent, side, side)).clamp(-1, 1)
+        yield ae.decode(unpack(latent.float(), side, side)).clamp(-1, 1)
 
 
 @torch.no_grad()
