@@ -21,7 +21,7 @@ from flux.modules.layers import (
     timestep_embedding,
     within_float16,
 )
-from flux.modules.lora import LinearLora, replace_linear_with_lora
+from flux.modules.lora import LinearLora, replace_linear_with_lora, with_lora
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -228,7 +228,7 @@ def test_only_float16_is_clipped():
 @pytest.mark.parametrize("bias", [True, False])
 def test_lora_adds_a_low_rank_product(bias):
     plain, x = nn.Linear(6, 5, bias=bias), random(2, 6)
-    layer = LinearLora.around(plain, rank=3, scale=0.85)
+    layer = with_lora(plain, rank=3, scale=0.85)
     a, b = layer.lora_A.weight, layer.lora_B.weight
     assert (a.shape, b.shape) == ((3, 6), (5, 3))
     update = x @ a.T @ b.T + (layer.lora_B.bias if bias else 0)
@@ -239,17 +239,17 @@ def test_lora_adds_a_low_rank_product(bias):
 
 
 def test_lora_has_no_rank_above_the_layers_own():
-    assert LinearLora.around(nn.Linear(6, 5), rank=128, scale=1.0).rank == 5
+    assert with_lora(nn.Linear(6, 5), rank=128, scale=1.0).rank == 5
 
 
 @pytest.mark.parametrize("scale", ["1", None])
 def test_a_lora_scale_is_a_number(scale):
     with pytest.raises(TypeError, match="a LoRA scale must be a number"):
-        LinearLora.around(nn.Linear(2, 2), rank=1, scale=1.0).set_scale(scale)
+        with_lora(nn.Linear(2, 2), rank=1, scale=1.0).set_scale(scale)
 
 
 def test_lora_checkpoint_keys():
-    layer = LinearLora.around(nn.Linear(4, 4), rank=2, scale=1.0)
+    layer = with_lora(nn.Linear(4, 4), rank=2, scale=1.0)
     assert set(layer.state_dict()) == {"weight", "bias", "lora_A.weight", "lora_B.weight", "lora_B.bias"}
 
 

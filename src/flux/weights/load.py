@@ -73,6 +73,7 @@ def load_models(
     dtype: of the flow model and the text encoders; the autoencoder's weights are float32.
     weights: one folder for all parts, laid out as a clone of the FLUX.1-dev repository.
     offload: flow model and autoencoder wait on the CPU; the caller moves them to `device` in their turn.
+    All parts are frozen: `requires_grad` is False.
     Raises ValueError for an unknown name, device or dtype, and for weights beyond float16's range;
     CheckpointError (a ValueError) for files.
     """
@@ -103,6 +104,9 @@ def load_models(
         parts = {"flow model": models.flow, "T5 encoder": models.t5, "CLIP encoder": models.clip}
         for title, part in parts.items():
             require_finite_weights(part, title)
+    # To make pictures with: no graph is built. What `load_flow_model` and `load_ae` give can be trained.
+    for part in (models.flow, models.ae):
+        part.requires_grad_(False)
     return models
 
 
@@ -164,7 +168,7 @@ def _load_with_lora(
     def widened(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         ours = as_ours(tensors)
         entrance = {key: ours[key] for key in ("img_in.weight",) if key in ours}
-        return ChainMap(dict(optionally_expand_state_dict(model, entrance)), ours)
+        return ChainMap(optionally_expand_state_dict(model, entrance), ours)
 
     load_into(model, path, device, dtype, optional=_is_lora, convert=widened)
     missing, _ = load_into(model, lora, device, dtype, optional=lambda key: True)
@@ -183,10 +187,12 @@ def _is_lora(key: str) -> bool:
     return ".lora_" in key
 
 
-def optionally_expand_state_dict(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors smaller than the model's are filled up with zeros at the ends of their axes."""
+def optionally_expand_state_dict(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fill tensors smaller than the model's up with zeros at the ends of their axes, in the dict itself."""
     shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
-    return {key: _expanded(tensor, shapes.get(key, tensor.shape)) for key, tensor in state_dict.items()}
+    for key, tensor in list(state_dict.items()):
+        state_dict[key] = _expanded(tensor, shapes.get(key, tensor.shape))
+    return state_dict
 
 
 def _expanded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
