@@ -30,8 +30,17 @@ EXTRAS = {
     "plots": ["matplotlib>=3.7"],
     "ray": ["ray>=2.10"],
     "similarity": ["scikit-image>=0.22", "scipy>=1.11"],
-    # diffusers is an independent implementation to hold ours against, and no part of ours.
-    "test": ["diffusers>=0.31", "jsonschema>=4.18", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6"],
+    # None of these is a part of ours. diffusers is an independent implementation to hold ours against; onnx
+    # and onnxruntime run what was exported.
+    "test": [
+        "diffusers>=0.31",
+        "jsonschema>=4.18",
+        "onnx>=1.17",
+        "onnxruntime>=1.20",
+        "pytest>=8",
+        "pytest-xdist>=3.5",
+        "ruff>=0.6",
+    ],
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 __version__ = "0.1.0"
+version_tuple = (0, 1, 0)
 
 PACKAGE = "flux"
 PACKAGE_ROOT = Path(__file__).parent

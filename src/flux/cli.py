@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flux.extras import lazy_names
 from flux.flags import HELP, Grammar, UsageError, cut
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.limits import DRAW, MOST_GUIDANCE, MOST_PIXELS, MOST_SEED, MOST_STEPS, SEED_RANGE, draw_seed
@@ -25,6 +26,19 @@ from flux.prompts import prompt_file
 from flux.util import Models, ModelSpec, configs, load_models
 
 LATER = ("control", "fill", "kontext", "redux")
+
+# What clients take from upstream's module besides `main`.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        **{
+            name: f"flux.sampling:{name}"
+            for name in ("denoise", "get_noise", "get_schedule", "prepare", "unpack")
+        },
+        **{name: f"flux.util:{name}" for name in ("load_ae", "load_clip", "load_flow_model", "load_t5")},
+        "pipeline": "transformers:pipeline",
+    },
+)
 
 
 class Untouched:

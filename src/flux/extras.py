@@ -1,7 +1,11 @@
 """Packages that only some uses need: imported where they are used, and named in one line when missing."""
 
 import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 PACKAGES = {"skimage": "scikit-image"}
 """What a package is called for pip, where that is not the name it is imported by."""
@@ -26,3 +30,26 @@ def need(module: str, extra: str, what: str = "this") -> ModuleType:
         f"{what} needs {package}, which cannot be imported here ({reason}); "
         f'pip install --upgrade "flux[{extra}]"'
     )
+
+
+def lazy_names(
+    module: str, sources: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a module that hands on names of packages too costly to import with it.
+
+    sources: from a name to where it is, `package` or `package:name`. Such a name can be imported and patched
+    like any other. AttributeError where the package is missing.
+    """
+
+    def __getattr__(name: str) -> Any:
+        if name not in sources:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        try:
+            return pkgutil.resolve_name(sources[name])
+        except ImportError as error:
+            raise AttributeError(f"{module}.{name} cannot be had: {error}") from error
+
+    def __dir__() -> list[str]:
+        return sorted({*vars(sys.modules[module]), *sources})
+
+    return __getattr__, __dir__

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file as load_sft
 
-from flux.model import Flux, FluxParams
+from flux.extras import lazy_names
+from flux.model import Flux, FluxLoraWrapper, FluxParams
 from flux.models import (
     PREFERED_KONTEXT_RESOLUTIONS,
     AutoEncoderParams,
@@ -22,7 +24,13 @@ from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.pictures.files import save_image
 from flux.pictures.usage import BFL_API_KEY, track_usage_via_api
-from flux.pictures.watermark import WATERMARK_BITS, WATERMARK_MESSAGE, WatermarkEmbedder, embed_watermark
+from flux.pictures.watermark import (
+    WATERMARK_BITS,
+    WATERMARK_MESSAGE,
+    WatermarkEmbedder,
+    WatermarkEncoder,
+    embed_watermark,
+)
 from flux.weights import load
 from flux.weights.find import CHECKPOINTS_DIR, CheckpointError, find_file
 from flux.weights.hub import ensure_hf_auth, prompt_for_hf_auth
@@ -39,11 +47,13 @@ __all__ = [
     "AutoEncoderParams",
     "CheckpointError",
     "Flux",
+    "FluxLoraWrapper",
     "FluxParams",
     "HFEmbedder",
     "ModelSpec",
     "Models",
     "WatermarkEmbedder",
+    "WatermarkEncoder",
     "aspect_ratio_to_height_width",
     "check_onnx_access_for_trt",
     "configs",
@@ -51,10 +61,12 @@ __all__ = [
     "embed_watermark",
     "ensure_hf_auth",
     "get_checkpoint_path",
+    "hf_hub_download",
     "load_ae",
     "load_clip",
     "load_flow_model",
     "load_models",
+    "load_sft",
     "load_t5",
     "optionally_expand_state_dict",
     "print_load_warning",
@@ -64,6 +76,8 @@ __all__ = [
 ]
 
 TINY_WEIGHTS = configs["flux-tiny"].home
+
+__getattr__, __dir__ = lazy_names(__name__, {"login": "huggingface_hub:login", "requests": "requests"})
 
 
 def hf_hub_download(*args: Any, **kwargs: Any) -> str:

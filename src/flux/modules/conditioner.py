@@ -2,15 +2,25 @@
 
 import json
 import os
+import sys
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from flux.extras import lazy_names
 from flux.modules.pretrained import load_whole
 
 QUOTED = 200  # characters of a cut prompt that a warning repeats
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        name: f"transformers:{name}"
+        for name in ("CLIPTextModel", "CLIPTokenizer", "T5EncoderModel", "T5Tokenizer")
+    },
+)
 
 
 class HFEmbedder(nn.Module):
@@ -27,13 +37,14 @@ class HFEmbedder(nn.Module):
 
     def __init__(self, version: str, max_length: int, **hf_kwargs):
         super().__init__()
-        from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
+        from transformers import AutoTokenizer
 
         self.max_length = max_length
         self.is_clip = is_clip(version)
         self.output_key = "pooler_output" if self.is_clip else "last_hidden_state"
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(version), model_max_length=max_length)
-        model_class = CLIPTextModel if self.is_clip else T5EncoderModel
+        # Looked up in this module, where clients patch them.
+        model_class = getattr(sys.modules[__name__], "CLIPTextModel" if self.is_clip else "T5EncoderModel")
         self.hf_module = load_whole(model_class, version, **with_known_dtype(hf_kwargs))
         self.hf_module.eval().requires_grad_(False)
         self._warned: set[str] = set()

@@ -12,7 +12,9 @@ So marking a block means moving its largest coefficient to the middle of the rig
 import warnings
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
@@ -67,6 +69,37 @@ class WatermarkEmbedder:
 
 
 embed_watermark = WatermarkEmbedder(WATERMARK_BITS)
+
+
+class WatermarkEncoder:
+    """`invisible-watermark`'s encoder as far as clients of FLUX use it: bits or bytes, method `dwtDct`."""
+
+    def __init__(self, content: bytes = b""):
+        self.set_watermark("bytes", content)
+
+    def set_watermark(self, wmType: str = "bytes", content: bytes | str | Sequence[int] = b"") -> None:
+        """wmType: "bits", a sequence of 0 and 1; or "bytes", highest bits first. ValueError for another."""
+        if wmType not in ("bits", "bytes"):
+            raise ValueError(f"a watermark is bits or bytes here, not {wmType!r}: use invisible-watermark")
+        if wmType == "bits":
+            self._bits = [int(bit) for bit in content]
+        else:
+            octets = content.encode() if isinstance(content, str) else content
+            self._bits = [int(digit) for octet in octets for digit in f"{octet:08b}"]
+
+    def get_length(self) -> int:
+        return len(self._bits)
+
+    def encode(self, cv2Image: np.ndarray, method: str = "dwtDct", **configs: Any) -> np.ndarray:
+        """Mark BGR as OpenCV has it, uint8 (H, W, 3); returns a new one. ValueError for another method."""
+        if method != "dwtDct" or configs:
+            asked = ", ".join([method, *configs])
+            raise ValueError(
+                f"only dwtDct, without options, is carried, not {asked}: use invisible-watermark"
+            )
+        rgb = torch.from_numpy(cv2Image[..., ::-1].copy()).movedim(-1, -3)
+        marked = WatermarkEmbedder(self._bits)(rgb.float() / 127.5 - 1)
+        return ((marked + 1) * 127.5).round().byte().movedim(-3, -1).numpy()[..., ::-1].copy()
 
 
 def read_watermark(image: Tensor, length: int = len(WATERMARK_BITS)) -> list[int]:
