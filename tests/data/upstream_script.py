@@ -1,6 +1,6 @@
-"""A script as people write it for upstream's package. It knows of no names but upstream's.
+"""A script as people write it for upstream's package, whose arguments are a prompt and a folder.
 
-    python upstream_script.py PROMPT FOLDER
+It knows of no names but upstream's.
 """
 
 import os
