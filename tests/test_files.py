@@ -2,10 +2,24 @@
 
 import hashlib
 import os
+import subprocess
+import sys
+import time
+from itertools import count
 
 import pytest
 
-from flux.files import PARTIAL, read_json_object, sha256_of, whole_file, write_atomically
+from flux.files import (
+    PARTIAL,
+    STALE,
+    append,
+    cut,
+    read_json_object,
+    sha256_of,
+    whole_file,
+    write_atomically,
+    write_new,
+)
 
 
 def names(folder):
@@ -85,3 +99,94 @@ def test_what_is_no_json_object_is_none(tmp_path, text):
     assert read_json_object(file) is None
     file.write_text('{"a": 1}')
     assert read_json_object(file) == {"a": 1}
+
+
+def dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_kills_have_left_of_a_file_goes_when_it_is_next_written(tmp_path):
+    """As in the caches of features and of the training."""
+    dead, old = dead_process(), time.time() - 2 * STALE
+    left = [
+        f"a.npz.{dead}.partial",
+        f"b.npz.{dead}.partial",
+        f"a.npz.{os.getppid()}.partial",
+        "a.npz.x.partial",
+    ]
+    for name in left:
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (old, old))
+    (tmp_path / "a.npz.1.partial").write_text("young: perhaps of another machine, which counts differently")
+    write_atomically(tmp_path / "a.npz", b"whole")
+    assert names(tmp_path) == sorted(["a.npz", "a.npz.1.partial", *left[1:]])
+    with whole_file(tmp_path / "b.npz") as partial:
+        partial.write_bytes(b"whole")
+    assert names(tmp_path) == sorted(["a.npz", "b.npz", "a.npz.1.partial", *left[2:]])
+
+
+def test_a_name_that_fills_its_255_bytes_can_be_written(tmp_path):
+    for name in ("é" * 125 + ".jpg", "é" * 125 + ".png"):
+        write_atomically(tmp_path / name, b"whole")
+    assert len(names(tmp_path)) == 2
+
+
+def test_new_files_never_replace_others(tmp_path):
+    (tmp_path / "img_1.jpg").write_text("mine")
+    (tmp_path / "img_2.jpg").mkdir()
+    (tmp_path / "img_3.jpg").symlink_to(tmp_path / "nowhere")
+    written = write_new((tmp_path / f"img_{number}.jpg" for number in count(1)), b"new")
+    assert written == tmp_path / "img_4.jpg" and written.read_bytes() == b"new"
+    assert (tmp_path / "img_1.jpg").read_text() == "mine" and len(names(tmp_path)) == 4
+    with pytest.raises(FileExistsError):
+        write_new([tmp_path / "img_1.jpg"], b"new")
+    assert len(names(tmp_path)) == 4
+
+
+def test_new_files_without_links(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_new_files_never_replace_others(tmp_path)
+
+
+def test_many_who_write_new_files_at_once_lose_none(tmp_path):
+    code = (
+        "import sys\nfrom itertools import count\nfrom pathlib import Path\n"
+        "from flux.files import write_new\n"
+        "for _ in range(8): write_new((Path(sys.argv[1]) / str(n) for n in count()), sys.argv[2].encode())"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(i)]) for i in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    found = [path.read_bytes() for path in tmp_path.iterdir()]
+    assert sorted(found) == sorted(b"%d" % i for i in range(4) for _ in range(8))
+
+
+def test_lines_are_added_whole(tmp_path):
+    file = tmp_path / "below" / "a.csv"
+    append(file, b"1\n", start=b"head\n")
+    append(file, b"2\n3\n", start=b"head\n")
+    assert file.read_bytes() == b"head\n1\n2\n3\n"
+    file.write_bytes(b"head\n1\n2,tor")
+    append(file, b"4\n", start=b"head\n")
+    assert file.read_bytes() == b"head\n1\n4\n"
+    file.write_bytes(b"hea")
+    append(file, b"5\n", start=b"head\n")
+    assert file.read_bytes() == b"head\n5\n"
+
+
+@pytest.mark.parametrize(
+    "text, most, short",
+    [
+        ("plain", 9, "plain"),
+        ("é" * 200, 101, "é" * 50),
+        ("two\nlines\t\x00\x7f", 99, "two lines   "),
+        ("no \udcff text", 99, "no ? text"),
+        ("", 9, ""),
+    ],
+)
+def test_texts_are_cut_by_bytes(text, most, short):
+    assert cut(text, most) == short and len(cut(text, most).encode()) <= most
