@@ -10,6 +10,8 @@ ROOT = Path(__file__).parent
 CORE = [
     "torch>=2.6",
     "einops>=0.7",
+    # Its locks of folders; from 4.0 on it tells a file system without locks from one that is locked.
+    "filelock>=4.0",
     "fire>=0.6",
     "huggingface_hub>=0.25",
     "jinja2>=3.1",

@@ -13,9 +13,9 @@ from PIL import Image
 
 from flux.device import pick_device
 from flux.studies.cost import Work, estimate
-from flux.studies.folder import RunFolder
+from flux.studies.folder import RunFolder, difference, png_bytes
 from flux.studies.machine import machine
-from flux.studies.run import PAGE, Bars, load, open_run, say_made_already
+from flux.studies.run import PAGE, Bars, load, open_run, say_damage, say_made_already, setting
 from flux.studies.spec import Spec
 from flux.weights.load import Models
 
@@ -63,18 +63,20 @@ class PictureRun(Generic[S]):
     def make(self, spec: S) -> None:
         """Make, or finish, the run of a spec."""
         start = time.perf_counter()
-        run = open_run(spec)
-        if run.finished:
-            say_made_already(run)
-            return
-        for line in self.notes(spec):
-            print(line)
-        seconds = self._make_pictures(spec, run)
-        found = self.report(spec, run)
-        seconds["all"] = time.perf_counter() - start
-        results = {"seconds": seconds, **machine(pick_device(spec.model.device)), **found}
-        run.finish(results)
-        print(self.closing(run, results))
+        with open_run(spec) as run:
+            before = run.record() if run.finished else None
+            if before and not say_damage(run, self.work(spec).files):
+                say_made_already(run)
+                return
+            for line in self.notes(spec):
+                print(line)
+            seconds = self._make_pictures(spec, run)
+            found = self.report(spec, run)
+            seconds["all"] = time.perf_counter() - start
+            results = {"seconds": seconds, **machine(pick_device(spec.model.device)), **found}
+            # What a run took is what it took to make it, not to mend it.
+            run.finish({**results, "seconds": before["seconds"]} if before else results)
+            print(self.closing(run, results))
 
     def describe(self, spec: S) -> str:
         """What `--dry-run` says."""
@@ -83,9 +85,15 @@ class PictureRun(Generic[S]):
     def _make_pictures(self, spec: S, run: RunFolder) -> dict[str, float]:
         """Make what is not there yet, or damaged; returns seconds by what they were spent on."""
         files = self.work(spec).files
-        missing = {file for file in files if run.picture(file) is None}
+        missing = {file for file in files if not run.is_whole(file)}
         if not missing:
             return {}
+        if run.setting != setting(spec):
+            said = difference({"spec": {}, "setting": run.setting}, {}, setting(spec))
+            raise ValueError(
+                f"{run.path / min(missing)} is gone or damaged, and cannot be made again as it was, for this "
+                f"is {said}: --overwrite makes the whole run again"
+            )
         left = set(missing)
         start = time.perf_counter()
         models = load(spec)
@@ -94,9 +102,9 @@ class PictureRun(Generic[S]):
             for progress in self.pictures(spec, models, missing):
                 if progress.step is not None:
                     bars.step(progress.step)
-                for each in progress.pictures:
-                    if each.file in left:
-                        left.remove(each.file)
-                        run.save_picture(each.file, each.image, each.about)
-                        bars.made(1)
+                wanted = [each for each in progress.pictures if each.file in left]
+                if wanted:
+                    run.write_files({each.file: png_bytes(each.image, each.about) for each in wanted})
+                    left -= {each.file for each in wanted}
+                    bars.made(len(wanted))
         return {"loading": loaded - start, "pictures": time.perf_counter() - loaded}

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,15 @@ def say_where(run: RunFolder) -> None:
     """Say why a run is not in the folder asked for, where it is not."""
     if run.note:
         print(f"{run.note}; this run goes to {run.path}")
+
+
+def say_damage(run: RunFolder, wanted: Iterable[str] = ()) -> bool:
+    """Say what of a finished run is gone or damaged, in a line; whether anything is."""
+    names = run.damaged(wanted)
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        print(f"gone or damaged, and made again: {', '.join(names[:3])}{more}")
+    return bool(names)
 
 
 def say_made_already(run: RunFolder) -> None:

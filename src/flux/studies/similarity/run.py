@@ -10,7 +10,7 @@ import flux
 from flux.device import pick_device
 from flux.studies.folder import RunFolder
 from flux.studies.machine import machine
-from flux.studies.run import PAGE, changed, say_made_already, say_where
+from flux.studies.run import PAGE, changed, say_damage, say_made_already, say_where
 from flux.studies.similarity.findings import pairs_of
 from flux.studies.similarity.inputs import Comparison, Inputs, Matrix, Ranking, find_inputs, sweep_folder
 from flux.studies.similarity.measures import Pair
@@ -36,7 +36,7 @@ def make(spec: DinoSpec) -> None:
     inputs = find_inputs(spec)
     models = metric_models(spec, inputs)
     run = _open(spec, inputs, models)
-    if run.finished:
+    if run.finished and not say_damage(run):
         say_made_already(run)
         return
     for line in inputs.problems:

@@ -11,7 +11,6 @@ A picture counts if its bytes are those of its row; what is damaged, replaced or
 import csv
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from flux.files import read_json_object, sha256_of
+from flux.files import append, read_json_object, sha256_of, unwritable
 from flux.pictures.opening import PictureError, endings, open_picture
 from flux.studies.folder import RECORD, SPEC, png_bytes, write_file
 from flux.studies.sweep.cells import REFERENCE, REPEAT, Cell, Group, Plan, Prompt, label, order_of, plan
@@ -75,25 +74,16 @@ class CellTable:
         return _read_rows(self.path)[0]
 
     def append(self, rows: Iterable[CellRow]) -> None:
-        """Add rows; a last line that a kill has torn goes first."""
-        start = b"" if self._repaired_size() else _line(COLUMNS)
-        text = start + b"".join(_line(row.values()) for row in rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab", buffering=0) as stream:
-            stream.write(text)
-            os.fsync(stream.fileno())
-
-    def _repaired_size(self) -> int:
-        """Bytes of the table after a torn last line is cut off."""
+        """Add rows; a last line that a kill has torn goes first. Raises OSError, one line."""
+        text = b"".join(_line(row.values()) for row in rows)
         try:
-            with open(self.path, "r+b") as stream:
-                data = stream.read()
-                whole = data.rfind(b"\n") + 1
-                if whole < len(data):
-                    stream.truncate(whole)
-                return whole
-        except FileNotFoundError:
-            return 0
+            append(self.path, text, start=_line(COLUMNS))
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def files(self) -> list[str]:
+        """What the sweep has made: its pictures, and the table."""
+        return [*dict.fromkeys(row.cell.file for row in self.rows() if not row.error), TABLE]
 
 
 def _line(values: Sequence[str]) -> bytes:

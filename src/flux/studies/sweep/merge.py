@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flux.studies.folder import RunFolder, difference
+from flux.studies.folder import RunFolder, difference, write_file
 from flux.studies.machine import MACHINE
 from flux.studies.sweep.cells import Cell, Plan, plan, shard
 from flux.studies.sweep.conclude import conclude, result_of
@@ -36,15 +36,15 @@ def merge(spec: SkipSpec) -> int:
     """
     start = time.perf_counter()
     shards = list(find_shards(spec))
-    run = open_sweep(spec, spec.output, shards[0].record["setting"])
-    asked = plan(run.recipe, run.setting)
-    done = done_cells(run.path, asked)
-    for each in shards:
-        done |= copy_cells(each, run, asked, done)
-    for line in what_is_missing(shards, run, asked):
-        print(line)
-    facts = {name: shards[0].record[name] for name in MACHINE if name in shards[0].record}
-    return conclude(spec, run, result_of(run, asked), time.perf_counter() - start, facts)
+    with open_sweep(spec, spec.output, shards[0].record["setting"]) as run:
+        asked = plan(run.recipe, run.setting)
+        done = done_cells(run.path, asked)
+        for each in shards:
+            done |= copy_cells(each, run, asked, done)
+        for line in what_is_missing(shards, run, asked):
+            print(line)
+        facts = {name: shards[0].record[name] for name in MACHINE if name in shards[0].record}
+        return conclude(spec, run, result_of(run, asked), time.perf_counter() - start, facts)
 
 
 def describe_merge(spec: SkipSpec) -> str:
@@ -89,7 +89,7 @@ def copy_cells(each: Shard, run: RunFolder, asked: Plan, done: set[Cell]) -> set
     rows = list({row.cell: row for row in rows}.values())
     for row in rows:
         if file_sha256(run.path / row.cell.file) != row.sha256:
-            run.write_bytes(row.cell.file, (each.path / row.cell.file).read_bytes())
+            write_file(run.path / row.cell.file, (each.path / row.cell.file).read_bytes())
     if rows:
         CellTable(run.path).append(rows)
     return there

@@ -9,13 +9,21 @@ from flux.models import configs
 from flux.studies.folder import RunFolder
 from flux.studies.run import say_where, weights_folder
 from flux.studies.sweep.cells import Plan, plan, shard
+from flux.studies.sweep.folder import CellTable
 from flux.studies.sweep.spec import SkipSpec
 from flux.weights.identity import weights_id
 
 
 def open_sweep(spec: SkipSpec, folder: Path, setting: dict[str, Any]) -> RunFolder:
     """The run in a folder, of the whole sweep or of a shard; says so if it has to go elsewhere."""
-    run = RunFolder.open(folder, spec.recipe(), setting, overwrite=spec.overwrite, apart=True)
+    run = RunFolder.open(
+        folder,
+        spec.recipe(),
+        setting,
+        overwrite=spec.overwrite,
+        apart=True,
+        listed=lambda path: CellTable(path).files(),
+    )
     say_where(run)
     return run
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from flux.device import pick_device
 from flux.studies.folder import RunFolder, difference
-from flux.studies.run import PAGE, Bars, changed, load, sampling_of, say_made_already
+from flux.studies.run import Bars, changed, load, sampling_of, say_damage, say_made_already
 from flux.studies.sweep.cells import Cell, Plan, Task
 from flux.studies.sweep.conclude import conclude, result_of
 from flux.studies.sweep.dry_run import estimate_sweep
@@ -37,25 +37,25 @@ def describe(spec: SkipSpec) -> str:
 def sweep(spec: SkipSpec) -> int:
     """Make the cells that are not there, or not as they should be; returns the exit code."""
     start = time.perf_counter()
-    run = open_sweep(spec, folder_of(spec), setting_of(spec))
-    asked = plan_of(spec, run)
-    done = done_cells(run.path, asked)
-    until = Until.of(spec, run, asked) if spec.until is not None else None
-    taken: list[Task] = []
-    made = 0
-    with Bars(len(asked.cells), len(done), spec.steps) as bars, engine(spec, run, asked, bars) as work:
-        for tasks in until.tasks() if until else [asked.tasks]:
-            taken += tasks
-            for each in work([task for task in tasks if not done.issuperset(task.cells)]):
-                rows = rows_of(each, asked, done)
-                CellTable(run.path).append(rows)
-                bars.made(len(rows))
-                made += len(rows)
-    if run.finished and not made and (spec.shard or (run.path / PAGE).is_file()):
-        say_made_already(run)
-        return 0
-    result = result_of(run, replace(asked, tasks=tuple(taken)), until)
-    return conclude(spec, run, result, time.perf_counter() - start)
+    with open_sweep(spec, folder_of(spec), setting_of(spec)) as run:
+        asked = plan_of(spec, run)
+        done = done_cells(run.path, asked)
+        until = Until.of(spec, run, asked) if spec.until is not None else None
+        taken: list[Task] = []
+        made = 0
+        with Bars(len(asked.cells), len(done), spec.steps) as bars, engine(spec, run, asked, bars) as work:
+            for tasks in until.tasks() if until else [asked.tasks]:
+                taken += tasks
+                for each in work([task for task in tasks if not done.issuperset(task.cells)]):
+                    rows = rows_of(each, asked, done)
+                    CellTable(run.path).append(rows)
+                    bars.made(len(rows))
+                    made += len(rows)
+        if run.finished and not made and not say_damage(run):
+            say_made_already(run)
+            return 0
+        result = result_of(run, replace(asked, tasks=tuple(taken)), until)
+        return conclude(spec, run, result, time.perf_counter() - start)
 
 
 def engine(spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars) -> AbstractContextManager[Run]:
