@@ -237,11 +237,13 @@ def main(
         print(f"seed {job.seed}, {job.width} x {job.height}, {job.num_steps} steps: {job.prompt}")
         picture = make_picture(models, job, offload=offload)
         seconds = time.perf_counter() - start
+        # Others may save into the same folder, so that the picture may have a later number than was free.
         following = save_image(
-            classifier, name, output_name, idx, picture, metadata, job.prompt, NSFW_THRESHOLD, track_usage
+            *(classifier, name, output_name, idx, picture, metadata, job.prompt, NSFW_THRESHOLD, track_usage),
+            replace=False,
         )
         if following > idx:
-            print(f"saved {output_name.format(idx=idx)} after {seconds:.1f} s")
+            print(f"saved {output_name.format(idx=following - 1)} after {seconds:.1f} s")
         idx = following
 
 

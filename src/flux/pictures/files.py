@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from flux.files import unwritable, write_atomically, write_new
 from flux.models import configs
 from flux.pictures.safety import NSFW_THRESHOLD, Classifier, is_nsfw
 from flux.pictures.usage import track_usage_via_api
@@ -25,8 +29,10 @@ def save_image(
     prompt: str | Sequence[str],
     nsfw_threshold: float = NSFW_THRESHOLD,
     track_usage: bool = False,
+    *,
+    replace: bool = True,
 ) -> int:
-    """Mark, check and save pictures; returns the next free index.
+    """Mark, check and save pictures, each whole or not at all; returns the next free index.
 
     nsfw_classifier: see `flux.pictures.safety`; None for no check. What fails it is not saved,
         which is printed.
@@ -34,25 +40,49 @@ def save_image(
     x: RGB in [-1, 1], (3, H, W) or (B, 3, H, W).
     prompt: one, or one per picture, each written into its own file; none is, without add_sampling_metadata.
     track_usage: report how many were saved, see `flux.pictures.usage`.
-    Raises ValueError if there are neither one prompt nor as many as pictures.
+    replace: whether a file that has a picture's index is replaced; if not, the next free index is taken, also
+        where several processes save into one folder.
+    Raises OSError, one line, where a file cannot be written, and ValueError if there are neither one prompt
+    nor as many as pictures.
     """
     pictures = x.reshape(-1, *x.shape[-3:])
     prompts = [prompt] * len(pictures) if isinstance(prompt, str) else list(prompt)
     if len(prompts) != len(pictures):
         raise ValueError(f"{len(prompts)} prompts for {len(pictures)} pictures: give one, or one for each")
-    Path(output_name.format(idx=idx)).parent.mkdir(parents=True, exist_ok=True)
-    first = idx
+    saved = 0
     for picture, text in zip(embed_watermark(pictures.float()), prompts, strict=True):
         image = to_pil(picture)
         if nsfw_classifier is not None and is_nsfw(nsfw_classifier, image, nsfw_threshold):
             print("a picture may hold NSFW content and was not saved: try another prompt or seed")
             continue
         exif = exif_of(name, text if add_sampling_metadata else None)
-        image.save(output_name.format(idx=idx), exif=exif, quality=95, subsampling=0)
-        idx += 1
-    if track_usage and idx > first:
-        track_usage_via_api(name, idx - first)
+        idx = 1 + _save(image, output_name, idx, replace, exif=exif, quality=95, subsampling=0)
+        saved += 1
+    if track_usage and saved:
+        track_usage_via_api(name, saved)
     return idx
+
+
+def _save(image: Image.Image, output_name: str, idx: int, replace: bool, **options: Any) -> int:
+    """Write a picture under its index, or the next free one; returns the one it has."""
+
+    def place(number: int) -> Path:
+        return Path(output_name.format(idx=number))
+
+    path = place(idx)
+    Image.init()
+    if path.suffix.lower() not in Image.EXTENSION:
+        raise ValueError(f"{path}: a picture's name ends with .jpg, .png or the like")
+    write = partial(image.save, format=Image.EXTENSION[path.suffix.lower()], **options)
+    try:
+        if replace:
+            write_atomically(path, write)
+            return idx
+        numbers = count(idx)
+        write_new(map(place, numbers), write)
+        return next(numbers) - 1  # the last one that was tried
+    except OSError as error:
+        raise unwritable(path, error) from error
 
 
 def to_pil(x: Tensor) -> Image.Image:
