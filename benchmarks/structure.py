@@ -39,6 +39,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     + ("outcome", "flags", "prompts", "models")
     + ("tiny.scenes", "tiny.captions", "tiny.prompts"),
     ("math",),
+    ("formats",),
     ("modules",),
     ("hooks",),
     ("model",),

@@ -145,7 +145,8 @@ def tiny_folder(tmp_path, monkeypatch):
 def test_flux_tiny_ignores_the_variables_of_flux_dev(tiny_folder, tmp_path, monkeypatch):
     for variable in ("FLUX_MODEL", "FLUX_AE", "FLUX_T5", "FLUX_CLIP", "FLUX_REPO", "FLUX_LORA"):
         monkeypatch.setenv(variable, str(tmp_path / "flux-dev"))
-    models = util.load_models("flux-tiny", device="cpu")
+    with pytest.warns(UserWarning, match="FLUX_AE, .*FLUX_T5 are set and not used: flux-tiny is loaded from"):
+        models = util.load_models("flux-tiny", device="cpu")
     assert (models.flow.params, models.ae.params) == (TINY.params, TINY.ae_params)
     assert models.t5(["a boat"]).shape == (1, TINY.t5_length, TINY.params.context_in_dim)
     assert models.clip(["a boat"]).shape == (1, TINY.params.vec_in_dim)

@@ -87,12 +87,17 @@ def hf_hub_download(*args: Any, **kwargs: Any) -> str:
     return huggingface_hub.hf_hub_download(*args, **kwargs)
 
 
+_OF_THE_HUB = hf_hub_download
+
+
 def get_checkpoint_path(repo_id: str, filename: str, env_var: str) -> Path:
     """A weight file: what `env_var` names, else the file in `checkpoints/`, downloaded if it is missing.
 
     See `flux.weights.find`: the path is a folder if the user names one in diffusers layout.
     """
-    return find_file(repo_id, filename, env_var, checkpoints=CHECKPOINTS_DIR, download=hf_hub_download)
+    # None is the hub's own, which is asked first whether it is there.
+    download = None if hf_hub_download is _OF_THE_HUB else hf_hub_download
+    return find_file(repo_id, filename, env_var, checkpoints=CHECKPOINTS_DIR, download=download)
 
 
 def _find(repo_id: str, filename: str, env_var: str, *, weights: str | Path | None = None) -> Path:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from helpers_models import SMALL_AE, SMALL_FLOW, random_state
 
+from flux.formats.lazy import Lazy
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
 from flux.weights import convert
@@ -84,7 +85,7 @@ def test_tensors_are_made_only_when_asked_for():
     assert source.read == [f"transformer_blocks.0.attn.{name}.bias" for name in names]
 
 
-class Counting(convert.Lazy):
+class Counting(Lazy):
     def __init__(self, tensors):
         super().__init__({key: lambda key=key: tensors[key] for key in tensors})
         self.read = []

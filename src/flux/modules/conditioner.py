@@ -5,12 +5,20 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from flux.extras import lazy_names
-from flux.modules.pretrained import load_whole
+from flux.formats.folder import files_of
+from flux.formats.weights import Weights
+from flux.modules import encoders
+from flux.modules.encoders import load_encoder
+from flux.modules.pretrained import in_one_line, load_whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 QUOTED = 200  # characters of a cut prompt that a warning repeats
 
@@ -26,27 +34,34 @@ __getattr__, __dir__ = lazy_names(
 class HFEmbedder(nn.Module):
     """A frozen text encoder with its tokenizer.
 
-    version: a hub name, or a folder. A folder is either one model with its tokenizer, or, in the layout of a
-    FLUX.1-dev clone, the model's folder (`text_encoder`) with its tokenizer beside it (`tokenizer`).
-    CLIP is told from T5 by the name's prefix `openai`, for a folder by `model_type` in its `config.json`.
+    version: a hub name, a folder, or a weight file. A folder is either one model with its tokenizer, or, in
+    the layout of a FLUX.1-dev clone, the model's folder (`text_encoder`) with its tokenizer beside it
+    (`tokenizer`). A file is read with the `config.json` beside it, or as T5 or CLIP-L where its weights tell.
+    CLIP is told from T5 by the name's prefix `openai`, for a folder by `model_type` in its `config.json`, or
+    by `clip`. tokenizer: its hub name or folder, if not the one that goes with `version`.
     max_length: tokens are cut or padded to this length; no attention mask is used.
     hf_kwargs: passed to the model's `from_pretrained`. `torch_dtype`, also spelt `dtype`, is float32 if not
     given, whatever the default of the installed transformers.
-    Raises ValueError for a folder that holds neither or lacks weights, OSError for files that cannot be had.
+    Raises ValueError for a folder that holds neither, or weights that are damaged, quantised or too few;
+    OSError for files that cannot be had.
     """
 
-    def __init__(self, version: str, max_length: int, **hf_kwargs):
+    def __init__(
+        self,
+        version: str,
+        max_length: int,
+        *,
+        clip: bool | None = None,
+        tokenizer: str | None = None,
+        **hf_kwargs,
+    ):
         super().__init__()
-        from transformers import AutoTokenizer
-
         self.max_length = max_length
-        self.is_clip = is_clip(version)
+        self.is_clip = is_clip(version) if clip is None else clip
         self.output_key = "pooler_output" if self.is_clip else "last_hidden_state"
-        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(version), model_max_length=max_length)
-        # Looked up in this module, where clients patch them.
-        model_class = getattr(sys.modules[__name__], "CLIPTextModel" if self.is_clip else "T5EncoderModel")
-        self.hf_module = load_whole(model_class, version, **with_known_dtype(hf_kwargs))
-        self.hf_module.eval().requires_grad_(False)
+        self.tokenizer = load_tokenizer(tokenizer or tokenizer_of(version), max_length, hf_kwargs)
+        self.hf_module = load_module(version, self.is_clip, hf_kwargs).eval().requires_grad_(False)
+        _require_one_vocabulary(version, len(self.tokenizer), self.hf_module)
         self._warned: set[str] = set()
 
     def forward(self, text: list[str]) -> Tensor:
@@ -85,6 +100,41 @@ class HFEmbedder(nn.Module):
         return f"T5 reads the first {self.max_length} tokens of a prompt; what came after was cut: {quoted!r}"
 
 
+def load_tokenizer(source: str, max_length: int, hf_kwargs: dict) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a hub name or folder."""
+    from transformers import AutoTokenizer
+
+    local = {key: value for key, value in hf_kwargs.items() if key == "local_files_only"}
+    with in_one_line(source):
+        return AutoTokenizer.from_pretrained(source, model_max_length=max_length, **local)
+
+
+def load_module(version: str, clip: bool, hf_kwargs: dict) -> nn.Module:
+    """The model of a hub name, folder or file; options that are about transformers alone lead through it."""
+    from transformers import PreTrainedModel
+
+    # Looked up in this module, where clients patch them.
+    kind = getattr(sys.modules[__name__], "CLIPTextModel" if clip else "T5EncoderModel")
+    options = with_known_dtype(hf_kwargs)
+    dtype = options.get("dtype", options.get("torch_dtype"))
+    reader = getattr(kind.from_pretrained, "__func__", None)
+    plain = len(options) == 1 and reader is PreTrainedModel.from_pretrained.__func__
+    with in_one_line(version):
+        if plain and Path(version).exists() and isinstance(dtype, torch.dtype):
+            return load_encoder(kind, encoders.CLIP if clip else encoders.T5, Path(version), dtype)
+        return load_whole(kind, version, **options)
+
+
+def _require_one_vocabulary(version: str, tokens: int, module: nn.Module) -> None:
+    """T5 has a few rows more than its tokenizer has tokens, CLIP none."""
+    rows = module.get_input_embeddings().num_embeddings
+    if not rows / 2 <= tokens <= rows:
+        raise ValueError(
+            f"{version} reads {rows} tokens and its tokenizer has {tokens}, it is another model's: "
+            "put the tokenizer of this encoder beside it"
+        )
+
+
 def with_known_dtype(hf_kwargs: dict) -> dict:
     """The same keyword arguments with the number type under the name the installed transformers knows."""
     import transformers
@@ -98,6 +148,8 @@ def with_known_dtype(hf_kwargs: dict) -> dict:
 
 def is_clip(version: str) -> bool:
     """Whether a hub name or folder holds CLIP rather than T5; ValueError for a folder that holds neither."""
+    if Path(version).is_file():
+        return not any(".block." in key for key in Weights(files_of(Path(version))))
     if not Path(version).is_dir():
         return version.startswith("openai")
     config = Path(version) / "config.json"
@@ -118,9 +170,11 @@ def _model_type(config: Path) -> str:
 
 def tokenizer_of(version: str) -> str:
     """Where the tokenizer of a model is: with it, or in the sibling `tokenizer*` of `text_encoder*`."""
-    if not Path(version).is_dir():
+    if not Path(version).exists():
         return version
     # Not `resolve`: the sibling of a link named text_encoder stands beside the link.
     folder = Path(os.path.abspath(version))
+    if folder.is_file():
+        folder = folder.parent
     sibling = folder.with_name(folder.name.replace("text_encoder", "tokenizer")) if folder.name else folder
-    return str(sibling) if sibling != folder and sibling.is_dir() else version
+    return str(sibling if sibling.is_dir() else folder)

@@ -1,203 +1,138 @@
-"""Are the weights whole, and what are they? A look at names, sizes and headers; no tensor is read.
+"""Are the weights of a part whole, and are they that part's? A look at names, sizes and headers.
 
-Whatever is wrong is a `CheckpointError`: one line that names the file and the remedy.
+No tensor is read. Whatever is wrong is a `CheckpointError`: one line that names the file and the remedy.
 """
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
 from flux.files import read_json_object
+from flux.formats.folder import files_of, weight_files
+from flux.formats.header import CheckpointError, is_pointer, pointer_error, read_header
+from flux.formats.weights import check_file
+from flux.modules import encoders
 from flux.weights.parts import CLIP, T5, Part
 
-GIT_LFS_POINTER = b"version https://git-lfs"
+__all__ = [
+    "CheckpointError",
+    "check_encoder",
+    "check_files",
+    "encoder_files",
+    "files_of",
+    "is_pointer",
+    "read_header",
+    "read_json",
+    "tokens_read",
+    "weight_files",
+]
+
 TOKENIZER_FILES = {"tokenizer.json", "spiece.model", "vocab.json"}
-# The largest header the safetensors format allows; a larger number in its place is no header length.
-MAX_HEADER = 100_000_000
-OTHER_FORMATS = {
-    b"PK\x03\x04": "a PyTorch .pt file",
-    b"\x80\x02": "a PyTorch .pt file",
-    b"GGUF": "a GGUF file",
-    b"<": "a web page",
-}
 
 
-class CheckpointError(ValueError):
-    """A weight file cannot be had or used. The message is one line."""
-
-    def __init__(self, message: str):
-        super().__init__(" ".join(message.splitlines()))
-
-
-# Files of a path
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder in diffusers or transformers layout, empty if it is none of these."""
-    for stem in ("diffusion_pytorch_model", "model"):
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            return _shards(index)
-        if (folder / f"{stem}.safetensors").is_file():
-            return [folder / f"{stem}.safetensors"]
-    return []
-
-
-def _shards(index: Path) -> list[Path]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return [index.parent / name for name in sorted(set(weight_map.values()))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not an index of shards: download it again") from error
-
-
-def files_of(path: Path) -> list[Path]:
-    """The safetensors files of a path as `find` returns it, a file or a folder."""
-    return weight_files(path) if path.is_dir() else [path]
-
-
-def encoder_files(folder: Path) -> list[Path]:
-    """The weight files of a text encoder, which may be an old .bin; empty where there are none."""
-    return weight_files(folder) or sorted(folder.glob("pytorch_model*.bin"))
+def encoder_files(source: Path) -> list[Path]:
+    """The weight files of a text encoder's folder or file; empty where there are none."""
+    return files_of(source) if source.exists() else []
 
 
 def check_files(path: Path) -> Path:
-    """The path itself, after a check of each of its files, see `read_header`."""
+    """The path itself, after a check of each of its files, see `flux.formats.weights.check_file`."""
     for file in files_of(path):
-        read_header(file)
+        check_file(file)
     return path
 
 
 # Text encoders
 
 
-def check_encoder(folder: Path, part: Part, width: int | None) -> Path:
-    """A text encoder's folder, after a look at its config, its weights and its tokenizer.
+def encoder_kind(part: Part) -> encoders.TextEncoder:
+    return encoders.CLIP if part is CLIP else encoders.T5
+
+
+def check_encoder(source: Path, part: Part, width: int | None) -> Path:
+    """A text encoder's folder or file, after a look at its config, its weights and its tokenizer.
 
     width: channels it must have, None for any.
     """
-    _check_encoder_config(folder, part, width)
-    if not encoder_files(folder):
-        raise CheckpointError(f"{folder} has no weights: download the encoder's model.safetensors into it")
-    check_files(folder)
-    tokenizer = tokenizer_folder(folder)
-    files = [file for place in {folder, tokenizer} for file in place.iterdir()]
-    for file in files:
-        if is_pointer(file):
-            raise _pointer_error(file)
-    if not TOKENIZER_FILES.intersection(file.name for file in files):
-        raise CheckpointError(
-            f"{folder} has no tokenizer: put {tokenizer.name}/ beside it, or tokenizer.json into it"
-        )
-    return folder
+    if source.is_dir():
+        _check_config(source, part, width)
+        if not encoder_files(source):
+            raise CheckpointError(
+                f"{source} has no weights: download the encoder's model.safetensors into it"
+            )
+    check_files(source)
+    kind = encoder_kind(part)
+    if source.is_file():
+        _require_width(source, kind.config(source), part, width)
+    if source.is_dir():
+        _check_tokenizer(source)
+    # Unpickling may take gigabytes, which is for loading.
+    if all(file.suffix == ".safetensors" for file in files_of(source)):
+        kind.check(source)
+    return source
 
 
-def tokenizer_folder(folder: Path) -> Path:
-    """Where the tokenizer of a text encoder's folder is, in the layout of a clone or in the folder itself."""
-    beside = folder.with_name(folder.name.replace("text_encoder", "tokenizer"))
-    return beside if beside.is_dir() else folder
-
-
-def _check_encoder_config(folder: Path, part: Part, width: int | None) -> None:
+def _check_config(folder: Path, part: Part, width: int | None) -> None:
     config = read_json(folder / "config.json")
     kind = str(config.get("model_type", ""))
     if not any(name in kind for name in (("clip",) if part is CLIP else ("t5",))):
         raise CheckpointError(
-            f"{folder} holds a model of type {kind!r}: name the folder of a {part.title} by {part.env_var}"
+            f"{folder} holds a model of type {kind[:80]!r}: name the folder of a {part.title} by "
+            f"{part.env_var}"
         )
-    text = config.get("text_config", config)
-    found = text.get("d_model" if part is T5 else "hidden_size")
+    _require_width(folder, config.get("text_config", config), part, width)
+
+
+def _require_width(source: Path, config: Any, part: Part, width: int | None) -> None:
+    found = config.get("d_model" if part is T5 else "hidden_size") if isinstance(config, dict) else None
     if width is not None and found is not None and found != width:
         raise CheckpointError(
-            f"{folder} holds a {part.title} of width {found}: name one of width {width} by {part.env_var}"
+            f"{source} holds a {part.title} of width {found}: name one of width {width} by {part.env_var}"
         )
 
 
-def tokens_read(folder: Path) -> int | None:
-    """The most tokens a folder's text encoder takes, by its tokenizer and its positions; None: not told."""
-    config = read_json(folder / "config.json")
-    tokenizer = tokenizer_folder(folder) / "tokenizer_config.json"
-    settings = read_json(tokenizer) if tokenizer.is_file() else {}
-    positions = config.get("text_config", config).get("max_position_embeddings")
-    told = [
-        length for length in (settings.get("model_max_length"), positions) if isinstance(length, int | float)
-    ]
-    return int(min(told)) if told else None
+def _check_tokenizer(folder: Path) -> None:
+    tokenizer = tokenizer_folder(folder)
+    files = [file for place in {folder, tokenizer} for file in place.iterdir()]
+    for file in files:
+        if is_pointer(file):
+            raise pointer_error(file)
+        if file.name in ("tokenizer.json", "vocab.json") and not read_json(file):
+            raise CheckpointError(f"{file} is an empty JSON object: download it again")
+    if not has_tokenizer(folder) and not has_tokenizer(tokenizer):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: put {tokenizer_name(folder)}/ beside it, or tokenizer.json into it"
+        )
+
+
+def has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
+def tokenizer_name(folder: Path) -> str:
+    return folder.name.replace("text_encoder", "tokenizer")
+
+
+def tokenizer_folder(folder: Path) -> Path:
+    """Where the tokenizer of a text encoder's folder is, in the layout of a clone or in the folder itself."""
+    folder = Path(os.path.abspath(folder))
+    beside = folder.with_name(tokenizer_name(folder)) if folder.name else folder
+    return beside if beside.is_dir() else folder
+
+
+def tokens_read(source: Path, part: Part, tokenizer: Path) -> int | None:
+    """The most tokens a text encoder takes, by its tokenizer and its positions; None: not told."""
+    config = encoder_kind(part).config(source)
+    settings = tokenizer / "tokenizer_config.json"
+    told = [config.get("max_position_embeddings")]
+    told += [read_json(settings).get("model_max_length")] if settings.is_file() else []
+    numbers = [int(length) for length in told if isinstance(length, int | float) and 0 < length < 1e6]
+    return min(numbers, default=None)
 
 
 def read_json(file: Path) -> dict[str, Any]:
     """The object in a JSON file; CheckpointError if it cannot be read or is something else."""
-    found = read_json_object(file)
+    found = read_json_object(file) if file.is_file() else None
     if found is None:
         raise CheckpointError(f"{file} is not a JSON object: download it again")
     return found
-
-
-# Headers
-
-
-def read_header(file: Path) -> dict[str, dict]:
-    """The tensors a safetensors file lists (key to dtype, shape and data_offsets), after a check of its size.
-
-    Raises CheckpointError for a file that is missing, unreadable, cut short, a git-lfs pointer or another
-    format.
-    """
-    try:
-        size = file.stat().st_size
-        with open(file, "rb") as stream:
-            start = stream.read(8)
-            length = int.from_bytes(start, "little")
-            text = stream.read(min(length, MAX_HEADER))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing: download it") from error
-    except OSError as error:
-        raise CheckpointError(
-            f"{file} cannot be read ({error.strerror}): name a file you may read"
-        ) from error
-
-    if (start + text).startswith(GIT_LFS_POINTER):
-        raise _pointer_error(file)
-    for mark, title in OTHER_FORMATS.items():
-        if start.startswith(mark) and not text.startswith(b"{"):
-            raise CheckpointError(f"{file} is {title}, not safetensors: download the .safetensors file")
-    if size < 9:
-        raise CheckpointError(f"{file} is empty or cut short, {size} bytes: download it again")
-    if length > MAX_HEADER or not text.startswith(b"{"):
-        raise CheckpointError(f"{file} is not a safetensors file: download it again")
-    if len(text) < length:
-        raise _size_error(file, size, f"more than {8 + length:,}")
-    return _entries(file, text, size)
-
-
-def _entries(file: Path, text: bytes, size: int) -> dict[str, dict]:
-    try:
-        header = json.loads(text)
-        header.pop("__metadata__", None)
-        needed = 8 + len(text) + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{file} is not a safetensors file: download it again") from error
-    if size != needed:
-        raise _size_error(file, size, f"{needed:,}")
-    return header
-
-
-def _size_error(file: Path, found: int, needed: str) -> CheckpointError:
-    return CheckpointError(
-        f"{file} is damaged, its download broke off: {found:,} bytes where {needed} are needed; "
-        "delete it and download it again"
-    )
-
-
-def is_pointer(file: Path) -> bool:
-    """Whether git has put a note of the file in its place."""
-    try:
-        with open(file, "rb") as stream:
-            return stream.read(len(GIT_LFS_POINTER)) == GIT_LFS_POINTER
-    except OSError:
-        return False
-
-
-def _pointer_error(file: Path) -> CheckpointError:
-    return CheckpointError(
-        f"{file} is a git-lfs pointer, not the weights: run `git lfs pull` in the clone, or download the file"
-    )

@@ -17,9 +17,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from flux.formats import prefixes
+from flux.formats.lazy import Lazy, Tensors, renamed
+from flux.formats.prefixes import behind
 from flux.models import AutoEncoderParams, FluxParams
 
-Tensors = Mapping[str, Tensor]
 Form = Literal["same", "halves swapped", "1x1 convolution"]
 
 # Ours, and diffusers': several names are stacked along the first axis. Each has a weight and a bias.
@@ -64,9 +66,12 @@ AE_ENDS = {"conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_
 AE_RESNET = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}
 AE_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 
-# Some programs keep every part of a model in one file, each behind a prefix.
-FLOW_PREFIXES = ("model.diffusion_model.",)
-AE_PREFIXES = ("first_stage_model.", "vae.")
+# What diffusers called the autoencoder's attention before it had these names.
+AE_OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+# Keys by which a file is of another model, though all that this one needs is there.
+FLOW_FOREIGN = ("guidance_in.", "time_text_embed.guidance_embedder.")
+AE_FOREIGN = ("quant_conv.", "post_quant_conv.")
 
 
 @dataclass(frozen=True)
@@ -103,25 +108,6 @@ class Rule:
 def _swap_halves(tensor: Tensor) -> Tensor:
     first, second = tensor.chunk(2)
     return torch.cat((second, first))
-
-
-class Lazy(Mapping[str, Tensor]):
-    """A mapping whose tensors are made when asked for, and not kept."""
-
-    def __init__(self, makers: Mapping[str, Callable[[], Tensor]]):
-        self._makers = dict(makers)
-
-    def __getitem__(self, key: str) -> Tensor:
-        return self._makers[key]()
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._makers  # Mapping's own would make the tensor.
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
 
 
 def flow_rules(params: FluxParams) -> list[Rule]:
@@ -211,23 +197,25 @@ def is_diffusers(rules: Iterable[Rule], source: Tensors) -> bool:
     return any(key in source and key not in ours for rule in rules for key in rule.theirs)
 
 
-def without_prefix(source: Tensors, prefixes: Iterable[str]) -> Tensors:
-    """The tensors behind the first of `prefixes` that any key has, or all if none has."""
-    for prefix in prefixes:
-        inner = {key.removeprefix(prefix): key for key in source if key.startswith(prefix)}
-        if inner:
-            return Lazy({name: partial(source.__getitem__, key) for name, key in inner.items()})
-    return source
-
-
 def flow_to_ours(source: Tensors, params: FluxParams) -> Tensors:
     """A flow model's tensors under our keys, whether they are official, prefixed or diffusers'."""
-    return _as_ours(flow_rules(params), without_prefix(source, FLOW_PREFIXES))
+    return _as_ours(flow_rules(params), behind(source, prefixes.FLOW))
 
 
 def ae_to_ours(source: Tensors, params: AutoEncoderParams) -> Tensors:
     """An autoencoder's tensors under our keys, whether they are official, prefixed or diffusers'."""
-    return _as_ours(ae_rules(params), without_prefix(source, AE_PREFIXES))
+    source = behind(source, prefixes.AE)
+    new = {key: _new_name(key) for key in source}
+    if any(key != name for key, name in new.items()):
+        source = renamed(source, {name: key for key, name in new.items()})
+    return _as_ours(ae_rules(params), source)
+
+
+def _new_name(key: str) -> str:
+    """A key of the autoencoder's attention as diffusers writes it now."""
+    before, middle, rest = key.partition(".attentions.0.")
+    name, dot, leaf = rest.rpartition(".")
+    return f"{before}{middle}{AE_OLD.get(name, name)}{dot}{leaf}"
 
 
 def _as_ours(rules: list[Rule], source: Tensors) -> Tensors:

@@ -2,13 +2,14 @@
 
 1. the argument `weights`, one folder for all parts, such as a clone of the FLUX.1-dev repository;
 2. the part's own variable: FLUX_MODEL, FLUX_AE, FLUX_LORA, FLUX_REDUX (a file, or a folder that holds it),
-   FLUX_T5 and FLUX_CLIP (a folder);
+   FLUX_T5 and FLUX_CLIP (a folder, or a file such as ComfyUI's);
 3. FLUX_REPO, a clone as in 1, if it has the part; or the name of a model that comes with the package;
 4. `checkpoints/<repository with / replaced by _>/<file>`;
 5. the hub: its cache, then its server.
 
-A folder holds a part as one file (`flux1-dev.safetensors`) or as diffusers does (`transformer/`, in shards or
-not). Whatever stands in the way is a `CheckpointError`: one line that names the file and the remedy.
+A folder holds a part as one file (`flux1-dev.safetensors`) or as diffusers does (`transformer/`, in shards
+or not); the hub's cache keeps such folders, and one shard or the index stands for all. Whatever stands in
+the way is a `CheckpointError`: one line that names the file and the remedy.
 """
 
 import os
@@ -18,7 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from flux.models import ModelSpec, configs
-from flux.weights.check import CheckpointError, check_encoder, check_files, files_of, is_pointer, weight_files
+from flux.weights.check import (
+    CheckpointError,
+    check_encoder,
+    check_files,
+    files_of,
+    has_tokenizer,
+    is_pointer,
+    tokenizer_folder,
+    weight_files,
+)
 from flux.weights.hub import fetch_file
 from flux.weights.parts import FLOW, PARTS, Part
 
@@ -60,7 +70,7 @@ def locate_file(
     part = PARTS.get(env_var, Part("file", env_var))
     for source, value in (("weights", weights), (env_var, os.environ.get(env_var))):
         if value:
-            return check_files(_named(source, Path(value).expanduser(), part, repo_id, filename))
+            return check_files(_named(source, _opened(source, value), part, repo_id, filename))
     clone, stored = _clone(), _stored(repo_id, checkpoints) / filename
     found = clone and _within(clone, part, repo_id, filename)
     if found is None and stored.exists():
@@ -75,24 +85,36 @@ def _stored(repo_id: str, checkpoints: Path | None) -> Path:
 def find_text_encoder(
     part: Part, hub_name: str, *, width: int | None = None, weights: str | Path | None = None
 ) -> str:
-    """The checked folder of T5 or CLIP, or `hub_name` where the user names no folder.
+    """The checked folder or file of T5 or CLIP, or `hub_name` where the user names none.
 
-    width: channels the encoder must have. weights: look nowhere but in this folder.
+    width: channels the encoder must have. weights: look nowhere but in this folder (or take this file).
     """
     for source, value in (("weights", weights), (part.env_var, os.environ.get(part.env_var))):
         if value:
-            folder = Path(value).expanduser()
-            _require(folder, source)
-            found = _encoder_within(folder, part)
+            path = _opened(source, value)
+            found = path if path.is_file() else _encoder_within(path, part)
             if found is None:
                 raise CheckpointError(
-                    f"{source} names {folder}, which holds no {part.title}, neither {part.folder}/ "
-                    "nor config.json: name the encoder's folder or a clone of FLUX.1-dev"
+                    f"{source} names {path}, which holds no {part.title}, neither {part.folder}/ "
+                    f"nor config.json: name the encoder's folder or a clone of FLUX.1-dev{_near(path)}"
                 )
             return str(check_encoder(found, part, width))
     clone = _clone()
     found = clone and _encoder_within(clone, part)
     return str(check_encoder(found, part, width)) if found else hub_name
+
+
+def find_tokenizer(part: Part, encoder: Path, hub_name: str) -> str:
+    """The folder of the tokenizer that goes with an encoder's folder or file, else the hub's name.
+
+    It is looked for with the encoder, beside it as a clone has it, and in FLUX_REPO.
+    """
+    name = part.folder.replace("text_encoder", "tokenizer")
+    if encoder.is_dir():
+        return str(tokenizer_folder(encoder))
+    clone = _clone()
+    places = (encoder.parent / name, encoder.parent, clone and clone / name)
+    return next((str(place) for place in places if place and has_tokenizer(place)), hub_name)
 
 
 def stand_in(spec: ModelSpec, part: Part) -> ModelSpec | None:
@@ -112,20 +134,20 @@ def _clone() -> Path | None:
     value = os.environ.get("FLUX_REPO")
     if not value:
         return None
-    clone = Path(value).expanduser()
     named = configs.get(value)
-    if named is not None and named.home is not None and not clone.exists():
+    if named is not None and named.home is not None and not Path(value).exists():
         return named.home
+    clone = Path(value).expanduser()
     if not clone.is_dir():
         raise CheckpointError(
-            f"FLUX_REPO names {clone}, which is not a folder: name a clone of FLUX.1-dev or unset it"
+            f"FLUX_REPO names {clone}, which is not a folder: name a clone of FLUX.1-dev or unset it "
+            "(FLUX_MODEL, FLUX_AE, FLUX_T5 and FLUX_CLIP name single files)"
         )
-    return clone
+    return _snapshot(clone)
 
 
 def _named(source: str, path: Path, part: Part, repo_id: str, filename: str) -> Path:
     """What `path` means for a part. `source` is the argument or variable that named it, for messages."""
-    _require(path, source)
     if not path.is_dir():
         return path
     found = _within(path, part, repo_id, filename)
@@ -133,16 +155,44 @@ def _named(source: str, path: Path, part: Part, repo_id: str, filename: str) -> 
         also = f" nor {part.folder}/ of that model" if part.folder else ""
         raise CheckpointError(
             f"{source} names the folder {path}, which holds neither {filename}{also}: name the "
-            f"{part.title}'s file, or a clone of {repo_id}"
+            f"{part.title}'s file, or a clone of {repo_id}{_near(path)}"
         )
     return found
 
 
-def _require(path: Path, source: str) -> None:
+def _opened(source: str, value: str | Path) -> Path:
+    """What the user names, see `_snapshot`. source: the argument or variable that named it, for messages."""
+    path = Path(value).expanduser()
     if not path.exists():
         raise CheckpointError(
             f"{source} names {path}, which does not exist: correct the path or leave {source} out"
         )
+    return _snapshot(path)
+
+
+def _snapshot(path: Path) -> Path:
+    """The path itself, or of a model's folder in the hub's cache (`models--...`) the release it holds."""
+    snapshots = path / "snapshots"
+    if not snapshots.is_dir():
+        return path
+    main = path / "refs" / "main"
+    releases = sorted(release for release in snapshots.iterdir() if release.is_dir())
+    if main.is_file():
+        named = snapshots / main.read_text(encoding="utf-8", errors="replace").strip()[:100]
+        releases = [named] if named.is_dir() else releases
+    if len(releases) == 1:
+        return releases[0]
+    raise CheckpointError(
+        f"{path} holds {len(releases)} releases in snapshots/: name the folder of one of them"
+    )
+
+
+def _near(folder: Path) -> str:
+    """The weight files in a folder that one may have meant, in words; empty where there are none."""
+    kinds = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+    names = sorted(file.name for file in folder.iterdir() if file.suffix in kinds and file.is_file())
+    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f" (it holds {few}: name the file itself)" if names else ""
 
 
 def _within(folder: Path, part: Part, repo_id: str, filename: str) -> Path | None:

@@ -11,15 +11,19 @@ from flux.weights.check import CheckpointError
 PATIENCE = 5.0  # seconds for the first answer
 
 
+class NoHub(OSError):
+    """The hub does not answer, or the user has forbidden to ask it."""
+
+
 def require_hub() -> None:
-    """Raise OSError, in one line, if the hub does not answer.
+    """Raise NoHub, in one line, if the hub does not answer.
 
     It is asked once before its client, which would keep on trying for half a minute.
     """
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        raise OSError("HF_HUB_OFFLINE is set")
+        raise NoHub("HF_HUB_OFFLINE is set")
     request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE):
@@ -27,7 +31,7 @@ def require_hub() -> None:
     except urllib.error.HTTPError:
         pass  # an answer, whatever it says
     except OSError as error:
-        raise OSError(f"{constants.ENDPOINT} does not answer") from error
+        raise NoHub(f"{constants.ENDPOINT} does not answer") from error
 
 
 def cached_file(repo_id: str, filename: str) -> Path | None:
@@ -59,6 +63,8 @@ def fetch_file(
     if cached is not None:
         return cached
     try:
+        if download is None:
+            require_hub()
         fetch = download or huggingface_hub.hf_hub_download
         return Path(fetch(repo_id, filename, local_dir=folder))
     except Exception as error:  # The hub's client raises whatever its HTTP library of the day does.
@@ -77,11 +83,11 @@ def _problem(repo_id: str, filename: str, error: Exception) -> str:
         return f"{filename} needs a licence: accept it at {page} and {login}"
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"{filename}: {page} is not there or not open to you: {login}, check HF_ENDPOINT"
-    if isinstance(error, errors.OfflineModeIsEnabled):
+    if isinstance(error, errors.OfflineModeIsEnabled) or constants.HF_HUB_OFFLINE:
         return (
             f"{filename} is not in the cache and HF_HUB_OFFLINE forbids to download it: unset HF_HUB_OFFLINE"
         )
-    if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError | TimeoutError):
+    if isinstance(error, NoHub | errors.LocalEntryNotFoundError | ConnectionError | TimeoutError):
         return f"{filename} cannot be downloaded, no answer from {page}: check the network or set HF_ENDPOINT"
     if isinstance(error, errors.EntryNotFoundError):
         return f"{filename} is not at {page}: check HF_ENDPOINT"

@@ -4,9 +4,11 @@
 package has put in their places.
 """
 
+import os
+import re
 import warnings
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,20 +20,26 @@ from torch.nn import functional as F
 
 from flux.device import out_of_memory_hint, pick_device, pick_dtype
 from flux.finite import require_finite_weights
+from flux.formats import prefixes
+from flux.formats.fill import Convert, assign, load_into, shortened
+from flux.formats.prefixes import behind
+from flux.formats.weights import Weights
 from flux.model import Flux, FluxLoraWrapper
 from flux.models import FluxParams, ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.weights import convert
-from flux.weights.check import CheckpointError, files_of, read_json, tokens_read
-from flux.weights.find import find_file, find_text_encoder, stand_in
-from flux.weights.parts import AE, CLIP, FLOW, LORA, T5, Part
-from flux.weights.read import Weights, assign, load_into, shortened
+from flux.weights.check import CheckpointError, check_encoder, files_of, read_json, tokens_read
+from flux.weights.find import find_file, find_text_encoder, find_tokenizer, stand_in
+from flux.weights.hub import cached_file, require_hub
+from flux.weights.parts import AE, CLIP, FLOW, LORA, PARTS, REDUX, T5, Part
+
+FLOW_FILES = {"prefixes": prefixes.FLOW, "foreign": lambda key: key.startswith(convert.FLOW_FOREIGN)}
+"""How files of flow models are read, see `flux.formats.fill.load_into`."""
 
 UNNAMED = "flux-dev"
 """The model whose text encoders are meant where none is named, as upstream's loaders name none."""
 
-Convert = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 Records = Mapping[str, ModelSpec]
 
 
@@ -80,6 +88,7 @@ def load_models(
     spec, device = spec_of(name, records), pick_device(device)
     dtype = pick_dtype(dtype, device)
     _refuse_stand_ins(name, spec, weights)
+    _say_what_is_unused(name, spec, weights, records)
     if weights is not None and not Path(weights).expanduser().is_dir():
         raise CheckpointError(
             f"weights names {weights}, which is not a folder: name a clone of {spec.repo_id}, or give single "
@@ -148,7 +157,7 @@ def load_flow_model(
             return _load_with_lora(spec, path, lora, device, dtype, as_ours, verbose)
         with torch.device("meta"):
             model = flow_class(spec.params)
-        load_into(model, path, device, dtype, convert=as_ours)
+        load_into(model, path, device, dtype, convert=as_ours, **FLOW_FILES)
     return model
 
 
@@ -170,11 +179,12 @@ def _load_with_lora(
         entrance = {key: ours[key] for key in ("img_in.weight",) if key in ours}
         return ChainMap(optionally_expand_state_dict(model, entrance), ours)
 
-    load_into(model, path, device, dtype, optional=_is_lora, convert=widened)
-    missing, _ = load_into(model, lora, device, dtype, optional=lambda key: True)
+    load_into(model, path, device, dtype, optional=_is_lora, convert=widened, **FLOW_FILES)
+    _check_lora(lora, spec)
+    missing, _ = load_into(
+        model, lora, device, dtype, prefixes=prefixes.FLOW, optional=lambda key: True, extra=False
+    )
     plain = [key for key in missing if _is_lora(key)]
-    if len(plain) == sum(map(_is_lora, model.state_dict())):
-        raise CheckpointError(f"{lora} holds no LoRA of {spec.repo_flow}: name the LoRA's file by FLUX_LORA")
     for key in plain:  # A layer the LoRA leaves out stays the base model's.
         of_base = model.get_submodule(key.partition(".lora_")[0]).weight.dtype
         assign(model, key, torch.zeros_like(model.get_parameter(key), dtype=of_base, device=device))
@@ -185,6 +195,33 @@ def _load_with_lora(
 
 def _is_lora(key: str) -> bool:
     return ".lora_" in key
+
+
+OTHER_LORAS = {
+    "kohya's names": r"^lora_(unet|transformer|te\d?)_",
+    "diffusers' names": r"(^|\.)(single_)?transformer_blocks\.",
+    "x-labs' names": r"\.processor\.",
+    "names of lora_down and lora_up": r"\.lora_(down|up)\.",
+}
+"""LoRA files that are not read, by what their keys look like."""
+
+
+def _check_lora(file: Path, spec: ModelSpec) -> None:
+    """Raise CheckpointError for a file without LoRAs, with halves of them alone, or of another scheme."""
+    remedy = f"name {spec.lora_filename} by FLUX_LORA"
+    keys = list(behind(Weights(files_of(file)).shapes(), prefixes.FLOW, file))
+    for names, pattern in OTHER_LORAS.items():
+        if any(re.search(pattern, key) for key in keys):
+            raise CheckpointError(f"{file} is a LoRA with {names}, which is not read: {remedy}")
+    halves = [
+        {key.partition(f".lora_{half}.")[0] for key in keys if f".lora_{half}." in key} for half in "AB"
+    ]
+    if not halves[0] and not halves[1]:
+        told = "" if any(map(_is_lora, keys)) or not keys else f" (unexpected: {shortened(keys, 2)})"
+        raise CheckpointError(f"{file} holds no LoRA of {spec.repo_flow}{told}: {remedy}")
+    if not halves[0] & halves[1]:
+        there, gone = ("lora_A", "lora_B") if halves[0] else ("lora_B", "lora_A")
+        raise CheckpointError(f"{file} has {there} and no {gone}, which does nothing: {remedy}")
 
 
 def optionally_expand_state_dict(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -212,7 +249,8 @@ def print_load_warning(missing: list[str], unexpected: list[str]) -> None:
 
 def _params_of(path: Path, like: ModelSpec) -> FluxParams:
     try:
-        return convert.flow_params(Weights(files_of(path)).shapes(), like.params)
+        shapes = behind(Weights(files_of(path)).shapes(), prefixes.FLOW, path)
+        return convert.flow_params(shapes, like.params)
     except (KeyError, IndexError, ZeroDivisionError) as error:
         raise CheckpointError(f"{path} is no flow model ({error} is missing): download it again") from error
 
@@ -243,7 +281,14 @@ def load_ae(
         ae = AutoEncoder(spec.ae_params)
     with out_of_memory_hint():
         load_into(
-            ae, path, device, dtype, convert=lambda tensors: convert.ae_to_ours(tensors, spec.ae_params)
+            ae,
+            path,
+            device,
+            dtype,
+            prefixes=prefixes.AE,
+            convert=lambda tensors: convert.ae_to_ours(tensors, spec.ae_params),
+            known=lambda key: key.startswith("loss."),  # of its training
+            foreign=lambda key: key.startswith(convert.AE_FOREIGN),
         )
     return ae
 
@@ -300,16 +345,38 @@ def _load_text_encoder(
     version = find_text_encoder(
         part, hub_name, width=width if name else None, weights=weights_folder(spec, weights)
     )
-    length = min(length, own if name or version == hub_name else tokens_read(Path(version)) or length)
+    of_hub = version == hub_name
+    tokenizer = hub_name if of_hub else find_tokenizer(part, Path(version), hub_name)
+    most = own if name or of_hub else tokens_read(Path(version), part, Path(tokenizer)) or length
+    length = min(length, most)
+    options = {"max_length": length, "torch_dtype": dtype, "clip": part is CLIP, "tokenizer": tokenizer}
     try:
         with out_of_memory_hint():
-            return HFEmbedder(version, max_length=length, torch_dtype=dtype).to(device)
+            if of_hub:
+                return _from_hub(part, hub_name, options).to(device)
+            return HFEmbedder(version, **options).to(device)
+    except CheckpointError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:  # transformers' messages run over many lines
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(
             f"the {part.title} {version} cannot be loaded ({reason}): check the network or HF_ENDPOINT, or "
             f"set {part.env_var} to its folder or FLUX_REPO to a clone of FLUX.1-dev"
         ) from error
+
+
+def _from_hub(part: Part, hub_name: str, options: dict) -> HFEmbedder:
+    """From the hub's cache, as from any folder; else from the hub, which must answer."""
+    cached = cached_file(hub_name, "config.json")
+    if cached is not None:
+        try:
+            folder = str(check_encoder(cached.parent, part, None))
+            return HFEmbedder(folder, **options | {"tokenizer": folder})
+        except CheckpointError as error:  # half a download, which the hub's client completes
+            if "is missing" not in str(error) and "has no" not in str(error):
+                raise
+    require_hub()
+    return HFEmbedder(hub_name, **options)
 
 
 # Models of the package in the place of others
@@ -334,6 +401,25 @@ def _refuse_stand_ins(name: str, spec: ModelSpec, weights: str | Path | None) ->
                 f"FLUX_REPO names {other.repo_id}, not {name}: ask for the model {other.repo_id}, or name a "
                 f"clone of {spec.repo_id} by FLUX_REPO"
             )
+
+
+def _say_what_is_unused(name: str, spec: ModelSpec, weights: str | Path | None, records: Records) -> None:
+    """Warn, in one line, of FLUX_ variables that are set and name nothing that is loaded."""
+    anywhere = weights is None and not spec.embedded
+    used = {*PARTS, "FLUX_REPO"} - {LORA.env_var, REDUX.env_var} if anywhere else set()
+    if spec.lora_filename and not _has_lora(spec, weights):
+        used.add(LORA.env_var)
+    unused = sorted(key for key, value in os.environ.items() if key.startswith("FLUX_") and value)
+    unused = [key for key in unused if key not in used]
+    if unused:
+        if not anywhere:
+            why = f"{name} is loaded from {weights or 'the package'}"
+        elif unused == [LORA.env_var]:
+            why = f"the models with a LoRA are {', '.join(n for n, r in records.items() if r.lora_filename)}"
+        else:
+            why = f"{name} looks at {', '.join(sorted(used))}"
+        verb = "is" if len(unused) == 1 else "are"
+        warnings.warn(f"{', '.join(unused)} {verb} set and not used: {why}", stacklevel=4)
 
 
 # Where the files of a record are
@@ -366,8 +452,12 @@ def find_lora(spec: ModelSpec, weights: str | Path | None, find: Find) -> Path |
     """The LoRA's file, None for a model without: in `weights` if it is there, else where all look."""
     if spec.lora_repo_id is None or spec.lora_filename is None:
         return None
-    inside = weights is not None and (Path(weights).expanduser() / spec.lora_filename).is_file()
-    return find(spec.lora_repo_id, spec.lora_filename, LORA.env_var, weights=weights if inside else None)
+    inside = weights if _has_lora(spec, weights) else None
+    return find(spec.lora_repo_id, spec.lora_filename, LORA.env_var, weights=inside)
+
+
+def _has_lora(spec: ModelSpec, weights: str | Path | None) -> bool:
+    return weights is not None and (Path(weights).expanduser() / str(spec.lora_filename)).is_file()
 
 
 def _require_config(path: Path, class_name: str, needed: dict) -> None:

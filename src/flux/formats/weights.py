@@ -1,0 +1,65 @@
+"""The tensors of weight files, safetensors or of `torch.save`, each read when it is asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from flux.formats.header import CheckpointError, is_pickle, read_header, shapes_of
+from flux.formats.pickled import check_pickle, read_pickle
+
+
+def check_file(file: Path) -> None:
+    """Raise CheckpointError for a file that is missing, damaged or of another format; no tensor is read."""
+    if is_pickle(file):
+        check_pickle(file)
+    else:
+        read_header(file)
+
+
+class Weights(Mapping[str, Tensor]):
+    """The tensors of one or more files, each read when asked for, onto `device`.
+
+    Raises CheckpointError as `read_header` and `read_pickle` do.
+    """
+
+    def __init__(self, files: Sequence[Path], device: torch.device | str = "cpu"):
+        self._device = str(device)
+        self._open: dict[Path, safe_open | dict[str, Tensor]] = {}
+        self._shapes: dict[str, Tensor] = {}
+        self._file_of: dict[str, Path] = {}
+        for file in files:
+            shapes = self._shapes_in(file)
+            self._shapes |= shapes
+            self._file_of |= dict.fromkeys(shapes, file)
+
+    def _shapes_in(self, file: Path) -> dict[str, Tensor]:
+        if not is_pickle(file):
+            return shapes_of(read_header(file))
+        tensors = self._open[file] = read_pickle(file)
+        return {key: torch.empty(x.shape, dtype=x.dtype, device="meta") for key, x in tensors.items()}
+
+    def __getitem__(self, key: str) -> Tensor:
+        file = self._file_of[key]
+        try:
+            if file not in self._open:
+                self._open[file] = safe_open(file, framework="pt", device=self._device)
+            opened = self._open[file]
+            return opened[key].to(self._device) if isinstance(opened, dict) else opened.get_tensor(key)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{file} cannot be mapped ({error}): copy it to a local disk") from error
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._file_of  # Mapping's own would read the tensor.
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file_of)
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+    def shapes(self) -> dict[str, Tensor]:
+        """The same mapping with tensors on the meta device: shapes and dtypes without numbers."""
+        return dict(self._shapes)
