@@ -8,12 +8,12 @@ from helpers_demos import save_clone, small_models
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flux.finite import NotFinite
+from flux.formats.fill import load_into
 from flux.generate import Sampling, decode, encode, generate, sample_steps
 from flux.hooks import Hooks
 from flux.methods.stable_flow import Edit, EditRequest, edit_steps
 from flux.sampling import pack
 from flux.weights.load import load_models
-from flux.weights.read import load_into
 
 SAMPLING = Sampling(steps=4, guidance=3.5, width=32, height=32)
 
