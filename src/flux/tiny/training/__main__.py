@@ -42,6 +42,7 @@ def run(folder: Path, repo: Path, seed: int, scale: float) -> None:
     # Here, for these take seconds to import.
     from flux.tiny.scenes import WORLD
     from flux.tiny.training import autoencoder, card, dino, flow, judge, text
+    from flux.tiny.training.data import paired_pictures
     from flux.tiny.training.export import save_autoencoder, save_flow, save_judge
     from flux.tiny.training.steps import STEPS
 
@@ -55,8 +56,10 @@ def run(folder: Path, repo: Path, seed: int, scale: float) -> None:
     save_flow(student, repo)
     save_judge(judge.train(folder, ae, steps["judge"], seed), repo)
     dino.train(folder, repo, steps["dino"], seed)
-    latents = flow.load_examples(flow.WHOLE, folder, ae, seed).latents
-    save_autoencoder(autoencoder.polish_decoder(folder, ae, latents, steps["decoder"], seed), repo)
+    whole = flow.load_examples(flow.WHOLE, folder, ae, seed)
+    images = paired_pictures(folder, seed, len(whole.scenes), whole.canvas.side)
+    data = (images, whole.scenes, whole.latents)
+    save_autoencoder(autoencoder.polish_decoder(folder, ae, *data, steps["decoder"], seed), repo)
     card.write(folder, repo)
 
 

@@ -1,11 +1,12 @@
 """Train the autoencoder: first mostly on crops around things, since whole pictures are mostly sky, then on
 whole ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flux.modules.autoencoder import AutoEncoder
@@ -25,7 +26,6 @@ and what norms and attention do depends on the size. Before it every third batch
 CROPS = {"thing": 0.65, "anywhere": 0.2, "rain": 0.15}
 """What crops show, by share. Streaks of rain by day are so faint that whole pictures hardly teach them."""
 KL_WEIGHT = 1e-6
-EDGE_WEIGHT = 2.0
 
 
 def train(folder: Path, steps: int, seed: int = 0, batch: int = 16) -> AutoEncoder:
@@ -62,42 +62,48 @@ def train(folder: Path, steps: int, seed: int = 0, batch: int = 16) -> AutoEncod
     return normalised(model, images)
 
 
-def optimizers(model: AutoEncoder) -> list[torch.optim.Optimizer]:
-    """Muon for the kernels between the two ends of encoder and decoder, AdamW for the rest."""
+def optimizers(model: nn.Module, rate: float = 1.0) -> list[torch.optim.Optimizer]:
+    """Muon for the kernels between the two ends of encoder and decoder, AdamW for the rest; rate: a factor of
+    both learning rates."""
     kernels, rest = [], []
     for name, p in model.named_parameters():
         (kernels if p.ndim == 4 and "conv_in" not in name and "conv_out" not in name else rest).append(p)
     return [
-        FloatMuon(kernels, lr=0.01),
-        torch.optim.AdamW(rest, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0),
+        FloatMuon(kernels, lr=0.01 * rate),
+        torch.optim.AdamW(rest, lr=1e-3 * rate, betas=(0.9, 0.99), weight_decay=0.0),
     ]
 
 
 def polish_decoder(
-    folder: Path, model: AutoEncoder, latents: np.ndarray, steps: int, seed: int = 0
+    folder: Path,
+    model: AutoEncoder,
+    images: np.ndarray,
+    truth: Sequence[Scene],
+    latents: np.ndarray,
+    steps: int,
+    seed: int = 0,
 ) -> AutoEncoder:
     """Train the decoder on, from the latents the flow model learns, without noise; the encoder stays as it
     is.
 
-    latents: packed, (N, 64, 64), of the first N pictures of 128 x 128, as `flow.load_examples` keeps them.
+    images: (N, 128, 128, 3), those of the scenes. latents: theirs, packed, (N, 64, 64), as
+    `flow.load_examples` keeps them.
     """
-    count = len(latents)
-    images, truth = pictures(folder, seed, count, 128, 128), scenes(seed, count, 128, 128)
     decoder = model.decoder
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        chosen = np.sort(rng.integers(count, size=8))
+        chosen = np.sort(rng.integers(len(images), size=4))
         x = to_model(images[chosen])
         z = unpack(torch.from_numpy(latents[chosen]).float(), 128, 128)
         weight = torch.stack([_thing_boxes(truth[i]) for i in chosen])[:, None]
         with half_convolutions():
             out = decoder(z / model.scale_factor + model.shift_factor).float()
         difference = (out - x) * weight
-        total = difference.abs().mean() + difference.square().mean() + EDGE_WEIGHT * edge_loss(out, x)
+        total = 20 * difference.square().mean() + 0.3 * difference.abs().mean() + 0.5 * edge_loss(out, x)
         return total, {"psnr": float(-10 * torch.log10(F.mse_loss(out, x).detach() / 4))}
 
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0)
-    Stage("decoder", folder, decoder, [optimizer], loss, steps, seed, ema_decay=0.998).run()
+    stage = Stage("decoder", folder, decoder, optimizers(decoder, 0.4), loss, steps, seed, ema_decay=0.998)
+    stage.run()
     return model.eval()
 
 

@@ -1,5 +1,6 @@
 """Rendered scenes on disk, made once and mapped into memory."""
 
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from flux.files import whole_file
 from flux.tiny.scenes import Scene, render, sample_scene
+from flux.tiny.training.layouts import paired_scenes
 
 
 @cache
@@ -24,12 +26,21 @@ def pictures(
 ) -> np.ndarray:
     """The scenes of the same arguments as uint8 (count, H, W, 3), rendered into `folder` on first use."""
     path = folder / f"pictures-{seed}-{count}-{width}x{height}{'-held-out' * held_out}.npy"
+    return _rendered(path, lambda: scenes(seed, count, width, height, held_out))
+
+
+def paired_pictures(folder: Path, seed: int, count: int, side: int) -> np.ndarray:
+    """The scenes of `layouts.paired_scenes`, as `pictures` has those of `scenes`."""
+    return _rendered(folder / f"pairs-{seed}-{count}-{side}.npy", lambda: paired_scenes(seed, count, side))
+
+
+def _rendered(path: Path, draw: Callable[[], Sequence[Scene]]) -> np.ndarray:
     if not path.exists():
-        shape = (count, height, width, 3)
-        drawn = tqdm(scenes(seed, count, width, height, held_out), desc="render", mininterval=5)
+        truth = draw()
+        shape = (len(truth), truth[0].height, truth[0].width, 3)
         with whole_file(path) as partial:
             out = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            for i, scene in enumerate(drawn):
+            for i, scene in enumerate(tqdm(truth, desc="render", mininterval=5)):
                 out[i] = render(scene)
             out.flush()
     return np.load(path, mmap_mode="r")

@@ -4,7 +4,9 @@ What makes it learn in hours on a CPU:
 
 - 64 x 64 pictures first: a thing fills most of the tokens, and RoPE carries over to 128 x 128;
 - tokens that show a thing weigh more, and timesteps lean to noise, where what is drawn is decided;
-- signs are drawn more often than chance would have it, as letters are learned last;
+- signs are drawn more often than chance would have it, first most, as letters are learned last;
+- a part of each batch is pairs of scenes that differ in one thing or attribute, with the same noise, time and
+  wording, so that the difference stands out;
 - a linear head on the image tokens after the double blocks must name what each token shows (the idea of REPA,
   arXiv 2410.06940, with the scene's truth in place of another network's features); the head is dropped at the
   end.
@@ -23,29 +25,33 @@ from tqdm import tqdm
 
 from flux.files import write_atomically
 from flux.model import Flux
-from flux.models import configs
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.sampling import image_ids, pack
-from flux.tiny.captions import caption
 from flux.tiny.scenes import GROUNDS, SKIES, THING_VALUES, WEATHERS, Scene, token_labels
-from flux.tiny.training.data import pictures, scenes, to_model
+from flux.tiny.training.data import paired_pictures, to_model
+from flux.tiny.training.layouts import paired_scenes
 from flux.tiny.training.loop import Stage
-from flux.tiny.training.precision import half_precision
-
-TINY = configs["flux-tiny"]
+from flux.tiny.training.muon import FloatMuon
+from flux.tiny.training.precision import half_convolutions, half_precision
+from flux.tiny.training.shapes import SHIPPED
+from flux.tiny.training.wordings import word
 
 THING_WEIGHT = 4.0
 LETTER_WEIGHT = 4.0
-SIGN_SHARE = 0.25
+SIGN_SHARES = (0.4, 0.25)
 """Letters are learned last: their tokens weigh more still, and this share of a batch is drawn from scenes
-with a sign."""
-UNWEIGHTED = 0.07
+with a sign, in the first half of the steps and in the second."""
+PAIRED = 0.5
+"""The share of a batch that is pairs."""
+UNWEIGHTED = 0.15
 """The last share of the steps, in which all tokens weigh the same: as long as things weigh more, a token that
 may show a thing or not leans to the thing, and things come out twice."""
 EMPTY_CAPTIONS = 0.08
 LABEL_WEIGHT = 0.15
 GUIDANCE_RANGE = (1.0, 5.0)
+RESCALE = 0.7
+"""How far guided pictures are brought back to the contrast of captioned ones (arXiv 2305.08891)."""
 LABELS = {name: len(values) for name, values in THING_VALUES.items()}
 SCENERY_LABELS = len(SKIES) * len(WEATHERS) + len(GROUNDS)
 
@@ -66,7 +72,8 @@ WHOLE = Canvas(side=128, count=36_000, batch=64, logit_mean=0.9)
 
 @dataclass(frozen=True)
 class Examples:
-    """A canvas's scenes with their latents, packed, (N, tokens, 64) float16, and what each token shows."""
+    """A canvas's scenes, in pairs, with their latents, packed, (N, tokens, 64) float16, and what each token
+    shows."""
 
     canvas: Canvas
     scenes: tuple[Scene, ...]
@@ -85,14 +92,15 @@ class Batch:
     clean: Tensor  # (B, tokens, 64)
     captions: list[str]
     labels: dict[str, Tensor]
+    same: Tensor  # (B,), the row whose noise and time a row has: its own, or that of its pair's other one
 
 
 class TextEncoder:
     """Captions to `txt` and `vec`, as the command line's encoders give them."""
 
     def __init__(self, repo: Path):
-        self.t5 = HFEmbedder(str(repo / "text_encoder_2"), max_length=TINY.t5_length)
-        self.clip = HFEmbedder(str(repo / "text_encoder"), max_length=TINY.t5_length)
+        self.t5 = HFEmbedder(str(repo / "text_encoder_2"), max_length=SHIPPED.t5_length)
+        self.clip = HFEmbedder(str(repo / "text_encoder"), max_length=SHIPPED.t5_length)
 
     @torch.no_grad()
     def __call__(self, captions: list[str]) -> dict[str, Tensor]:
@@ -104,8 +112,8 @@ class FlowInTraining(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.flow = Flux(TINY.params)
-        self.head = nn.Linear(TINY.params.hidden_size, sum(LABELS.values()) + len(LABELS) + SCENERY_LABELS)
+        self.flow = Flux(SHIPPED.params)
+        self.head = nn.Linear(SHIPPED.params.hidden_size, sum(LABELS.values()) + len(LABELS) + SCENERY_LABELS)
         self._features: list[Tensor] = []
         self.flow.double_blocks[-1].register_forward_hook(lambda m, args, out: self._features.append(out[0]))
 
@@ -128,9 +136,8 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         side = 64 if step < small_steps or step % 4 == 0 else 128
-        batch = draw(examples[side], rng)
-        t = timesteps(len(batch.captions), examples[side].canvas.logit_mean)
-        noise = torch.randn_like(batch.clean)
+        batch = draw(examples[side], rng, SIGN_SHARES[2 * step >= steps])
+        t, noise = times_and_noise(batch, examples[side].canvas.logit_mean)
         with half_precision():
             velocity, logits = model(
                 **model_inputs(batch, encode(batch.captions), t, noise), guidance=torch.ones_like(t)
@@ -156,10 +163,11 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
 
 def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int, seed: int = 0) -> Flux:
     """Guidance distillation (arXiv 2210.03142): the student's one evaluation at guidance g gives what the
-    teacher needs two for, empty + g (captioned - empty). g is uniform in [1, 5]."""
+    teacher needs two for, see `guided`. g is uniform in [1, 5]. All tokens weigh the same, or things come out
+    twice."""
     examples = {c.side: load_examples(c, folder, ae, seed) for c in (SMALL, WHOLE)}
     encode = TextEncoder(repo)
-    student = Flux(TINY.params)
+    student = Flux(SHIPPED.params)
     student.load_state_dict(teacher.state_dict())
     for flow in (student, teacher):
         compile_blocks(flow)
@@ -167,10 +175,10 @@ def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int,
 
     def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
         side = 64 if step % 6 == 0 else 128
-        batch = draw(examples[side], rng)
+        batch = draw(examples[side], rng, SIGN_SHARES[1])
         count = len(batch.captions)
-        t = timesteps(count, examples[side].canvas.logit_mean)
-        inputs = model_inputs(batch, encode(batch.captions), t, torch.randn_like(batch.clean))
+        t, noise = times_and_noise(batch, examples[side].canvas.logit_mean)
+        inputs = model_inputs(batch, encode(batch.captions), t, noise)
         guidance = torch.empty(count).uniform_(*GUIDANCE_RANGE)
         one = torch.ones(count)
         with half_precision():
@@ -178,10 +186,9 @@ def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int,
                 captioned = teacher(**inputs, guidance=one).float()
                 without = {k: v.expand(count, *v.shape[1:]) for k, v in empty.items()}
                 plain = teacher(**{**inputs, **without}, guidance=one).float()
-                target = plain + guidance[:, None, None] * (captioned - plain)
+                target = guided(plain, captioned, guidance, inputs["img"], t)
             velocity = student(**inputs, guidance=guidance).float()
-        there = (batch.labels["kind"] >= 0).float()
-        value = weighted_mse(velocity, target, 1 + there)
+        value = F.mse_loss(velocity, target)
         return value, {f"distil{side}": float(value.detach())}
 
     opts = optimizers(student, muon_lr=0.005, adam_lr=5e-4)
@@ -190,25 +197,57 @@ def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int,
 
 def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> Examples:
     """Scenes, latents and labels of a canvas; latents and labels are kept in `folder`."""
-    truth = scenes(seed, canvas.count, canvas.side, canvas.side)
-    images = pictures(folder, seed, canvas.count, canvas.side, canvas.side)
+    truth = paired_scenes(seed, canvas.count, canvas.side)
+    images = paired_pictures(folder, seed, canvas.count, canvas.side)
     latents = _kept(folder / f"latents-{canvas.side}.npy", lambda: _encode(ae, images))
     labels = _kept(folder / f"labels-{canvas.side}.npy", lambda: _label(truth))
     return Examples(canvas, truth, latents, dict(zip((*LABELS, "scenery"), labels, strict=True)))
 
 
-def draw(examples: Examples, rng: np.random.Generator) -> Batch:
-    """A random batch, with more signs than chance would have, and some captions empty."""
-    chosen = rng.integers(len(examples.scenes), size=examples.canvas.batch)
+def draw(examples: Examples, rng: np.random.Generator, sign_share: float) -> Batch:
+    """A random batch, a part of it pairs: first their one half, then the other, then scenes alone.
+
+    Scenes with a sign are drawn more often than chance would; some captions are empty.
+    """
+    size = examples.canvas.batch
+    pairs = int(PAIRED * size / 2)
+    chosen = rng.integers(len(examples.scenes), size=size - pairs)
     if len(examples.signs):
         shown = examples.signs[rng.integers(len(examples.signs), size=len(chosen))]
-        chosen = np.where(rng.random(len(chosen)) < SIGN_SHARE, shown, chosen)
-    captions = [
-        "" if rng.random() < EMPTY_CAPTIONS else caption(examples.scenes[i], rng, complete=rng.random() < 0.6)
-        for i in chosen
-    ]
+        chosen = np.where(rng.random(len(chosen)) < sign_share, shown, chosen)
+    seeds = rng.integers(2**32, size=len(chosen))
+    same = np.r_[:pairs, :pairs, 2 * pairs : size]
+    # Of scenes 2 k and 2 k + 1, each is the other one's number with the last bit turned.
+    chosen, seeds = np.r_[chosen[:pairs], chosen[:pairs] ^ 1, chosen[pairs:]], np.r_[seeds[:pairs], seeds]
+    captions = [_caption(examples.scenes[i], seed) for i, seed in zip(chosen, seeds, strict=True)]
     labels = {name: torch.from_numpy(values[chosen]).long() for name, values in examples.labels.items()}
-    return Batch(torch.from_numpy(examples.latents[chosen]).float(), captions, labels)
+    return Batch(torch.from_numpy(examples.latents[chosen]).float(), captions, labels, torch.from_numpy(same))
+
+
+def _caption(scene: Scene, seed: int) -> str:
+    """Of scenes that differ little, the same seed's captions differ little."""
+    rng = np.random.default_rng(seed)
+    empty, complete = rng.random() < EMPTY_CAPTIONS, rng.random() < 0.6
+    return "" if empty else word(scene, rng, complete=complete).text
+
+
+def times_and_noise(batch: Batch, logit_mean: float) -> tuple[Tensor, Tensor]:
+    """A time and noise for each row, the same for both of a pair."""
+    t = timesteps(len(batch.captions), logit_mean)
+    return t[batch.same], torch.randn_like(batch.clean)[batch.same]
+
+
+def guided(plain: Tensor, captioned: Tensor, guidance: Tensor, mixed: Tensor, t: Tensor) -> Tensor:
+    """The velocity plain + g (captioned - plain), its picture brought back to the captioned one's contrast.
+
+    plain, captioned: velocities at `mixed`, (B, tokens, 64); guidance, t: (B,). Without the rescaling strong
+    guidance overexposes.
+    """
+    t = t.clamp(min=0.02)[:, None, None]
+    strong = plain + guidance[:, None, None] * (captioned - plain)
+    wanted, found = ((mixed - t * velocity).std(dim=(1, 2), keepdim=True) for velocity in (captioned, strong))
+    scale = 1 + RESCALE * (wanted / found - 1)
+    return (mixed - (mixed - t * strong) * scale) / t
 
 
 def timesteps(count: int, logit_mean: float) -> Tensor:
@@ -255,7 +294,7 @@ def optimizers(model: nn.Module, muon_lr: float = 0.02, adam_lr: float = 2e-3) -
         inside = "_blocks." in name and p.ndim == 2 and "mod" not in name
         (matrices if inside else rest).append(p)
     return [
-        torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.01),
+        FloatMuon(matrices, lr=muon_lr, weight_decay=0.01),
         torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 
@@ -282,7 +321,7 @@ def _encode(ae: AutoEncoder, images: np.ndarray) -> np.ndarray:
     """Packed latents, float16, (N, tokens, 64)."""
     parts = []
     for i in tqdm(range(0, len(images), 32), desc="encode", mininterval=10):
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_convolutions():
             z = ae.encode(to_model(images[i : i + 32]))
         parts.append(pack(z.float()).half().numpy())
     return np.concatenate(parts)

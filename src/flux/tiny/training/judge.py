@@ -14,6 +14,7 @@ from flux.tiny.judge import CELL, Judge, split_cells, split_scenery
 from flux.tiny.scenes import SCENERY, SIZE_PIXELS, THING_VALUES, Scene
 from flux.tiny.training.data import pictures, scenes, to_model, to_uint8
 from flux.tiny.training.loop import Stage
+from flux.tiny.training.precision import half_convolutions
 
 PICTURES = 12_000
 DECODED = 3_000
@@ -30,7 +31,7 @@ def train(folder: Path, ae: AutoEncoder, steps: int, seed: int = 0, batch: int =
         chosen = rng.integers(PICTURES, size=batch)
         rows = [decoded[i] if i < DECODED and rng.random() < 0.8 else images[i] for i in chosen]
         x = disturbed(to_model(np.stack(rows)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_convolutions():
             cells, scenery = model(x)
         value, figures = losses(cells.float(), scenery.float(), [truth[i] for i in chosen])
         return value, figures
@@ -46,7 +47,7 @@ def decoded_pictures(folder: Path, ae: AutoEncoder, images: np.ndarray) -> np.nd
     if not path.exists():
         parts = []
         for i in range(0, DECODED, 32):
-            with torch.autocast("cpu", torch.bfloat16):
+            with half_convolutions():
                 parts.append(to_uint8(ae(to_model(images[i : min(i + 32, DECODED)]))))
         write_atomically(path, partial(np.save, arr=np.concatenate(parts)))
     return np.load(path, mmap_mode="r")

@@ -1,11 +1,10 @@
 """Train the text encoders alone, before the flow model, to say what a caption says.
 
-T5 must know all about each thing *at the token that names the thing*: that is what the flow
+T5 must know all about each thing *at the token that names the thing*, its number too: that is what the flow
 model attends to, and without it colours end up on the wrong thing. CLIP must know the whole scene from its
 pooled output.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +14,20 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from flux.models import configs
-from flux.tiny.captions import GROUND_PHRASES, SIZE_WORDS, SKY_PHRASES, WEATHER_PHRASES, caption
-from flux.tiny.scenes import GROUNDS, KINDS, SKIES, THING_VALUES, WEATHERS, Scene, sample_scene
+from flux.tiny.scenes import GROUNDS, KINDS, SKIES, THING_VALUES, WEATHERS, Scene
 from flux.tiny.training import tokenizers
 from flux.tiny.training.export import save_clip
+from flux.tiny.training.layouts import paired_scenes
 from flux.tiny.training.loop import Stage
+from flux.tiny.training.shapes import SHIPPED
+from flux.tiny.training.wordings import Wording, kinds_of_nouns, word
 
-TINY = configs["flux-tiny"]
-
-CAPTIONS = 60_000
+SCENES = 36_000
+CAPTIONS = 108_000
 SCENERY_CLASSES = {"sky": len(SKIES) + 1, "ground": len(GROUNDS) + 1, "weather": len(WEATHERS)}
 """How many classes of each, with one more for "not said"; clear weather need not be said."""
 THING_CLASSES = {name: len(values) + (name == "size") for name, values in THING_VALUES.items()}
+MOST_ALIKE = 2
 FOLDERS = {"clip": ("text_encoder", "tokenizer"), "t5": ("text_encoder_2", "tokenizer_2")}
 
 
@@ -36,7 +36,7 @@ class TextParts(nn.Module):
 
     def __init__(self, t5_vocab: int, clip_vocab: int):
         super().__init__()
-        width = TINY.params.context_in_dim
+        width = SHIPPED.params.context_in_dim
         self.t5 = T5EncoderModel(
             T5Config(
                 vocab_size=t5_vocab,
@@ -56,37 +56,40 @@ class TextParts(nn.Module):
         self.clip = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=clip_vocab,
-                hidden_size=TINY.params.vec_in_dim,
+                hidden_size=SHIPPED.params.vec_in_dim,
                 intermediate_size=256,
                 num_hidden_layers=3,
                 num_attention_heads=4,
-                max_position_embeddings=TINY.t5_length,
+                max_position_embeddings=SHIPPED.t5_length,
                 hidden_act="quick_gelu",
                 bos_token_id=0,
                 eos_token_id=1,
                 pad_token_id=1,
-                projection_dim=TINY.params.vec_in_dim,
+                projection_dim=SHIPPED.params.vec_in_dim,
             )
         )
         scenery = sum(SCENERY_CLASSES.values())
         self.t5_scenery = nn.Linear(width, scenery)
-        self.t5_thing = nn.Linear(width, sum(THING_CLASSES.values()))
-        self.clip_scenery = nn.Linear(TINY.params.vec_in_dim, scenery)
-        of_a_kind = 2 + sum(THING_CLASSES.values()) - THING_CLASSES["kind"]
-        self.clip_things = nn.Linear(TINY.params.vec_in_dim, len(KINDS) * of_a_kind)
+        self.t5_thing = nn.Linear(width, sum(THING_CLASSES.values()) + MOST_ALIKE)
+        self.clip_scenery = nn.Linear(SHIPPED.params.vec_in_dim, scenery)
+        of_a_kind = 1 + MOST_ALIKE + sum(THING_CLASSES.values()) - THING_CLASSES["kind"]
+        self.clip_things = nn.Linear(SHIPPED.params.vec_in_dim, len(KINDS) * of_a_kind)
 
 
 def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) -> None:
     """Fit the tokenizers, train both encoders, and save all four to `out` in the layout of a FLUX
     repository."""
     captions, labels = labelled_captions(seed, CAPTIONS)
-    length = TINY.t5_length
+    length = SHIPPED.t5_length
     tokenizers.train_t5(captions, out / "tokenizer_2", length)
     tokenizers.train_clip(captions, out / "tokenizer", length)
     t5_tok, clip_tok = (AutoTokenizer.from_pretrained(out / FOLDERS[name][1]) for name in ("t5", "clip"))
     padded = dict(padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     t5_ids, clip_ids = t5_tok(captions, **padded)["input_ids"], clip_tok(captions, **padded)["input_ids"]
-    kind_ids = torch.tensor([t5_tok.convert_tokens_to_ids(tokenizers.SPACE + kind) for kind in KINDS])
+    kind_of_token = torch.full((len(t5_tok),), -1)
+    for noun, kind in kinds_of_nouns().items():
+        kind_of_token[t5_tok.convert_tokens_to_ids(tokenizers.SPACE + noun)] = KINDS.index(kind)
+    kind_of_token[t5_tok.unk_token_id] = -1  # a noun that no caption has
 
     torch.manual_seed(seed)
     model = TextParts(len(t5_tok), len(clip_tok))
@@ -98,7 +101,7 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) 
         pooled = model.clip(input_ids=clip_ids[rows]).pooler_output
         parts = {
             "t5_scenery": scenery_loss(model.t5_scenery(hidden.mean(dim=1)), truth),
-            "t5_things": thing_loss(model.t5_thing(hidden), t5_ids[rows], kind_ids, truth),
+            "t5_things": thing_loss(model.t5_thing(hidden), kind_of_token[t5_ids[rows]], truth),
             "clip_scenery": scenery_loss(model.clip_scenery(pooled), truth),
             "clip_things": pooled_loss(model.clip_things(pooled), truth),
         }
@@ -115,37 +118,37 @@ def labelled_captions(seed: int, count: int) -> tuple[list[str], dict[str, Tenso
 
     'sky', 'ground', 'weather': (count,), an extra last class of sky and ground for "not said". 'colour',
     'size', 'hat', 'pose', 'letter': (count, kinds), -1 for what is not there, size with the extra class.
+    'count': (count, kinds), how many there are.
     """
     rng = np.random.default_rng((seed, 1))
+    truth = paired_scenes(seed, min(SCENES, count), 128)
     texts, rows = [], []
     for i in tqdm(range(count), desc="captions", mininterval=5):
-        scene = sample_scene(rng)
-        text = caption(scene, rng, complete=i % 2 == 0)
-        texts.append(text)
-        rows.append(_labels(scene, text))
+        scene = truth[i % len(truth)]
+        wording = word(scene, rng, complete=rng.random() < 0.5)
+        texts.append(wording.text)
+        rows.append(_labels(scene, wording))
     return texts, {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}
 
 
-def _labels(scene: Scene, text: str) -> dict[str, int | list]:
-    words = text.split()
+def _labels(scene: Scene, wording: Wording) -> dict[str, int | list]:
     things = {name: [-1] * len(KINDS) for name in THING_CLASSES if name != "kind"}
-    for thing in scene.things:
+    things["count"] = [0] * len(KINDS)
+    for thing, says_size in zip(scene.things, wording.sizes, strict=True):
         i = KINDS.index(thing.kind)
-        for name in things:
-            value = getattr(thing, name)
-            things[name][i] = -1 if value is None else THING_VALUES[name].index(value)
-        if words[max(0, words.index(thing.kind) - 2)] not in SIZE_WORDS[thing.size]:
+        things["count"][i] += 1
+        for name, values in THING_VALUES.items():
+            if name != "kind":
+                value = getattr(thing, name)
+                things[name][i] = -1 if value is None else values.index(value)
+        if not says_size:
             things["size"][i] = THING_CLASSES["size"] - 1
     return {
-        "sky": _said(text, SKY_PHRASES[scene.sky], SKIES.index(scene.sky), len(SKIES)),
-        "ground": _said(text, GROUND_PHRASES[scene.ground], GROUNDS.index(scene.ground), len(GROUNDS)),
-        "weather": _said(text, WEATHER_PHRASES[scene.weather], WEATHERS.index(scene.weather), 0),
+        "sky": SKIES.index(scene.sky) if wording.sky else len(SKIES),
+        "ground": GROUNDS.index(scene.ground) if wording.ground else len(GROUNDS),
+        "weather": WEATHERS.index(scene.weather),
         **things,
     }
-
-
-def _said(text: str, phrases: Sequence[str], index: int, unsaid: int) -> int:
-    return index if any(f" {phrase} " in f" {text} " for phrase in phrases) else unsaid
 
 
 def scenery_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
@@ -153,20 +156,23 @@ def scenery_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
     return sum(F.cross_entropy(part, truth[name]) for part, name in zip(parts, SCENERY_CLASSES, strict=True))
 
 
-def thing_loss(logits: Tensor, ids: Tensor, kind_ids: Tensor, truth: dict[str, Tensor]) -> Tensor:
-    """Cross-entropy of kind and attributes at the tokens that name things. logits: (B, L, ...)."""
-    row, place, kind = torch.nonzero(ids[..., None] == kind_ids, as_tuple=True)
-    parts = logits[row, place].split(tuple(THING_CLASSES.values()), dim=-1)
+def thing_loss(logits: Tensor, kinds: Tensor, truth: dict[str, Tensor]) -> Tensor:
+    """Cross-entropy of kind, attributes and number at the tokens that name things. logits: (B, L, ...);
+    kinds: (B, L), the kind that a token names, or -1."""
+    row, place = torch.nonzero(kinds >= 0, as_tuple=True)
+    kind = kinds[row, place]
+    *parts, number = logits[row, place].split((*THING_CLASSES.values(), MOST_ALIKE), dim=-1)
     targets = [kind if name == "kind" else truth[name][row, kind] for name in THING_CLASSES]
-    return sum(_cross_entropy(part, target) for part, target in zip(parts, targets, strict=True))
+    loss = _cross_entropy(number, truth["count"][row, kind] - 1)
+    return loss + sum(_cross_entropy(part, target) for part, target in zip(parts, targets, strict=True))
 
 
 def pooled_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
-    """Cross-entropy, per kind, of whether it is there and, if so, of its attributes."""
+    """Cross-entropy, per kind, of how many there are and, if any, of their attributes."""
     names = [name for name in THING_CLASSES if name != "kind"]
-    sizes = (2, *(THING_CLASSES[name] for name in names))
-    there, *parts = logits.unflatten(-1, (len(KINDS), -1)).split(sizes, dim=-1)
-    loss = F.cross_entropy(there.flatten(0, 1), (truth["colour"] >= 0).flatten().long())
+    sizes = (1 + MOST_ALIKE, *(THING_CLASSES[name] for name in names))
+    number, *parts = logits.unflatten(-1, (len(KINDS), -1)).split(sizes, dim=-1)
+    loss = F.cross_entropy(number.flatten(0, 1), truth["count"].flatten())
     for part, name in zip(parts, names, strict=True):
         loss = loss + _cross_entropy(part.flatten(0, 1), truth[name].flatten())
     return loss
