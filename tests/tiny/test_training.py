@@ -127,9 +127,10 @@ def toy(monkeypatch):
     monkeypatch.setattr(judge, "PICTURES", 12)
     monkeypatch.setattr(judge, "DECODED", 4)
     monkeypatch.setattr(dino, "PICTURES", 12)
+    monkeypatch.setattr(text, "SCENES", 60)
     monkeypatch.setattr(text, "CAPTIONS", 300)
-    monkeypatch.setattr(flow, "SMALL", flow.Canvas(64, 6, 3, 0.3))
-    monkeypatch.setattr(flow, "WHOLE", flow.Canvas(128, 6, 3, 0.9))
+    monkeypatch.setattr(flow, "SMALL", flow.Canvas(64, 6, 4, 0.3))
+    monkeypatch.setattr(flow, "WHOLE", flow.Canvas(128, 6, 4, 0.9))
     monkeypatch.setattr(flow, "compile_blocks", lambda flow: None)
 
 
@@ -143,13 +144,71 @@ def test_every_stage_runs(tmp_path, toy):
     teacher = flow.train(work, repo, ae, steps=4, small_steps=2)
     student = flow.distil(work, repo, ae, teacher, steps=2)
     assert all(torch.isfinite(p).all() for p in student.parameters())
-    latents = flow.load_examples(flow.WHOLE, work, ae, 0).latents
+    whole = flow.load_examples(flow.WHOLE, work, ae, 0)
+    pairs = np.asarray(data.paired_pictures(work, 0, 6, 128))
     before = [p.clone() for p in ae.encoder.parameters()]
-    autoencoder.polish_decoder(work, ae, latents, steps=2)
+    autoencoder.polish_decoder(work, ae, pairs, whole.scenes, whole.latents, steps=2)
     assert all(torch.equal(a, b) for a, b in zip(before, ae.encoder.parameters(), strict=True))
     assert isinstance(judge.train(work, ae, steps=2, batch=4), Judge)
     model = dino.train(work, repo, steps=2, batch=4)
     assert model.config.hidden_size == 96 and (repo / "dino" / "preprocessor_config.json").is_file()
+
+
+def test_pairs_of_a_batch_share_noise_time_and_wording():
+    from flux.tiny.training.layouts import paired_scenes
+
+    truth = paired_scenes(0, 40, 128)
+    empty = {name: np.full((40, 64), -1, np.int8) for name in (*flow.LABELS, "scenery")}
+    latents = np.arange(40, dtype=np.float16)[:, None, None] * np.ones((1, 64, 64), np.float16)
+    examples = flow.Examples(flow.Canvas(128, 40, 12, 0.9), truth, latents, empty)
+    batch = flow.draw(examples, np.random.default_rng(0), 0.3)
+    t, noise = flow.times_and_noise(batch, 0.9)
+    number = batch.clean[:, 0, 0].long()
+    assert batch.same.tolist() == [0, 1, 2, 0, 1, 2, 6, 7, 8, 9, 10, 11]
+    assert (number[:3] ^ 1).tolist() == number[3:6].tolist()
+    assert torch.equal(t[:3], t[3:6]) and torch.equal(noise[:3], noise[3:6])
+    assert len(set(t.tolist())) == 9 and not torch.equal(noise[0], noise[6])
+    # Where one has another colour, its caption has another word, and no more.
+    colours = [i for i in range(0, 40, 2) if len({len(s.things) for s in truth[i : i + 2]}) == 1]
+    unlike = []
+    for i in colours:
+        words = [flow._caption(scene, 3).split() for scene in truth[i : i + 2]]
+        unlike.append(sum(a != b for a, b in zip(*words, strict=False)))
+    assert np.median(unlike) <= 2
+
+
+def test_rescaled_guidance_keeps_the_contrast_of_the_captioned_picture():
+    torch.manual_seed(0)
+    clean, noise, plain = torch.randn(3, 2, 16, 64)
+    t = torch.tensor([0.5, 0.9])
+    mixed = torch.lerp(clean, noise, t[:, None, None])
+    captioned, plain = noise - clean, noise - 0.2 * plain
+    none = flow.guided(plain, captioned, torch.ones(2), mixed, t)
+    assert torch.allclose(none, captioned, atol=1e-5)
+
+    def contrast(velocity):
+        return (mixed - t[:, None, None] * velocity).std(dim=(1, 2))
+
+    strong = plain + 4 * (captioned - plain)
+    rescaled = flow.guided(plain, captioned, torch.full((2,), 4.0), mixed, t)
+    wanted, before, after = (contrast(v) for v in (captioned, strong, rescaled))
+    assert (before > 1.2 * wanted).all()
+    assert torch.allclose(after, before + flow.RESCALE * (wanted - before), rtol=1e-4)
+
+
+def test_the_text_encoders_are_told_what_a_caption_says():
+    from flux.tiny.scenes import KINDS, Scene, Thing
+    from flux.tiny.training.wordings import Wording
+
+    cars = tuple(Thing("car", "red", "big", False, x, 100) for x in (30, 90))
+    sign = Thing("sign", "blue", "small", True, 60, 100, letter="K")
+    scene = Scene("night", "snow", (*cars, sign), 128, 128, weather="rainy")
+    said = text._labels(scene, Wording("", sky=False, sizes=(True, True, False)))
+    car, sign, cat = (KINDS.index(kind) for kind in ("car", "sign", "cat"))
+    assert (said["sky"], said["ground"], said["weather"]) == (3, 2, 2)
+    assert [said["count"][i] for i in (car, sign, cat)] == [2, 1, 0]
+    assert [said["size"][i] for i in (car, sign, cat)] == [1, 2, -1]
+    assert [said["letter"][i] for i in (car, sign)] == [-1, 1] and said["hat"][sign] == 1
 
 
 def test_normalising_latents_leaves_the_autoencoder_as_it_was(tmp_path):
@@ -181,6 +240,62 @@ def test_scores_count_wrong_missing_and_extra_things():
     assert none["kind"] == 0 and none["missing"] == 1
 
 
+def test_a_summary_says_how_sure_it_is():
+    from flux.tiny.training.evaluate import wilson_interval
+
+    assert wilson_interval(0, 10)[0] == 0 and wilson_interval(10, 10)[1] == 1
+    assert wilson_interval(9, 10) == pytest.approx((0.596, 0.982), abs=1e-3)  # as in textbooks
+    figures = summary({"sky": [1, 0], "kind": [1, 1], "extra": [2], "missing": [0]})
+    assert figures["cases"] == {"attributes": 4, "sky": 2, "kind": 2}
+    assert figures["attributes"] == 0.75 and figures["extra"] == 2 and figures["pictures"] == 1
+    low, high = figures["intervals"]["sky"]
+    assert low < 0.5 < high
+
+
+def test_scenes_to_ask_with_hold_enough_of_each_detail():
+    from flux.tiny.scenes import is_held_out
+    from flux.tiny.training.evaluate import held_out_scenes
+
+    scenes = held_out_scenes(10, cases=8)
+    assert scenes[:10] == held_out_scenes(10) and all(is_held_out(scene) for scene in scenes)
+    for kind in ("figure", "sign"):
+        assert sum(thing.kind == kind for scene in scenes for thing in scene.things) >= 8
+
+
+def test_saturated_pixels_are_counted():
+    from flux.tiny.training.evaluate import saturated_shares
+
+    x = torch.zeros(2, 3, 4, 4)
+    x[0, 1, 0] = 1.5  # one channel of a row is too bright
+    x[1, :, 0, 0] = -1.0
+    assert saturated_shares(x) == [0.25, 1 / 16]
+
+
+def test_rains_contrast_is_measured_where_nothing_else_differs():
+    from flux.tiny.scenes import SKIES, sample_scene
+    from flux.tiny.training.evaluate import streaks_kept
+
+    rng = np.random.default_rng(0)
+    truth = [sample_scene(rng) for _ in range(6)]
+    assert {scene.sky for scene in truth} <= set(SKIES)
+    assert streaks_kept(lambda x: x, truth) == pytest.approx(1)
+    assert streaks_kept(lambda x: 0.5 * x + 0.1, truth) == pytest.approx(0.5)
+    flat = streaks_kept(lambda x: x.mean(dim=-1, keepdim=True).expand_as(x), truth)
+    assert flat < 0.4
+
+
+def test_phrasings_are_judged_by_what_they_say():
+    from flux.tiny.judge import FoundThing, Reading
+    from flux.tiny.scenes import Scene, Thing
+
+    scene = Scene(None, "sand", (Thing("car", "red", None, None, 0, 0),) * 2, 128, 128, weather=None)
+    cars = tuple(FoundThing("car", "red", size, True, x, 76, 0.9) for size, x in (("big", 30), ("small", 90)))
+    both = summary(score_readings([Reading("night", "sand", cars, "rainy")], [scene]))
+    assert both["attributes"] == 1 and both["cases"]["attributes"] == 5 and both["missing"] == 0
+    one = summary(score_readings([Reading("night", "sand", cars[:1], "rainy")], [scene]))
+    assert one["missing"] == 1 and one["attributes"] == 3 / 5
+
+
 def test_clip_is_saved_under_the_names_of_the_official_files(tmp_path):
     """transformers 5 writes them without their prefix, and 4 then finds none."""
     from safetensors import safe_open
@@ -204,10 +319,9 @@ def test_the_card_compares_vital_layers_with_as_many_of_the_least_important(tmp_
     import json
     from types import SimpleNamespace
 
-    from flux.models import Layers
     from flux.tiny.training.card import VITAL_SET, edit_sets
 
-    models = SimpleNamespace(flow=SimpleNamespace(layers=Layers(1, 3)))
+    models = SimpleNamespace(flow=SimpleNamespace(double_blocks=[None], single_blocks=[None] * 3))
     assert set(edit_sets(models, tmp_path)) == {"none", "default", "all"}
     found = {"layers": [0, "single.1"], "similarity": [0.2, 0.9, 0.5, 0.95]}
     (tmp_path / VITAL_SET).write_text(json.dumps(found))

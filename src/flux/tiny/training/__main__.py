@@ -5,7 +5,9 @@
 Stages run in order and each is resumed from its checkpoint in `--work`; `--out` receives the parts as they
 finish, in the layout of a FLUX repository, and the model card at the end. `--scale 0.01` takes fewer
 steps in every stage, to try it; scenes and captions are still all made, which takes 3 GB and minutes.
-`--seed` decides what is drawn. The result is used by naming its folder: `--weights my-flux-tiny`.
+`--seed` decides what is drawn. The autoencoder is wider than the shipped one, see
+`flux.tiny.training.shapes`: until weights of this training ship, the card alone measures the result, and
+other commands do not load it.
 """
 
 import json

@@ -15,12 +15,20 @@ from flux.hooks import VITAL_LAYERS, Hooks
 from flux.model import layers_of
 from flux.tiny.edit_pairs import EditPair, EditScore, copy_in, draw_pairs, make_pair, score_pairs
 from flux.tiny.judge import Judge, load_judge
+from flux.tiny.phrasings import load_phrasings
 from flux.tiny.scenes import ATTRIBUTES, render
 from flux.tiny.training import autoencoder
-from flux.tiny.training.evaluate import held_out_scenes, judge_generated, judge_rendered
+from flux.tiny.training.evaluate import (
+    held_out_scenes,
+    judge_generated,
+    judge_phrasings,
+    judge_rendered,
+    streaks_kept,
+)
 from flux.tiny.training.loop import mean_of
+from flux.tiny.training.shapes import RECORDS
 from flux.tiny.training.steps import STEPS
-from flux.util import Models, load_models
+from flux.weights.load import Models, load_models
 
 STAGES = {
     "autoencoder": ("psnr",),
@@ -31,7 +39,9 @@ STAGES = {
     "dino": ("class", "patch"),
     "decoder": ("psnr",),
 }
-RENDERED, GENERATED, PAIRS, PAIRS_EACH = 200, 96, 72, 36
+RENDERED, GENERATED, PAIRS, PAIRS_EACH = 200, 400, 72, 36
+CASES = 100
+"""How many figures and signs the scenes of the generated pictures hold at least."""
 NOTE = "note.md"
 """In the folder of a training that was not only the command's: what was done, for the card to say."""
 VITAL_SET = "vital_layers.json"
@@ -40,10 +50,13 @@ VITAL_SET = "vital_layers.json"
 
 def write(folder: Path, repo: Path) -> dict:
     """Measure everything in `repo`, write `card.json` and `MODEL_CARD.md` there, and return the figures."""
-    models = load_models("flux-tiny", device="cpu", dtype="float32", weights=str(repo))
+    models = load_models("flux-tiny", device="cpu", dtype="float32", weights=str(repo), records=RECORDS)
     judge = load_judge(repo / "judge.safetensors")
     encode = (models.t5, models.clip)
-    held_out = held_out_scenes(max(RENDERED, GENERATED))
+    asked = held_out_scenes(GENERATED, cases=CASES)
+    held_out = asked[:RENDERED]
+    parts = (models.flow, models.ae, encode, judge)
+    decoded = judge_rendered(judge, held_out, models.ae)
     card = {
         "made_with": {"torch": torch.__version__, "python": platform.python_version(), "device": "cpu"},
         "training": training_figures(folder),
@@ -58,14 +71,16 @@ def write(folder: Path, repo: Path) -> dict:
             )
         },
         "autoencoder_psnr": autoencoder.psnr(models.ae, np.stack([render(s) for s in held_out[:64]])),
-        "judge_rendered": judge_rendered(judge, held_out[:RENDERED]),
-        "judge_decoded": judge_rendered(judge, held_out[:RENDERED], models.ae),
+        "streaks_kept": streaks_kept(models.ae, held_out[:64]),
+        "judge_rendered": judge_rendered(judge, held_out),
+        "judge_decoded": decoded,
         "generated": {
             str(guidance): judge_generated(
-                models.flow, models.ae, encode, judge, held_out[:GENERATED], guidance=guidance
+                *parts, asked, guidance=guidance, most_saturated=decoded["saturated"]
             )
             for guidance in (1.0, 3.5)
         },
+        "phrasings": judge_phrasings(*parts, load_phrasings()),
         "edits": edit_table(models, judge, edit_sets(models, repo)),
         "edits_by_layer": edits_by_layer(models, judge, repo),
     }
@@ -205,7 +220,8 @@ def as_markdown(card: dict) -> str:
     if card["note"]:
         parts.append(f"\n{card['note']}")
     parts += ["\n## Quality, on attribute combinations no training picture shows\n"]
-    parts += [f"Autoencoder: {card['autoencoder_psnr']:.1f} dB PSNR on rendered pictures.\n"]
+    parts += [f"Autoencoder: {card['autoencoder_psnr']:.1f} dB PSNR on rendered pictures; of the contrast of"]
+    parts += [f"rain by day {card['streaks_kept']:.0%} is kept.\n"]
     names = ["attributes", *ATTRIBUTES, "extra", "missing"]
     parts += ["| read by the judge | " + " | ".join(names) + " | pictures |"]
     parts += ["| --- " * (len(names) + 2) + "|"]
@@ -213,6 +229,8 @@ def as_markdown(card: dict) -> str:
     rows |= {f"generated, guidance {g}": row for g, row in card["generated"].items()}
     for label, row in rows.items():
         parts.append(f"| {label} | " + " | ".join(f"{row[n]:.3f}" for n in names) + f" | {row['pictures']} |")
+    parts += quality_lines(card["generated"]["3.5"])
+    parts += phrasing_lines(card["phrasings"])
     parts += [EDITS_HEAD.format(pairs=PAIRS)]
     for label, row in card["edits"].items():
         for attribute in (*ATTRIBUTES, "all"):
@@ -225,6 +243,21 @@ def as_markdown(card: dict) -> str:
             parts.append(f"| {title} | {attribute} | {' | '.join(figures)} | {r['pairs']} |")
     parts += layer_lines(card["edits_by_layer"])
     return "\n".join(parts) + "\n"
+
+
+def quality_lines(row: dict) -> list[str]:
+    """How sure the figures of the generated pictures are, and how many pictures are overexposed."""
+    lines = [QUALITY_HEAD]
+    for name, (low, high) in row["intervals"].items():
+        lines.append(f"| {name} | {row[name]:.3f} | {low:.3f} to {high:.3f} | {row['cases'][name]} |")
+    clipped = f"{row['clipped']:.1%} of the pictures have more saturated pixels than any rendered scene that"
+    return [*lines, f"\n{clipped}\npassed through the autoencoder."]
+
+
+def phrasing_lines(row: dict) -> list[str]:
+    """How far free phrasings are understood, and which are not."""
+    lines = [PHRASINGS_HEAD.format(**row)]
+    return [*lines, *(f"- {prompt}" for prompt in row["not_understood"])]
 
 
 def layer_lines(table: dict) -> list[str]:
@@ -257,6 +290,20 @@ exists so that every tool of this package runs for real on a laptop; it knows on
   colour, size and hat in eight never shown in training. No pictures or texts from elsewhere. Licence: as the
   package.
 - Made with torch {torch}, Python {python}, on {device}.
+"""
+
+QUALITY_HEAD = """
+Guidance 3.5, with 95 % intervals (Wilson's):
+
+| attribute | right | 95 % | cases |
+| --- | --- | --- | --- |"""
+
+PHRASINGS_HEAD = """
+## Free phrasings
+
+Of {pictures} that the caption grammar does not produce (`phrasings.json`), {understood:.0%} are understood:
+everything that is said is right, and nothing is missing or too much. {attributes:.1%} of their attributes are
+right. Not understood:
 """
 
 EDITS_HEAD = """

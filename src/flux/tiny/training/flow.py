@@ -35,7 +35,7 @@ from flux.tiny.training.loop import Stage
 from flux.tiny.training.muon import FloatMuon
 from flux.tiny.training.precision import half_convolutions, half_precision
 from flux.tiny.training.shapes import SHIPPED
-from flux.tiny.training.wordings import word
+from flux.tiny.training.wordings import with_strays, word
 
 THING_WEIGHT = 4.0
 LETTER_WEIGHT = 4.0
@@ -228,7 +228,7 @@ def _caption(scene: Scene, seed: int) -> str:
     """Of scenes that differ little, the same seed's captions differ little."""
     rng = np.random.default_rng(seed)
     empty, complete = rng.random() < EMPTY_CAPTIONS, rng.random() < 0.6
-    return "" if empty else word(scene, rng, complete=complete).text
+    return "" if empty else with_strays(word(scene, rng, complete=complete).text, rng)
 
 
 def times_and_noise(batch: Batch, logit_mean: float) -> tuple[Tensor, Tensor]:

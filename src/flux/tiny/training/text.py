@@ -20,7 +20,7 @@ from flux.tiny.training.export import save_clip
 from flux.tiny.training.layouts import paired_scenes
 from flux.tiny.training.loop import Stage
 from flux.tiny.training.shapes import SHIPPED
-from flux.tiny.training.wordings import Wording, kinds_of_nouns, word
+from flux.tiny.training.wordings import Wording, kinds_of_nouns, with_strays, word
 
 SCENES = 36_000
 CAPTIONS = 108_000
@@ -85,6 +85,8 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) 
     tokenizers.train_clip(captions, out / "tokenizer", length)
     t5_tok, clip_tok = (AutoTokenizer.from_pretrained(out / FOLDERS[name][1]) for name in ("t5", "clip"))
     padded = dict(padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+    rng = np.random.default_rng((seed, 2))
+    captions = [with_strays(caption, rng) for caption in captions]  # not before: strays are no pieces
     t5_ids, clip_ids = t5_tok(captions, **padded)["input_ids"], clip_tok(captions, **padded)["input_ids"]
     kind_of_token = torch.full((len(t5_tok),), -1)
     for noun, kind in kinds_of_nouns().items():

@@ -154,6 +154,10 @@ PREFIXES = ("a picture of", "a drawing of", "an image of", "a scene with")
 VERBS = {1: ("stands", "is"), 2: ("stand", "are")}
 LINKS = {1: ("that is", "which is"), 2: ("that are", "which are")}
 
+LOWER = "abcdefghijklmnopqrstuvwxyz"
+STRAY = 0.15
+"""How often a made-up word or two stand in a caption."""
+
 # How often a caption has the rarer form.
 JOINT, ANY_ORDER, AMID, PREFIX, VERB, CLAUSE, OTHER_NOUN = 0.15, 0.4, 0.12, 0.12, 0.12, 0.15, 0.25
 ORDERS = (
@@ -188,6 +192,20 @@ def word(scene: Scene, rng: np.random.Generator, *, complete: bool = True) -> Wo
         wording = _word(scene, rng, 0.0 if complete else OMIT_RATE)
         if len(wording.text.split()) <= MAX_WORDS:
             return wording
+
+
+def with_strays(text: str, rng: np.random.Generator) -> str:
+    """The caption, now and then with a made-up word or two, as far as they fit: a word never learned is
+    spelled out, and shall change nothing."""
+    words = text.split()
+    strays = int(rng.integers(1, 3)) if rng.random() < STRAY else 0
+    room = MAX_WORDS - len(words)
+    for _ in range(strays):
+        stray = "".join(rng.choice(list(LOWER), size=int(rng.integers(2, 9))))
+        room -= len(stray) + 1
+        if room >= 0 and stray not in vocabulary():
+            words.insert(int(rng.integers(len(words) + 1)), stray)
+    return " ".join(words)
 
 
 def plural(noun: str) -> str:
