@@ -222,9 +222,10 @@ def test_loading_gets_what_was_asked_for(run, seen, tiny, monkeypatch):
     run("--name flux-tiny --device cpu --dtype bfloat16 --weights /models/12 --offload")
     run("--name flux-tiny")
     default = "cuda" if torch.cuda.is_available() else "cpu"
+    prompts = {"prompts": [cli.TINY_PROMPT]}
     assert calls == [
-        ("flux-tiny", {"device": "cpu", "dtype": "bfloat16", "weights": "/models/12", "offload": True}),
-        ("flux-tiny", {"device": default, "dtype": "auto", "weights": None, "offload": False}),
+        ("flux-tiny", {"device": "cpu", "dtype": "bfloat16", "weights": "/models/12", "offload": True} | prompts),
+        ("flux-tiny", {"device": default, "dtype": "auto", "weights": None, "offload": False} | prompts),
     ]
 
 

@@ -228,7 +228,8 @@ def main(
 
     if spec.embedded:
         silence_loading_bars()
-    models = load_models(name, device=device, dtype=dtype, weights=weights, offload=offload)
+    known = None if loop else split_prompts(options.prompt)
+    models = load_models(name, device=device, dtype=dtype, weights=weights, offload=offload, prompts=known)
     classifier = None if spec.embedded else load_nsfw_classifier(models.device)
 
     idx = next_index(output_dir)

@@ -5,6 +5,7 @@ that puts its own in their places is heard, and hand them down to `flux.weights.
 Importing this module makes no folder and sets no variable.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def load_models(
     dtype: str | torch.dtype = "auto",
     weights: str | Path | None = None,
     offload: bool = False,
+    prompts: Sequence[str] | None = None,
 ) -> Models:
     """Load every part of a model, see `flux.weights.load.load_models`."""
     return load.load_models(
@@ -121,6 +123,7 @@ def load_models(
         dtype=dtype,
         weights=weights,
         offload=offload,
+        prompts=prompts,
         records=configs,
         find=_find,
         flow_class=Flux,

@@ -29,13 +29,14 @@ IMPORT_SECONDS, BYTES_PER_SECOND, LAYER_SECONDS = 5.0, 1e9, 5e-4
 class Work:
     """What a spec asks for.
 
-    files: the pictures to make. batches: rows of each run of the sampler. prompts, decoded: how many.
+    files: the pictures to make. batches: rows of each run of the sampler. prompts: each once.
+    decoded: how many latents.
     models: those that are needed beside the spec's own, folder or hub name by title.
     """
 
     files: Sequence[str]
     batches: Sequence[int]
-    prompts: int
+    prompts: Sequence[str]
     decoded: int
     models: Mapping[str, str] = field(default_factory=dict)
 
@@ -87,7 +88,7 @@ def cost(spec: Spec, work: Work) -> tuple[float, float]:
     evaluations = len(work.batches) * spec.steps
     operations = (
         sum(work.batches) * spec.steps * flow_operations(model, tokens)
-        + work.prompts * 2 * model.t5_parameters * model.t5_length
+        + len(work.prompts) * 2 * model.t5_parameters * model.t5_length
         + work.decoded * model.decoder_operations * spec.width * spec.height
     )
     parts = [
@@ -105,7 +106,8 @@ def cost(spec: Spec, work: Work) -> tuple[float, float]:
     sampling = max(work.batches) * tokens * model.params.hidden_size * 24 * dtype.itemsize
     decoding = spec.width * spec.height * model.ae_params.ch * 4 * dtype.itemsize
     libraries = 4e8 if device.type == "cpu" else 0
-    weights = max(parts) if spec.model.offload else sum(parts)
+    encoders = parts.pop(1)  # which have read all prompts before the others come
+    weights = max(encoders, max(parts) if spec.model.offload else sum(parts))
     return seconds, weights + max(sampling, decoding) + libraries
 
 

@@ -96,7 +96,7 @@ class PictureRun(Generic[S]):
             )
         left = set(missing)
         start = time.perf_counter()
-        models = load(spec)
+        models = load(spec, self.work(spec).prompts)
         loaded = time.perf_counter()
         with Bars(len(files), len(files) - len(missing), spec.steps) as bars:
             for progress in self.pictures(spec, models, missing):

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,15 +83,20 @@ def dino_source(spec: Spec, wanted: str) -> str:
     return str(folder / "dino") if folder and (folder / "dino").is_dir() else HUB_DINO
 
 
-def load(spec: Spec) -> Models:
-    """The models of a spec; says what was loaded where, and how long it took."""
+def load(spec: Spec, prompts: Sequence[str]) -> Models:
+    """The models of a spec for these prompts; says what was loaded where, and how long it took."""
     start = time.perf_counter()
     model = spec.model
     if configs[model.name].embedded:
         silence_loading_bars()
         _compute_in_one_thread()
     models = load_models(
-        model.name, device=model.device, dtype=model.dtype, weights=model.weights, offload=model.offload
+        model.name,
+        device=model.device,
+        dtype=model.dtype,
+        weights=model.weights,
+        offload=model.offload,
+        prompts=prompts,
     )
     dtype = str(models.dtype).removeprefix("torch.")
     seconds = time.perf_counter() - start

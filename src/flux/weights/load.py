@@ -28,6 +28,7 @@ from flux.model import Flux, FluxLoraWrapper
 from flux.models import FluxParams, ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
+from flux.modules.known_texts import KnownTexts
 from flux.weights import convert
 from flux.weights.check import CheckpointError, check_encoder, files_of, read_json, tokens_read
 from flux.weights.find import find_file, find_text_encoder, find_tokenizer, stand_in
@@ -53,13 +54,16 @@ class Find(Protocol):
 
 @dataclass(frozen=True)
 class Models:
-    """All parts of a model, loaded. `device` is where to compute, even of parts that wait on the CPU."""
+    """All parts of a model, loaded. `device` is where to compute, even of parts that wait on the CPU.
+
+    t5, clip: the encoders, or what they made of the prompts that the model was loaded for.
+    """
 
     name: str
     flow: Flux
     ae: AutoEncoder
-    t5: HFEmbedder
-    clip: HFEmbedder
+    t5: HFEmbedder | KnownTexts
+    clip: HFEmbedder | KnownTexts
     device: torch.device
     dtype: torch.dtype
     spec: ModelSpec
@@ -72,6 +76,7 @@ def load_models(
     dtype: str | torch.dtype = "auto",
     weights: str | Path | None = None,
     offload: bool = False,
+    prompts: Sequence[str] | None = None,
     records: Records = configs,
     find: Find = find_file,
     flow_class: type[Flux] = Flux,
@@ -81,6 +86,8 @@ def load_models(
     dtype: of the flow model and the text encoders; the autoencoder's weights are float32.
     weights: one folder for all parts, laid out as a clone of the FLUX.1-dev repository.
     offload: flow model and autoencoder wait on the CPU; the caller moves them to `device` in their turn.
+    prompts: all that will be asked for, where that is known. Each encoder then reads them and is let go
+    before the next part is loaded, so that no more is held at a time than flow model and autoencoder.
     All parts are frozen: `requires_grad` is False.
     Raises ValueError for an unknown name, device or dtype, and for weights beyond float16's range;
     CheckpointError (a ValueError) for files.
@@ -98,25 +105,39 @@ def load_models(
     find_lora(spec, weights, find)
     find_ae(spec, weights, records, find)
     waiting = "cpu" if offload else device
+    text = {"name": name, "dtype": dtype, "weights": weights, "records": records}
+    t5 = _read(load_t5(device, spec.t5_length, **text), "T5 encoder", prompts)
+    clip = _read(load_clip(device, **text), "CLIP encoder", prompts)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     hub = {"weights": weights, "records": records, "find": find}
     models = Models(
         name=name,
-        t5=load_t5(device, spec.t5_length, name=name, dtype=dtype, weights=weights, records=records),
-        clip=load_clip(device, name=name, dtype=dtype, weights=weights, records=records),
+        t5=t5,
+        clip=clip,
         ae=load_ae(name, waiting, dtype=torch.float32, **hub),
         flow=load_flow_model(name, waiting, dtype=dtype, flow_class=flow_class, **hub),
         device=device,
         dtype=dtype,
         spec=spec,
     )
-    if dtype == torch.float16:  # Clipped between layers, an infinite weight would draw a wrong picture.
-        parts = {"flow model": models.flow, "T5 encoder": models.t5, "CLIP encoder": models.clip}
-        for title, part in parts.items():
-            require_finite_weights(part, title)
+    _require_range(models.flow, "flow model")
     # To make pictures with: no graph is built. What `load_flow_model` and `load_ae` give can be trained.
     for part in (models.flow, models.ae):
         part.requires_grad_(False)
     return models
+
+
+def _read(encoder: HFEmbedder, title: str, prompts: Sequence[str] | None) -> HFEmbedder | KnownTexts:
+    """The encoder, or what it makes of all prompts, where they are known."""
+    _require_range(encoder, title)
+    return encoder if prompts is None else KnownTexts(encoder, prompts)
+
+
+def _require_range(part: nn.Module, title: str) -> None:
+    """Raise ValueError for a weight beyond float16: clipped between layers, it would draw a wrong picture."""
+    if any(parameter.dtype == torch.float16 for parameter in part.parameters()):
+        require_finite_weights(part, title)
 
 
 # The flow model

@@ -27,7 +27,7 @@ def work(spec: EditSpec) -> Work:
     return Work(
         files=list(dict.fromkeys(file for request, each in passes for file in _files(spec, request, each))),
         batches=rows,
-        prompts=1 + len({edit.prompt for edit in spec.edits}),
+        prompts=list(dict.fromkeys((spec.source.prompt, *(edit.prompt for edit in spec.edits)))),
         decoded=sum(rows),
         models=dino,
     )

@@ -68,8 +68,8 @@ def _cells(spec: SkipSpec, asked: Plan) -> str:
 
 def _work(asked: Plan, left: Sequence[Task]) -> Work:
     cells: list[Cell] = [cell for task in left for cell in task.cells]
-    prompts = {asked.of(cell).text for cell in cells}
-    return Work([cell.file for cell in cells], [len(task.cells) for task in left], len(prompts), len(cells))
+    prompts = list(dict.fromkeys(asked.of(cell).text for cell in cells))
+    return Work([cell.file for cell in cells], [len(task.cells) for task in left], prompts, len(cells))
 
 
 def _free(path: Path) -> str:

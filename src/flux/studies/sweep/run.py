@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -60,12 +60,14 @@ def sweep(spec: SkipSpec) -> int:
 
 def engine(spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars) -> AbstractContextManager[Run]:
     """The engine that the spec names, which loads models when it is given its first task."""
+    needed = tuple(sorted({index for task in asked.tasks for index in task.prompts}))
+    texts = [asked.prompts[index].text for index in needed]
     job = Job(
         folder=run.path,
         prompts=asked.prompts,
-        needed=tuple(sorted({index for task in asked.tasks for index in task.prompts})),
+        needed=needed,
         sampling=sampling_of(spec),
-        load=partial(load, spec),
+        load=partial(load, spec, texts),
         offload=spec.model.offload,
     )
     if spec.engine.name == "local":
@@ -77,17 +79,17 @@ def engine(spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars) -> AbstractC
     device = pick_device(spec.model.device).type
     # Each worker sees one GPU, which is cuda:0 to it.
     anywhere = changed(spec, model=changed(spec.model, device=device))
-    job = replace(job, load=partial(load_same, anywhere, run.setting))
+    job = replace(job, load=partial(load_same, anywhere, run.setting, texts))
     return ray(job, device=device, address=spec.engine.address, workers=spec.engine.workers)
 
 
-def load_same(spec: SkipSpec, setting: Mapping[str, Any]) -> Models:
+def load_same(spec: SkipSpec, setting: Mapping[str, Any], prompts: Sequence[str]) -> Models:
     """Load the models on another machine; raises ValueError where it has other weights or another device."""
     here = setting_of(spec)
     if here != setting:
         said = difference({"spec": {}, "setting": here}, {}, setting)
         raise ValueError(f"{socket.gethostname()} has what is for {said}")
-    return load(spec)
+    return load(spec, prompts)
 
 
 def rows_of(done: Done, asked: Plan, before: set[Cell]) -> list[CellRow]:

@@ -18,8 +18,8 @@ from flux.weights.load import Models
 
 def work(spec: TestSpec) -> Work:
     every = requests(spec)
-    prompts = {each.prompt for each in every}
-    return Work([each.file for each in every], [len(b) for b in _batches(spec)], len(prompts), len(every))
+    prompts = list(dict.fromkeys(each.prompt for each in every))
+    return Work([each.file for each in every], [len(b) for b in _batches(spec)], prompts, len(every))
 
 
 def pictures(spec: TestSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:

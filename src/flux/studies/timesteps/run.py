@@ -17,7 +17,7 @@ from flux.weights.load import Models
 
 
 def work(spec: LayerSpec) -> Work:
-    return Work(files_of(spec).all(), [1], 1, 2 * spec.steps + 1)
+    return Work(files_of(spec).all(), [1], [spec.prompt], 2 * spec.steps + 1)
 
 
 def pictures(spec: LayerSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:

@@ -39,12 +39,12 @@ def local(job: Job, *, workers: int | None = None, on_step: OnStep = lambda inde
         if at_once > 1:
             yield from _in_threads(maker, tasks, at_once)
         else:
-            yield from _in_turn(maker, tasks, on_step)
+            yield from in_turn(maker, tasks, on_step)
 
     yield run
 
 
-def _in_turn(maker: Maker, tasks: Sequence[Task], on_step: OnStep) -> Iterator[Done]:
+def in_turn(maker: Maker, tasks: Sequence[Task], on_step: OnStep = lambda index: None) -> Iterator[Done]:
     """The pictures of a task are written while those of the next one are made."""
     with Writer[Done](most=1) as writer:
         try:
