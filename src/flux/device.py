@@ -28,6 +28,7 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         raise ValueError(f"device {device!r} is unknown: give auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda":
         _require_gpu(device)
+        return device
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' is not available here: give auto or cpu")
     try:
