@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
@@ -17,6 +18,7 @@ from flux.studies.folder import RunFolder, difference, png_bytes
 from flux.studies.machine import machine
 from flux.studies.run import PAGE, Bars, load, open_run, say_damage, say_made_already, setting
 from flux.studies.spec import Spec
+from flux.studies.writer import Writer
 from flux.weights.load import Models
 
 S = TypeVar("S", bound=Spec)
@@ -39,6 +41,12 @@ class Progress:
 
     step: int | None = None
     pictures: Sequence[Picture] = ()
+
+
+def _write(run: RunFolder, pictures: Sequence[Picture]) -> int:
+    """Write pictures that belong together; returns how many."""
+    run.write_files({each.file: png_bytes(each.image, each.about) for each in pictures})
+    return len(pictures)
 
 
 def _how_long(run: RunFolder, results: Results) -> str:
@@ -84,7 +92,8 @@ class PictureRun(Generic[S]):
 
     def _make_pictures(self, spec: S, run: RunFolder) -> dict[str, float]:
         """Make what is not there yet, or damaged; returns seconds by what they were spent on."""
-        files = self.work(spec).files
+        work = self.work(spec)
+        files = work.files
         missing = {file for file in files if not run.is_whole(file)}
         if not missing:
             return {}
@@ -96,15 +105,15 @@ class PictureRun(Generic[S]):
             )
         left = set(missing)
         start = time.perf_counter()
-        models = load(spec, self.work(spec).prompts)
+        models = load(spec, work.prompts)
         loaded = time.perf_counter()
-        with Bars(len(files), len(files) - len(missing), spec.steps) as bars:
+        with Bars(len(files), len(files) - len(missing), spec.steps) as bars, Writer[int](most=2) as writer:
             for progress in self.pictures(spec, models, missing):
                 if progress.step is not None:
                     bars.step(progress.step)
                 wanted = [each for each in progress.pictures if each.file in left]
                 if wanted:
-                    run.write_files({each.file: png_bytes(each.image, each.about) for each in wanted})
                     left -= {each.file for each in wanted}
-                    bars.made(len(wanted))
+                    bars.made(sum(writer.put(partial(_write, run, wanted))))
+            bars.made(sum(writer.rest()))
         return {"loading": loaded - start, "pictures": time.perf_counter() - loaded}
