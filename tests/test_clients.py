@@ -7,6 +7,7 @@ import copy
 import importlib
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -19,9 +20,12 @@ import numpy as np
 import pytest
 import torch
 from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_text_encoders, save_weights, small_ae
+from PIL import Image
 from torch import Tensor, nn
 
+import flux
 from flux import hooks, util
+from flux.generate import Sampling, generate
 from flux.hooks import AttentionMaps, CopySource, Hooks, Mask, TopRatio
 from flux.model import Flux, FluxLoraWrapper, layers_of
 from flux.models import configs
@@ -451,6 +455,30 @@ def test_rule_11_no_two_models_share_a_part(monkeypatch):
 
 
 # Loading
+
+
+def test_rule_9_a_script_in_upstreams_shape_runs_on_flux_tiny(tmp_path):
+    """By environment variables alone; it draws what our own functions draw."""
+    script, prompt = (
+        Path(__file__).parent / "data" / "upstream_script.py",
+        "a big red house on the grass by day",
+    )
+    source = {"PYTHONPATH": str(Path(flux.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, str(script), prompt, "pictures"],
+        cwd=tmp_path,
+        env=os.environ | source | {"FLUX_REPO": "flux-tiny", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("in the place of flux-dev") == 1
+    with Image.open(tmp_path / "pictures" / "img_0.jpg") as image:
+        made = np.asarray(image.convert("RGB"), dtype=np.float32)
+    ours = generate(util.load_models("flux-tiny", device="cpu"), [prompt], [1], Sampling(8, 3.5, 128, 128))
+    expected = (ours[0].clamp(-1, 1) + 1).permute(1, 2, 0).numpy() * 127.5
+    assert np.square(made - expected).mean() < 100  # 28 dB, of bfloat16 and JPEG
+    assert made.std() > 20
 
 
 def decoded_by_hand(decoder: nn.Module, z: Tensor) -> Tensor:
