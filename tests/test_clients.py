@@ -579,3 +579,13 @@ def test_what_upstreams_loaders_give_can_be_trained(small_files, monkeypatch):
     for part in (flow, ae.decoder):
         assert all(parameter.grad.isfinite().all() for parameter in part.parameters())
     assert flow.img_in.weight.grad.abs().sum() > 0
+
+
+def test_the_snippet_in_the_readme_builds_no_graph():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    snippet = text.partition("## As a library\n\n```python\n")[2].partition("\nmodels.flow(...")[0]
+    assert "inference_mode" not in snippet and "no_grad" not in snippet
+    names = {}
+    exec(snippet, names)
+    assert names["pictures"].shape == (2, 3, 128, 128) and names["pictures"].std() > 0.2
+    assert not names["pictures"].requires_grad and not names["latent"].requires_grad

@@ -224,3 +224,14 @@ def test_a_picture(python, tmp_path):
     done = python("-m", "flux", "--name", "flux-tiny", "--prompt", "a small blue cat on the grass at night")
     assert done.returncode == 0, done.stderr
     assert [file.name for file in (tmp_path / "work" / "output").iterdir()] == ["img_0.jpg"]
+
+
+def test_the_readmes_check_tells_ours_from_upstreams(python, install, tmp_path):
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    (check,) = set(re.findall(r'python -c "(import flux\.hooks; [^"]+)"', readme))
+    done = python("-c", check)
+    assert done.stdout.strip() == str(install / "flux" / "hooks" / "__init__.py"), done.stderr
+    (tmp_path / "work" / "flux").mkdir()
+    (tmp_path / "work" / "flux" / "__init__.py").write_text("")
+    done = python("-c", check)
+    assert done.returncode == 1 and "No module named 'flux.hooks'" in done.stderr
