@@ -17,7 +17,7 @@ from flux.pictures import feature_cache, metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache
 from flux.pictures.features import Clip, Dino
 from flux.pictures.metrics import cosine, psnr, scaled, ssim
-from flux.studies.pages.plots import Bar, importance_map, importance_plot
+from flux.studies.pages.plots import DOTS, Bar, importance_map, importance_plot
 from flux.studies.similarity import measuring
 from flux.studies.similarity.measuring import Store, finite, measure
 from flux.studies.similarity.spec import DinoSpec
@@ -330,6 +330,29 @@ def test_the_importance_plot(count):
         assert not np.array_equal(image, grey(importance_plot(bars(count), **options, **change)))
     plain = [Bar(bar.label, bar.kind, bar.height) for bar in bars(count)]
     assert not np.array_equal(image, grey(importance_plot(plain, **options, threshold=0.95, floor=0.01)))
+
+
+@pytest.mark.parametrize("count", [1, 12, 57])
+def test_a_narrow_plot_can_be_read_on_a_phone(count):
+    """At the 336 pixels that a phone of 390 has for it, a letter of 8 points keeps 10 pixels or more."""
+    options = {
+        "title": "",
+        "measure": "DINO similarity",
+        "confidence": 0.95,
+        "threshold": 0.95,
+        "floor": 0.01,
+    }
+    image = grey(importance_plot(bars(count), **options, narrow=True))
+    height, width = image.shape
+    assert 8 / 72 * DOTS * 336 / width > 10
+    # A row for each layer, and all of them on the plot.
+    assert height > count * 0.16 * DOTS and (image < 100).any()
+    plain = [Bar(bar.label, bar.kind, bar.height) for bar in bars(count)]
+    assert not np.array_equal(image, grey(importance_plot(plain, **options, narrow=True)))
+    for change in ({"threshold": None}, {"floor": None}):
+        assert not np.array_equal(
+            image, grey(importance_plot(bars(count), **options | change, narrow=True))[: len(image)]
+        )
 
 
 def test_double_and_single_blocks_are_told_apart_in_grey():

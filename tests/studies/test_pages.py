@@ -16,14 +16,16 @@ from markupsafe import Markup
 from PIL import Image
 
 from flux.pictures.metrics import Score, changed_share, did_nothing, lost_source, psnr, score
-from flux.studies.edit.requests import edit_of
+from flux.studies.edit import report
+from flux.studies.edit.requests import edit_of, requests
 from flux.studies.edit.spec import EditSpec
-from flux.studies.edit.verdicts import what_went_wrong
+from flux.studies.edit.verdicts import Verdict, what_went_wrong
 from flux.studies.pages.render import SMALL, TEMPLATES, PagePicture, changed_words, render
 from flux.studies.pages.sheets import (
     HEAT,
     LARGEST,
     SheetCell,
+    _font,
     cell_width,
     contact_sheet,
     difference_map,
@@ -32,7 +34,7 @@ from flux.studies.pages.sheets import (
     wrapped,
 )
 
-VOID = {"img", "meta", "br", "link"}
+VOID = {"img", "meta", "br", "link", "source"}
 
 
 class Tags(HTMLParser):
@@ -50,7 +52,7 @@ class Tags(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag, attributes):
-        self.links += [value for key, value in attributes if key in ("src", "href")]
+        self.links += [value for key, value in attributes if key in ("src", "href", "srcset")]
         self.captions += [value for key, value in attributes if key in ("alt", "title")]
         self.classes += [f"{tag}.{value}" for key, value in attributes if key == "class"]
         if tag not in VOID:
@@ -176,6 +178,41 @@ def test_an_edit_that_lost_the_source():
     assert "a ratio above 0.3" in line
 
 
+# The sheet of edits
+
+
+def captions(monkeypatch, *edits: dict | str, **changes) -> tuple[str, list[list[str]]]:
+    """The title of a run's sheet, and what stands below source and edit in each row."""
+    spec = EditSpec.model_validate({"source": "a dog", "edits": list(edits), "seed": 0, **changes})
+    monkeypatch.setattr(report, "contact_sheet", lambda rows, title: (title, rows))
+    verdicts = [
+        Verdict(number, request.seed, edit, {"source": "s", "edit": "e"}, Score(0.1, 20.0), ())
+        for request in requests(spec)
+        for number, edit in enumerate(request.edits, start=1)
+    ]
+    run = type("Run", (), {"picture": lambda self, file: picture()})()
+    title, rows = report._sheet(spec, run, verdicts)
+    return title, [[cell.caption for cell in row] for row in rows]
+
+
+def test_a_sheet_of_edits_says_what_differs_between_them(monkeypatch):
+    title, rows = captions(monkeypatch, "a cat", "a cow", layers=[0, 3], strength=0.5)
+    assert title.splitlines()[1] == "seed 0; layers 0, 3; strength 0.5"
+    assert rows == [["a dog", "a cat"], ["a dog", "a cow"]]
+
+    ratio = {"name": "ratio", "ratio": 0.4}
+    own = {"layers": [6], "strategy": ratio, "strength": 0.5, "window": [0, 4]}
+    title, rows = captions(monkeypatch, "a cat", {"prompt": "a cat", **own}, layers=[0, 3])
+    assert title.splitlines()[1] == "seed 0"
+    assert [row[1] for row in rows] == [
+        "a cat\nlayers 0, 3; all tokens; strength 1; all steps",
+        "a cat\nlayers 6; ratio 0.4; strength 0.5; steps 0 to 3",
+    ]
+
+    title, rows = captions(monkeypatch, {"prompt": "a cat", "seeds": [0, 7]}, layers=[0])
+    assert rows == [["a dog\nseed 0", "a cat\nseed 0"], ["a dog\nseed 7", "a cat\nseed 7"]]
+
+
 # Sheets
 
 
@@ -205,9 +242,42 @@ def test_a_sheet_shows_its_cells_in_their_places():
 
 
 def test_wrapped_text_fits():
-    lines = wrapped("a big red house " * 6 + "Donaudampfschifffahrtsgesellschaft" * 3, 200, 15)
-    assert len(lines) > 3 and " ".join(lines).split() == ("a big red house " * 6).split() + [lines[-1]]
-    assert wrapped("", 200, 15) == []
+    long = "Donaudampfschifffahrtsgesellschaft" * 3
+    lines = wrapped("a big red house " * 6 + long, 200, 15)
+    assert len(lines) > 3 and "".join(lines).replace(" ", "") == "abigredhouse" * 6 + long
+    assert all(_font(15).getlength(line) <= 200 for line in lines)
+    assert lines[:2] == ["a big red house a big red", "house a big red house a big"]
+    assert wrapped("", 200, 15) == [] and wrapped("WW", 1, 15) == ["W", "W"]
+
+
+@pytest.mark.parametrize(
+    "text", ["word " * 1000, "x" * 5000, "\u202e\u05e9\u05dc\u05d5\u05dd \n" * 500, "😀" * 300]
+)
+def test_a_sheet_keeps_its_size_whatever_its_texts(text):
+    sheet = contact_sheet([[SheetCell(picture(), text)]], text)
+    usual = contact_sheet([[SheetCell(picture(), "a line")]], "a title")
+    assert sheet.width == usual.width and sheet.height < usual.height + 2 * 12 * 25
+
+
+def test_a_very_long_picture_stays_on_its_sheet():
+    """A tall one is drawn narrower, a flat one at least a pixel high; others are as wide as ever."""
+    colour = (255, 0, 0)
+    for size, shown in (((2, 400), (4, 4 * 192)), ((4000, 2), (384, 1)), ((100, 33), (200, 66))):
+        sheet = np.asarray(contact_sheet([[SheetCell(picture(size, colour))]]))
+        rows, columns = np.nonzero((sheet == colour).all(-1))
+        assert (np.ptp(columns) + 1, np.ptp(rows) + 1) == shown
+
+
+def test_a_sheet_without_a_margin_starts_at_its_corner():
+    """As the frames of an animation, which stand in line with the picture beside them."""
+    frame = np.asarray(
+        contact_sheet([[SheetCell(picture((192, 96))), SheetCell(picture((192, 96)))]], margin=0)
+    )
+    assert frame.shape[1] == 2 * 192 + 12 and frame[0, 0].tolist() == frame[95, -1].tolist() == [
+        100,
+        150,
+        200,
+    ]
 
 
 def test_heat_goes_from_the_first_colour_to_the_last():
@@ -336,10 +406,49 @@ def test_a_missing_value_is_an_error(template):
             render(template, **COMMON, **values)
 
 
+STRANGE = {
+    "script": "<script>alert(1)</script>",
+    "right to left": "\u202eبيت أحمر كبير\u202c",
+    "emoji": "a 🐈‍⬛ and a 👨‍👩‍👧",
+    "long": "word " * 1000,
+    "one word": "x" * 5000,
+    "lines": "one\ntwo\n\n\tthree",
+}
+
+
+def said_instead(value: object, text: str) -> object:
+    """Values with a text in the place of NASTY."""
+    if isinstance(value, dict):
+        return {said_instead(key, text): said_instead(each, text) for key, each in value.items()}
+    if isinstance(value, PagePicture):
+        return PagePicture(value.file, said_instead(value.caption, text), value.wide)
+    if isinstance(value, list | tuple):
+        return type(value)(said_instead(each, text) for each in value)
+    return text if value == NASTY else value
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.parametrize("template", PAGES)
+def test_a_page_takes_any_prompt(template, strange):
+    """Whole and as text, read from the side that its letters are read from."""
+    text = STRANGE[strange]
+    made = render(template, **said_instead({**COMMON, **PAGES[template]}, text))
+    assert text in Tags(made).text and text in Tags(made).captions
+    assert "<script" not in made and "unicode-bidi: plaintext" in made
+
+
 def test_templates_escape_everything():
     for file in TEMPLATES.iterdir():
         source = file.read_text(encoding="utf-8")
         assert not any(word in source for word in ("safe", "autoescape", "Markup", "http", "<script"))
+
+
+def test_a_phone_is_shown_a_narrow_picture():
+    plot = PagePicture("wide plot.png", "a plot", narrow="narrow, plot.png")
+    text = page("importance.html", plot=plot)
+    assert '<source media="(max-width: 40rem)" srcset="narrow%2C%20plot.png">' in text
+    assert text.count("<picture>") == text.count("</picture>") == 1
+    assert "<picture>" not in page("importance.html")
 
 
 def test_small_pictures_have_square_pixels():

@@ -12,6 +12,14 @@ from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE, SHEET, about
 
+USUAL = {
+    "select": "all tokens",
+    "copied": "keys and values",
+    "strength": "strength 1",
+    "steps": "all steps",
+}
+"""What is only said of an edit beside others that differ in it."""
+
 
 def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     """Compare the pictures of a run and write all that shows them; returns the figures for `run.json`.
@@ -47,17 +55,20 @@ def _figures(figures: Score) -> dict[str, str]:
 
 def _how(edit: Edit) -> str:
     """Layers and strategy of an edit, in few words."""
+    return "; ".join(filter(None, _parts(edit).values()))
+
+
+def _parts(edit: Edit) -> dict[str, str]:
+    """What decides an edit beside its prompt and seed, in words, by what it is; empty where it is usual."""
     how = edit.how
-    parts = [f"layers {', '.join(map(str, edit.layers)) or 'none'}"]
-    if how.select is not None:
-        parts.append(_which(how.select))
-    if not (how.keys and how.values):
-        parts.append("keys only" if how.keys else "values only" if how.values else "nothing copied")
-    if how.strength != 1:
-        parts.append(f"strength {how.strength:g}")
-    if how.steps:
-        parts.append(f"steps {how.steps[0]} to {how.steps[1] - 1}")
-    return "; ".join(parts)
+    copied = "keys only" if how.keys else "values only" if how.values else "nothing copied"
+    return {
+        "layers": f"layers {', '.join(map(str, edit.layers)) or 'none'}",
+        "select": "" if how.select is None else _which(how.select),
+        "copied": "" if how.keys and how.values else copied,
+        "strength": "" if how.strength == 1 else f"strength {how.strength:g}",
+        "steps": f"steps {how.steps[0]} to {how.steps[1] - 1}" if how.steps else "",
+    }
 
 
 def _which(select: Select) -> str:
@@ -76,17 +87,26 @@ def _shown(each: Verdict) -> list[PagePicture]:
 
 
 def _sheet(spec: EditSpec, run: RunFolder, judged: list[Verdict]):
-    """One row per edit: source, edit, without injection, difference."""
+    """One row per edit: source, edit, without injection, difference; above them what all have in common."""
+    parts = [{"seed": f"seed {each.seed}", **_parts(each.edit)} for each in judged]
+    unlike = [key for key in parts[0] if len({each[key] for each in parts}) > 1]
     rows = []
-    for each in judged:
+    for each, words in zip(judged, parts, strict=True):
+        own = [words[key] or USUAL[key] for key in unlike]
         captions = {
-            "source": spec.source.prompt,
-            "edit": each.edit.prompt,
+            "source": "\n".join([_brief(spec.source.prompt), *(own[:1] if "seed" in unlike else [])]),
+            "edit": "\n".join([_brief(each.edit.prompt), *filter(None, ["; ".join(own)])]),
             "plain": "without injection",
             "difference": f"difference, {each.score.changed:.1%} of pixels changed",
         }
         rows.append([SheetCell(run.picture(file), captions[kind]) for kind, file in each.files.items()])
-    return contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps: source and edits")
+    common = "; ".join(text for key, text in parts[0].items() if key not in unlike and text)
+    return contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps: source and edits\n{common}")
+
+
+def _brief(prompt: str) -> str:
+    """So that what stands below a long prompt stays on the sheet; the page has it whole."""
+    return prompt if len(prompt) <= 200 else prompt[:199].rstrip() + "…"
 
 
 def _page(spec: EditSpec, run: RunFolder, found: Verdicts) -> str:

@@ -30,6 +30,9 @@ SETTINGS = {
 }
 DOTS = 144
 
+NARROW = 3.5
+"""The width in inches of a plot that a phone shows: its letters stay about as large as the page's."""
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -59,28 +62,35 @@ def importance_plot(
     confidence: float,
     threshold: float | None = None,
     floor: float | None = None,
+    narrow: bool = False,
 ) -> bytes:
     """Bars of 1 - mean similarity with their intervals.
 
     measure: what the similarity is, in words. threshold: as a similarity. floor: the noise floor, as a
-    difference.
+    difference. narrow: bars lie below each other, so that it can be read at the width of a phone.
     """
-    width = min(15.0, max(7.5, 2.2 + 0.2 * len(bars)))
-    with _figure(width, 4.6) as figure:
+    width = NARROW if narrow else min(15.0, max(7.5, 2.2 + 0.2 * len(bars)))
+    with _figure(width, 1.8 + 0.19 * len(bars) if narrow else 4.6) as figure:
         axes = figure.add_subplot()
-        _draw_bars(axes, bars)
+        line, span = (axes.axvline, axes.axvspan) if narrow else (axes.axhline, axes.axhspan)
+        _draw_bars(axes, bars, narrow)
         bottom, top = _limits(bars, threshold, floor)
-        _draw_intervals(axes, bars, confidence)
-        _mark_vital(axes, bars, 0.025 * (top - bottom))
+        _draw_intervals(axes, bars, confidence, narrow)
+        _mark_vital(axes, bars, 0.025 * (top - bottom), narrow)
         if threshold is not None:
             beyond = "" if 1 - threshold < top else " (above this plot)"
             label = f"threshold: similarity {threshold:.4g}{beyond}"
-            axes.axhline(1 - threshold, color=INK, linestyle=(0, (6, 3)), linewidth=1.2, label=label)
+            line(1 - threshold, color=INK, linestyle=(0, (6, 3)), linewidth=1.2, label=label)
         if floor is not None:
             label = f"noise floor: {difference_in_words(floor)}"
-            axes.axhspan(0, floor, color=QUIET, alpha=0.25, linewidth=0)
-            axes.axhline(floor, color=QUIET, linestyle=":", linewidth=1.2, label=label)
-        axes.axhline(0, color=QUIET, linewidth=0.8)
+            span(0, floor, color=QUIET, alpha=0.25, linewidth=0)
+            line(floor, color=QUIET, linestyle=":", linewidth=1.2, label=label)
+        line(0, color=QUIET, linewidth=0.8)
+        if narrow:
+            _lie(axes, bars, bottom, top, f"importance: 1 − mean {measure}")
+            # The page says what it is of, in larger letters.
+            figure.legend(loc="outside lower center", ncols=1, frameon=False)
+            return _png(figure)
         axes.set(xlim=(-0.7, len(bars) - 0.3), ylim=(bottom, top), title=title)
         axes.set_xlabel("layer that is skipped")
         axes.set_ylabel(f"importance: 1 − mean {measure}")
@@ -91,36 +101,47 @@ def importance_plot(
         return _png(figure)
 
 
-def _draw_bars(axes: Any, bars: Sequence[Bar]) -> None:
+def _lie(axes: Any, bars: Sequence[Bar], bottom: float, top: float, label: str) -> None:
+    """Axes for bars that lie: the first layer at the top, its name at the left."""
+    axes.set(ylim=(len(bars) - 0.3, -0.7), xlim=(bottom, top), xlabel=label, ylabel="layer")
+    axes.set_yticks(range(len(bars)), [bar.label for bar in bars], fontsize=8)
+    for tick, bar in zip(axes.get_yticklabels(), bars, strict=True):
+        tick.set_fontweight("bold" if bar.vital else "normal")
+
+
+def _draw_bars(axes: Any, bars: Sequence[Bar], narrow: bool) -> None:
+    draw = axes.barh if narrow else axes.bar
     for kind, style in STYLES.items():
         chosen = [(i, bar.height) for i, bar in enumerate(bars) if bar.kind == kind]
         if chosen:
             places, heights = zip(*chosen, strict=True)
-            axes.bar(places, heights, 0.78, edgecolor=INK, linewidth=0.7, label=NAMES[kind], **style)
+            draw(places, heights, 0.78, edgecolor=INK, linewidth=0.7, label=NAMES[kind], **style)
 
 
-def _draw_intervals(axes: Any, bars: Sequence[Bar], confidence: float) -> None:
+def _draw_intervals(axes: Any, bars: Sequence[Bar], confidence: float, narrow: bool) -> None:
     known = [(i, bar) for i, bar in enumerate(bars) if bar.low is not None and bar.high is not None]
     if not known:
         return
     reach = [[bar.height - bar.low for _, bar in known], [bar.high - bar.height for _, bar in known]]
+    places, heights = [i for i, _ in known], [bar.height for _, bar in known]
     axes.errorbar(
-        [i for i, _ in known],
-        [bar.height for _, bar in known],
+        *((heights, places) if narrow else (places, heights)),
         # Subtraction may leave a trace below zero.
-        np.maximum(reach, 0),
+        **{"xerr" if narrow else "yerr": np.maximum(reach, 0)},
         fmt="none",
         ecolor=INK,
         elinewidth=1.1,
-        capsize=2.5 if len(bars) > 30 else 4,
+        capsize=2.5 if narrow or len(bars) > 30 else 4,
         label=f"{confidence * 100:g} % interval of the mean",
     )
 
 
-def _mark_vital(axes: Any, bars: Sequence[Bar], gap: float) -> None:
+def _mark_vital(axes: Any, bars: Sequence[Bar], gap: float, narrow: bool) -> None:
     marked = [(i, max(bar.height, bar.high or 0, 0) + gap) for i, bar in enumerate(bars) if bar.vital]
     if marked:
-        axes.plot(*zip(*marked, strict=True), "v", color=INK, markersize=5, label="vital")
+        places, ends = zip(*marked, strict=True)
+        where = (ends, places, "<") if narrow else (places, ends, "v")
+        axes.plot(*where, color=INK, markersize=5, label="vital")
 
 
 def _limits(bars: Sequence[Bar], threshold: float | None, floor: float | None) -> tuple[float, float]:

@@ -27,11 +27,15 @@ SMALL = 256
 
 @dataclass(frozen=True)
 class PagePicture:
-    """A picture's file, relative to the page, and what is said below it. wide: twice as wide as others."""
+    """A picture's file, relative to the page, and what is said below it.
+
+    wide: twice as wide as others. narrow: another file that a phone shows in its place.
+    """
 
     file: str
     caption: str
     wide: bool = False
+    narrow: str | None = None
 
 
 def render(template: str, *, about: Facts, recipe: Facts, **values: Any) -> str:

@@ -1,5 +1,6 @@
 """Sheets of pictures with captions, difference maps and heat maps."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ SMALLEST, LARGEST = 192, 384
 TALLEST = 4
 """A picture on a sheet is at most so many times as tall as its place is wide."""
 
+MOST_LINES = 12
+"""A title or a caption has so many lines at most."""
+
 INK, QUIET, PAPER = (24, 24, 27), (113, 113, 122), (255, 255, 255)
 
 HEAT = np.array([(0, 0, 4), (66, 10, 104), (147, 38, 103), (221, 81, 58), (252, 165, 10), (252, 255, 164)])
@@ -29,21 +33,23 @@ class SheetCell:
     caption: str = ""
 
 
-def contact_sheet(rows: Sequence[Sequence[SheetCell | None]], title: str = "") -> Image.Image:
+def contact_sheet(
+    rows: Sequence[Sequence[SheetCell | None]], title: str = "", margin: int = MARGIN
+) -> Image.Image:
     """Cells in rows, all scaled to one width, under a title. None leaves a place empty."""
     width = cell_width(max(cell.image.width for row in rows for cell in row if cell is not None))
     columns = max(len(row) for row in rows)
-    total = 2 * MARGIN + columns * width + (columns - 1) * GAP
-    heading = wrapped(title, total - 2 * MARGIN, TEXT_SIZE + 3)
+    total = 2 * margin + columns * width + (columns - 1) * GAP
+    heading = _few(wrapped(title, total - 2 * margin, TEXT_SIZE + 3))
     blocks = [[cell and _block(cell, width) for cell in row] for row in rows]
     heights = [max(block.height for block in row if block is not None) for row in blocks]
-    top = MARGIN + _text_height(heading, TEXT_SIZE + 3)
-    sheet = Image.new("RGB", (total, top + sum(heights) + GAP * (len(rows) - 1) + MARGIN), PAPER)
-    _write(sheet, (MARGIN, MARGIN - 4), heading, INK, TEXT_SIZE + 3)
+    top = margin + _text_height(heading, TEXT_SIZE + 3)
+    sheet = Image.new("RGB", (total, top + sum(heights) + GAP * (len(rows) - 1) + margin), PAPER)
+    _write(sheet, (margin, margin - 4), heading, INK, TEXT_SIZE + 3)
     for row, height in zip(blocks, heights, strict=True):
         for column, block in enumerate(row):
             if block is not None:
-                sheet.paste(block, (MARGIN + column * (width + GAP), top))
+                sheet.paste(block, (margin + column * (width + GAP), top))
         top += height + GAP
     return sheet
 
@@ -58,7 +64,7 @@ def _block(cell: SheetCell, width: int) -> Image.Image:
     size = width, max(1, round(cell.image.height * width / cell.image.width))
     if size[1] > TALLEST * width:
         size = max(1, round(cell.image.width * TALLEST * width / cell.image.height)), TALLEST * width
-    lines = wrapped(cell.caption, width, TEXT_SIZE)
+    lines = _few(wrapped(cell.caption, width, TEXT_SIZE))
     block = Image.new("RGB", (width, size[1] + 4 + _text_height(lines, TEXT_SIZE)), PAPER)
     block.paste(scaled(cell.image, *size), (0, 0))
     _write(block, (0, size[1] + 4), lines, QUIET, TEXT_SIZE)
@@ -72,7 +78,7 @@ def scaled(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def wrapped(text: str, width: int, size: int) -> list[str]:
-    """The text in lines that fit into `width` pixels; a longer word has a line of its own."""
+    """The text in lines that fit into `width` pixels; a longer word is broken."""
     font = _font(size)
     lines: list[str] = []
     for paragraph in text.splitlines():
@@ -82,9 +88,22 @@ def wrapped(text: str, width: int, size: int) -> list[str]:
             if line and font.getlength(longer) > width:
                 lines.append(line)
                 longer = word
+            while font.getlength(longer) > width and (fits := _fitting(longer, width, font)) < len(longer):
+                lines.append(longer[:fits])
+                longer = longer[fits:]
             line = longer
         lines.append(line)
     return lines
+
+
+def _fitting(word: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    """How many letters of a word fit into `width` pixels, at least one."""
+    return max(1, bisect_right(range(1, len(word) + 1), width, key=lambda end: font.getlength(word[:end])))
+
+
+def _few(lines: list[str]) -> list[str]:
+    """The first lines of a long text, which the page has whole."""
+    return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], lines[MOST_LINES - 1][:-1] + "…"]
 
 
 def _text_height(lines: Sequence[str], size: int) -> int:

@@ -25,6 +25,7 @@ from flux.studies.sweep.cells import Cell
 from flux.studies.sweep.folder import Sweep
 
 ROWS, LAYERS, VITAL = "similarity.csv", "layers.csv", "vital_layers.json"
+NARROW_PLOT = "importance-narrow.png"
 PLOT, MAP, SIDE_BY_SIDE = "importance.png", "prompts.png", "side-by-side.png"
 EXTREMES, PROMPTS = 4, 4
 """So many of the most and of the least important layers are shown, each for so many prompts."""
@@ -47,17 +48,17 @@ def report_sweep(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
     name, measure = sweep.recipe["model"]["name"], MEASURES[found.metric]
     count = len({row.cell.prompt for row in found.rows if row.cell.group})
     prompts = f"{count} prompt{'s' if count > 1 else ''}"
-    run.write_bytes(
-        PLOT,
-        importance_plot(
+    for file in (PLOT, NARROW_PLOT):
+        plot = importance_plot(
             bars,
             title=f"{name}: importance of each layer, {prompts}",
             measure=measure,
             confidence=spec.confidence,
             threshold=found.vital.threshold if found.vital else None,
             floor=found.floor,
-        ),
-    )
+            narrow=file == NARROW_PLOT,
+        )
+        run.write_bytes(file, plot)
     run.write_bytes(MAP, _map(sweep, found, bars, f"{name}: each prompt without each layer", measure))
     answer = sentences(spec, found)
     page = render(
@@ -66,7 +67,11 @@ def report_sweep(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
         about=_about(sweep, found, model),
         problems=comparison.problems,
         answer=answer,
-        plot=PagePicture(PLOT, "Each layer's importance: the more a picture changes without it, the higher"),
+        plot=PagePicture(
+            PLOT,
+            "Each layer's importance: the more a picture changes without it, the longer its bar",
+            narrow=NARROW_PLOT,
+        ),
         heat_map=PagePicture(MAP, "How far each picture is from its reference; crosses: no picture"),
         strips=_strips(sweep, found, run),
         titles=_titles(spec, found),

@@ -29,7 +29,8 @@ def report(spec: LayerSpec, run: RunFolder) -> dict[str, Any]:
         )
     ]
     run.save_picture(FILMSTRIP, contact_sheet(_strip(pairs), spec.prompt))
-    run.save_animation(ANIMATION, [contact_sheet([pair]) for pair in pairs], spec.frame_ms)
+    # Without a margin, so that the page shows it in line with the picture beside it.
+    run.save_animation(ANIMATION, [contact_sheet([pair], margin=0) for pair in pairs], spec.frame_ms)
 
     def shown(names: list[str]) -> list[PagePicture]:
         return [PagePicture(*pair) for pair in zip(names, captions, strict=True)]
