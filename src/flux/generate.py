@@ -100,8 +100,10 @@ def sample_steps(
 def _warn_of_unknown_words(models: Models, prompts: Sequence[str]) -> None:
     unknown_words = pkgutil.resolve_name(models.spec.unknown_words)
     if unknown := list(dict.fromkeys(word for prompt in prompts for word in unknown_words(prompt))):
+        named = ", ".join(repr(word if len(word) <= 30 else word[:29] + "…") for word in unknown[:10])
+        more = f" and {len(unknown) - 10} more words" if len(unknown) > 10 else ""
         warnings.warn(
-            f"{models.name} never learned {', '.join(map(repr, unknown))}: pictures will not show what is "
+            f"{models.name} never learned {named}{more}: pictures will not show what is "
             f"meant; its README section lists what it draws, {unknown_words.__module__} its words",
             stacklevel=3,
         )

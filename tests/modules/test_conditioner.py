@@ -176,9 +176,12 @@ def test_t5_says_what_it_cut(t5):
         t5(prompt)  # said once
 
 
-def test_clip_says_it_softly(clip):
-    with pytest.warns(UserWarning, match="summary.*no harm.*misses 'cat'"):
-        clip(["the reddest cat"])
+def test_clip_says_it_softly_and_once(clip):
+    """A list of prompts that are all too long for it gets one line."""
+    with pytest.warns(UserWarning, match="summary.*no harm.*misses 'cat'") as caught:
+        clip(["the reddest cat", *(f"the reddest {'cat' * count}" for count in range(2, 64))])
+        clip(["another prompt that is too long"])
+    assert len(caught) == 1
 
 
 def test_a_long_loss_is_quoted_shortly(t5):

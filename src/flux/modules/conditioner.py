@@ -67,7 +67,7 @@ class HFEmbedder(nn.Module):
     def forward(self, text: list[str]) -> Tensor:
         """Prompts to bfloat16 (B, max_length, width) for T5, (B, width) for CLIP.
 
-        Warns, once for each prompt, of what does not fit into `max_length` tokens.
+        Warns of what does not fit into `max_length` tokens: T5 once for each prompt, CLIP once at all.
         """
         tokens = self.tokenizer(
             text, truncation=True, max_length=self.max_length, padding="max_length", return_tensors="pt"
@@ -85,6 +85,8 @@ class HFEmbedder(nn.Module):
     def _warn_of_cuts(self, text: list[str]) -> None:
         prompts = [text] if isinstance(text, str) else text
         for prompt in dict.fromkeys(prompts):
+            if self.is_clip and self._warned:  # it does no harm, and lists have many such prompts
+                return
             lost = "" if prompt in self._warned else self.lost_to_length(prompt)
             if lost:
                 self._warned.add(prompt)
@@ -95,7 +97,7 @@ class HFEmbedder(nn.Module):
         if self.is_clip:
             return (
                 f"CLIP's summary of a prompt covers its first {self.max_length} tokens, which does no harm "
-                f"where T5 reads on; the summary misses {quoted!r}"
+                f"where T5 reads on (said once); the summary misses {quoted!r}"
             )
         return f"T5 reads the first {self.max_length} tokens of a prompt; what came after was cut: {quoted!r}"
 
