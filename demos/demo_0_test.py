@@ -8,19 +8,18 @@ a run that was stopped.
 """
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 from flux.entry import Console
 
-SPEC = Path(__file__).resolve().parents[1] / "json" / "test.json"
 
+def main(argv: list[str] | tuple[str, ...] = ()) -> int:
+    from pathlib import Path
 
-def main(argv: Sequence[str] = ()) -> int:
     from flux.studies import text
     from flux.studies.study import carry_out
 
-    return carry_out(text.STUDY, doc=__doc__, default=SPEC, argv=argv)
+    spec = Path(__file__).resolve().parents[1] / "json" / "test.json"
+    return carry_out(text.STUDY, doc=__doc__, default=spec, argv=argv)
 
 
 if __name__ == "__main__":

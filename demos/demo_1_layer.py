@@ -8,19 +8,18 @@ filmstrip.png, animation.webp, run.json and index.html. The same command goes on
 """
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 from flux.entry import Console
 
-SPEC = Path(__file__).resolve().parents[1] / "json" / "layer.json"
 
+def main(argv: list[str] | tuple[str, ...] = ()) -> int:
+    from pathlib import Path
 
-def main(argv: Sequence[str] = ()) -> int:
     from flux.studies import timesteps
     from flux.studies.study import carry_out
 
-    return carry_out(timesteps.STUDY, doc=__doc__, default=SPEC, argv=argv)
+    spec = Path(__file__).resolve().parents[1] / "json" / "layer.json"
+    return carry_out(timesteps.STUDY, doc=__doc__, default=spec, argv=argv)
 
 
 if __name__ == "__main__":

@@ -10,19 +10,18 @@ demo_3_dino.py measures what came out. Exits with 1 where cells could not be mad
 """
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 from flux.entry import Console
 
-SPEC = Path(__file__).resolve().parents[1] / "json" / "skip.json"
 
+def main(argv: list[str] | tuple[str, ...] = ()) -> int:
+    from pathlib import Path
 
-def main(argv: Sequence[str] = ()) -> int:
     from flux.studies import sweep
     from flux.studies.study import carry_out
 
-    return carry_out(sweep.STUDY, doc=__doc__, default=SPEC, argv=argv)
+    spec = Path(__file__).resolve().parents[1] / "json" / "skip.json"
+    return carry_out(sweep.STUDY, doc=__doc__, default=spec, argv=argv)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,18 @@ that another threshold computes nothing.
 """
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 from flux.entry import Console
 
-SPEC = Path(__file__).resolve().parents[1] / "json" / "dino.json"
 
+def main(argv: list[str] | tuple[str, ...] = ()) -> int:
+    from pathlib import Path
 
-def main(argv: Sequence[str] = ()) -> int:
     from flux.studies import similarity
     from flux.studies.study import carry_out
 
-    return carry_out(similarity.STUDY, doc=__doc__, default=SPEC, argv=argv)
+    spec = Path(__file__).resolve().parents[1] / "json" / "dino.json"
+    return carry_out(similarity.STUDY, doc=__doc__, default=spec, argv=argv)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,18 @@ and says when an edit did nothing or lost the source. The same command goes on w
 """
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 from flux.entry import Console
 
-SPEC = Path(__file__).resolve().parents[1] / "json" / "edit.json"
 
+def main(argv: list[str] | tuple[str, ...] = ()) -> int:
+    from pathlib import Path
 
-def main(argv: Sequence[str] = ()) -> int:
     from flux.studies import edit
     from flux.studies.study import carry_out
 
-    return carry_out(edit.STUDY, doc=__doc__, default=SPEC, argv=argv)
+    spec = Path(__file__).resolve().parents[1] / "json" / "edit.json"
+    return carry_out(edit.STUDY, doc=__doc__, default=spec, argv=argv)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,19 @@
 """A drop-in replacement of the official FLUX package, written anew, with hooks into every layer."""
 
-from pathlib import Path
-
 __version__ = "0.1.0"
 version_tuple = (0, 1, 0)
 
 PACKAGE = "flux"
-PACKAGE_ROOT = Path(__file__).parent
+
+
+def __getattr__(name: str) -> object:
+    """PACKAGE_ROOT, when asked for: a command must get to `flux.entry` before anything slow is imported."""
+    if name != "PACKAGE_ROOT":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pathlib import Path
+
+    return Path(__file__).parent
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "PACKAGE_ROOT"]

@@ -3,7 +3,7 @@
 The bounds are far beyond what is of use, and near enough that no slip of the finger fills a memory or a week.
 """
 
-import secrets
+import os
 
 MOST_STEPS = 1000
 MOST_PIXELS = 8192  # of a side
@@ -25,4 +25,4 @@ class Drawn(int):
 
 
 def draw_seed() -> Drawn:
-    return Drawn(secrets.randbelow(2**32))
+    return Drawn(int.from_bytes(os.urandom(4), "big"))

@@ -25,7 +25,7 @@ def _stage(folder, steps: int, **options) -> Stage:
 
 def test_another_training_in_the_folder_is_refused_in_one_line(tmp_path, capsys):
     from flux.tiny.scenes import WORLD
-    from flux.tiny.training.__main__ import RECIPE, claim, main
+    from flux.tiny.training.command import RECIPE, claim, main
 
     own = {"world": WORLD, "recipe": RECIPE, "seed": 0, "scale": 1.0}
     claim(tmp_path / "new", own)

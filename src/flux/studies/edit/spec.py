@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from flux.flags import UsageError
+from flux.flags import UsageError, shown
 from flux.methods import STRATEGIES
 from flux.prompts import prompt_file
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
@@ -126,8 +126,11 @@ def _edit(item: PromptItem) -> Any:
 
 def _typed_prompts(words: list[Any]) -> list[Any]:
     """What was typed behind `--prompts`, or the prompts of the file that was; at least one entry."""
-    path = prompt_file(words[0]) if len(words) == 1 and isinstance(words[0], str) else None
-    return list(read_prompts(path)) if path is not None else words or [""]
+    try:
+        path = prompt_file(words[0]) if len(words) == 1 and isinstance(words[0], str) else None
+        return list(read_prompts(path)) if path is not None else words or [""]
+    except ValueError as error:
+        raise UsageError(f"--prompts = {shown(words)}: {error}") from None
 
 
 class EditSpec(Spec):
