@@ -279,6 +279,42 @@ def test_closing_the_terminal_ends_the_loop(monkeypatch):
     assert cli.parse_prompt(cli.SamplingOptions("a", 64, 64, 1, 1.0, None)) is None
 
 
+# Prompts and seeds
+
+
+def test_a_file_of_prompts_is_drawn_prompt_by_prompt(run, seen, tmp_path):
+    (tmp_path / "p.csv").write_text(f'caption,seed\n"{A_CAT} | or not",\n{A_BOAT},7\n')
+    (tmp_path / "p.txt").write_text(f"{A_CAT}\n{A_BOAT}\n")
+    assert run("--name flux-tiny --seed 3 --prompt p.csv")[0] == 0
+    assert [(one.prompt, one.seed) for one in seen] == [(f"{A_CAT} | or not", 3), (A_BOAT, 7)]
+    seen.clear()
+    assert run("--name flux-tiny --prompt p.txt")[0] == 0
+    assert [one.prompt for one in seen] == [A_CAT, A_BOAT]
+
+
+def test_a_file_named_in_the_loop(run, seen, monkeypatch, tmp_path):
+    (tmp_path / "p.txt").write_text(f"{A_CAT}\n{A_BOAT}\n")
+    typed(monkeypatch, "none.txt", "p.txt", "/q")
+    code, out, _ = run("--name flux-tiny --loop --prompt first")
+    assert code == 0 and "none.txt: no such file" in out
+    assert [one.prompt for one in seen] == ["first", A_CAT, A_BOAT]
+
+
+def test_seed_minus_one_is_drawn_and_shown(run, seen):
+    seeds = []
+    for _ in range(2):
+        _, out, _ = run("--name flux-tiny --seed -1", "--prompt", A_CAT)
+        seeds.append(seen[-1].seed)
+        assert f"seed {seeds[-1]}," in out and 0 <= seeds[-1] < 2**32
+    assert seeds[0] != seeds[1]
+
+
+def test_a_size_that_flux_tiny_cannot_draw_is_noted_once(run, seen):
+    _, _, err = run("--name flux-tiny --width 256", "--prompt", "a | b")
+    assert err == "note: flux-tiny draws 128 x 128: of 256 x 128 stripes come out\n"
+    assert run("--name flux-tiny --width 128")[2] == ""
+
+
 # Mistakes
 
 
@@ -304,6 +340,34 @@ def test_closing_the_terminal_ends_the_loop(monkeypatch):
         (("--name flux-tiny --num_steps 0",), "num_steps must be a whole number between 1 and 1000"),
         (("--name flux-tiny --seed x",), "seed must be a whole number"),
         (
+            ("--name flux-tiny --seed -2",),
+            "seed must be a whole number between 0 and 9223372036854775807, or -1",
+        ),
+        (("--name flux-tiny --seed 9223372036854775808",), "or -1 to draw one; got 9223372036854775808"),
+        (
+            ("--name flux-tiny --num_steps 1001",),
+            "num_steps must be a whole number between 1 and 1000; got 1001",
+        ),
+        (("--name flux-tiny --num_steps 3 --num_steps 4",), "--num_steps: given twice"),
+        (("--name flux-tiny -w 64 --width 64",), "--width: given twice"),
+        (("--name flux-tiny --width 16000000",), "width must be a whole number between 16 and 8192"),
+        (("--name flux-tiny --guidance 1e308",), "guidance must be a number between 0 and 100; got 1e+308"),
+        (("--name flux-tiny --guidance nan",), "guidance must be a number between 0 and 100; got nan"),
+        (("--name flux-tiny", "--num_steps", "9" * 5000), "num_steps must be a whole number"),
+        (
+            ("--name flux-tiny", "--width", "[" * 900),
+            "width must be a whole number between 16 and 8192; got '[[[",
+        ),
+        (("--name flux-tiny", "--" + "k" * 5000, "1"), "unknown option --kkk"),
+        (("--name", "k" * 5000), "is not a model"),
+        (("--name flux-tiny --prompt none.txt",), "none.txt: no such file"),
+        (("--name flux-tiny --prompt taken",), "is a file, and prompts are read from .txt"),
+        (("--name flux-tiny --prompt p.yaml",), "YAML is not read"),
+        (
+            ("--name flux-tiny", "--prompt", "half \ud800"),
+            "prompt must be text: it holds half of a surrogate pair",
+        ),
+        (
             ("--name flux-tiny --seed 99999999999999999999",),
             "or -1 to draw one; got 9999",
         ),
@@ -322,7 +386,7 @@ def test_closing_the_terminal_ends_the_loop(monkeypatch):
 def test_a_mistake_is_one_line(run, tmp_path, seen, words, message):
     (tmp_path / "taken").touch()
     code, _, err = run(*words)
-    assert code == 2 and message in err
+    assert code == 2 and message in err and len(err) < 600
     assert err.startswith("flux: ") and err.count("\n") == 1 and err.endswith("\n")
     assert not seen and not (tmp_path / "output").exists()
 

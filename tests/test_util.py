@@ -306,6 +306,10 @@ def test_devices(monkeypatch):
         ("cuda", "no CUDA GPU"),
         ("cuda:1", "no CUDA GPU"),
         (1.5, "auto"),
+        ("xpu", "'xpu' cannot compute here: give auto or cpu"),
+        ("meta", "'meta' cannot compute here"),
+        ("xla:0", "'xla:0' cannot compute here"),
+        ("vulkan", "'vulkan' cannot compute here"),
     ):
         with pytest.raises(ValueError, match=told) as error:
             pick_device(wrong)

@@ -28,14 +28,20 @@ def pick_device(device: str | torch.device = "auto") -> torch.device:
         raise ValueError(f"device {device!r} is unknown: give auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda":
         _require_gpu(device)
-        return device
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not available here: give auto or cpu")
-    try:
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError):  # this build of torch, or this machine, has none
-        raise ValueError(f"device {str(device)!r} is not available here: give auto or cpu") from None
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ValueError("device 'mps' is not available here: give auto or cpu")
+    else:
+        _try(device)
     return device
+
+
+def _try(device: torch.device) -> None:
+    """Of the many names that torch knows, few can compute in a build of it and on a machine."""
+    try:
+        torch.zeros(1, device=device).item()
+    except (AssertionError, ImportError, RuntimeError):
+        raise ValueError(f"device {str(device)!r} cannot compute here: give auto or cpu") from None
 
 
 def _require_gpu(device: torch.device) -> None:

@@ -378,7 +378,7 @@ def run_training(words: Sequence[str]) -> None:
 
 RUN: dict[str, Callable[[list[str]], int | None]] = {
     **{
-        name: lambda words, study=_idle(study): carry_out(study, doc="", default=Path("my.json"), argv=words)
+        name: lambda words, study=study: carry_out(_idle(study), doc="", default=Path("my.json"), argv=words)
         for name, (study, _) in STUDIES.items()
     },
     "flux": cli.app,

@@ -213,7 +213,7 @@ def test_layers_are_read_in_every_form(kind, words, layers):
     "words, says",
     [
         (["[0,0]"], "[1] = 0: layer 0 stands in entry 0 already"),
-        (["0,0"], " = 0: layer 0 stands in entry 0 already"),
+        (["0,0"], ' = "0,0": layer 0 stands in entry 0 already'),
         (['["0-3", 2]'], "[1] = 2: layer 2 stands in entry 0 already"),
         (["0", "double.0"], "layer 0 stands in entry 0 already"),
         (["12"], " = 12: "),

@@ -154,11 +154,11 @@ def layer_problems(
             )
             yield Problem(path, f"was found on {found_on}, the model is {model.name}; {remedy}", choice)
             return
-    in_list = isinstance(choice, tuple)
-    yield from (
-        Problem((*path, i) if in_list else path, text, list(entry) if isinstance(entry, tuple) else entry)
-        for i, entry, text in _wrong(entries, model, joint)
-    )
+    for i, entry, text in _wrong(entries, model, joint):
+        if isinstance(choice, tuple):
+            yield Problem((*path, i), text, list(entry) if isinstance(entry, tuple) else entry)
+        else:
+            yield Problem(path, text, choice if "stands in entry" in text else entry)
 
 
 def _wrong(entries: tuple[Entry, ...], model: ModelChoice, joint: bool) -> Iterator[tuple[int, Entry, str]]:
