@@ -68,7 +68,10 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"flux.studies.pages": ["templates/*.html"], "flux.tiny": ["phrasings.json", "weights/**/*"]},
+    package_data={
+        "flux.studies.pages": ["templates/*.html"],
+        "flux.tiny": ["phrasings.json", "weights/**/*"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["flux = flux.__main__:main"]},

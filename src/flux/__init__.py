@@ -5,6 +5,8 @@ version_tuple = (0, 1, 0)
 
 PACKAGE = "flux"
 
+__all__ = ["PACKAGE", "PACKAGE_ROOT", "version_tuple"]
+
 
 def __getattr__(name: str) -> object:
     """PACKAGE_ROOT, when asked for: a command must get to `flux.entry` before anything slow is imported."""
