@@ -292,6 +292,16 @@ def test_a_file_of_prompts_is_drawn_prompt_by_prompt(run, seen, tmp_path):
     assert [one.prompt for one in seen] == [A_CAT, A_BOAT]
 
 
+def test_models_are_loaded_for_the_prompts_of_the_file(run, seen, tiny, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli, "load_models", lambda name, **options: asked.append(options["prompts"]) or tiny)
+    (tmp_path / "p.txt").write_text(f"{A_CAT}\n{A_BOAT}\n")
+    run("--name flux-tiny --prompt p.txt")
+    run("--name flux-tiny", "--prompt", f"{A_CAT} | {A_BOAT}")
+    run("--name flux-tiny --loop --prompt p.txt")
+    assert asked == [[A_CAT, A_BOAT], [A_CAT, A_BOAT], None]
+
+
 def test_a_file_named_in_the_loop(run, seen, monkeypatch, tmp_path):
     (tmp_path / "p.txt").write_text(f"{A_CAT}\n{A_BOAT}\n")
     typed(monkeypatch, "none.txt", "p.txt", "/q")

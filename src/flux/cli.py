@@ -228,7 +228,7 @@ def main(
 
     if spec.embedded:
         silence_loading_bars()
-    known = None if loop else split_prompts(options.prompt)
+    known = None if loop else [text for text, _ in prompts_in(options.prompt)]
     models = load_models(name, device=device, dtype=dtype, weights=weights, offload=offload, prompts=known)
     classifier = None if spec.embedded else load_nsfw_classifier(models.device)
 

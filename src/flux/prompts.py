@@ -4,7 +4,6 @@
 `caption`, and `seed` where there is one.
 """
 
-import csv
 import os
 import re
 from collections.abc import Iterator
@@ -80,6 +79,8 @@ def _of_json_line(row: FileRow) -> FileRow:
 
 def _of_table(text: str) -> Iterator[FileRow]:
     """Rows of a table as {"prompt": ..., "seed": ...}."""
+    import csv  # here, for most commands read none
+
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)

@@ -438,7 +438,7 @@ def room(folder: Path) -> Iterator[None]:
         (cli, "load_models", lambda *_, device, **__: cli_models(device)),
         (cli, "load_nsfw_classifier", lambda *_: None),
         (cli, "make_picture", lambda *_, **__: small),
-        (cli, "save_image", lambda *args: args[3]),
+        (cli, "save_image", lambda *args, **_: args[3]),
         (training, "claim", no_training),
     ]
     before, place = [(module, name, getattr(module, name)) for module, name, _ in stand_ins], os.getcwd()
