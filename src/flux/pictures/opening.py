@@ -48,24 +48,21 @@ def open_picture(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with Image.open(path, formats=formats()) as image:
+            with Image.open(path) as image:  # reads no more than the header
+                if image.format in NOT_DRAWN:
+                    raise UnidentifiedImageError
                 return rgb(image)
         # Some forty decoders read what comes from anywhere, and fail in as many ways.
         except Exception as error:
             raise PictureError(path, _reason(path, error)) from error
 
 
-@cache
-def formats() -> tuple[str, ...]:
-    """The names of the formats that are opened."""
-    Image.init()
-    return tuple(name for name in Image.ID if name not in NOT_DRAWN)
-
-
+# Made when first used: it imports all of Pillow's decoders.
 @cache
 def endings() -> frozenset[str]:
     """What the names of pictures end in, in lower case: `.png`, `.jfif`, ..."""
-    opened = set(formats())
+    Image.init()
+    opened = set(Image.ID) - NOT_DRAWN
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in opened)
 
 
@@ -95,4 +92,4 @@ def _what_it_is(path: Path) -> str:
         return "it is empty"
     text = head.decode("latin-1").removeprefix("\xef\xbb\xbf")
     kinds = (words for pattern, words in KINDS.items() if re.match(pattern, text, re.IGNORECASE | re.DOTALL))
-    return next(kinds, "it is no picture of a kind that Pillow knows, or its beginning is damaged")
+    return next(kinds, "it is no picture of a kind that Pillow draws, or its beginning is damaged")

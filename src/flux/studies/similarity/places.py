@@ -12,7 +12,7 @@ from PIL import Image
 
 from flux.files import read_json_object
 from flux.models import FROM_TEXT
-from flux.pictures.opening import PictureError, endings, formats, open_picture
+from flux.pictures.opening import PictureError, endings, open_picture
 from flux.studies.folder import RECORD
 
 DEEPEST = 3
@@ -67,7 +67,7 @@ def drawn_by(pictures: Iterable[Path]) -> dict[Path, Mapping[str, Any] | None]:
 
 def size_of(picture: Path) -> tuple[int, int]:
     """Width and height as stored. Raises what Pillow raises where the file is no picture."""
-    with Image.open(picture, formats=formats()) as image:
+    with Image.open(picture) as image:
         return image.size
 
 
