@@ -19,7 +19,7 @@ from flux.extras import lazy_names
 from flux.flags import HELP, Grammar, UsageError, cut
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.limits import DRAW, MOST_GUIDANCE, MOST_PIXELS, MOST_SEED, MOST_STEPS, SEED_RANGE, draw_seed
-from flux.outcome import EXIT_OK, mistake, outcome, say, silence_loading_bars
+from flux.outcome import EXIT_OK, mistake, outcome, say
 from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD, load_nsfw_classifier
 from flux.prompts import prompt_file
@@ -226,8 +226,6 @@ def main(
     track_usage = check_switch("track_usage", track_usage)
     output_name = os.path.join(escaped(writable_folder(output_dir)), "img_{idx}.jpg")
 
-    if spec.embedded:
-        silence_loading_bars()
     known = None if loop else [text for text, _ in prompts_in(options.prompt)]
     models = load_models(name, device=device, dtype=dtype, weights=weights, offload=offload, prompts=known)
     classifier = None if spec.embedded else load_nsfw_classifier(models.device)

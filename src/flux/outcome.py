@@ -102,10 +102,3 @@ def one_line_warnings() -> Iterator[None]:
 
         warnings.showwarning = show_one_line
         yield
-
-
-def silence_loading_bars() -> None:
-    """transformers shows a bar for every part it loads; for parts of a few megabytes that is noise."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()

@@ -7,6 +7,7 @@ shape, and keys that nobody knows are said. Whether the numbers are finite is as
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +77,15 @@ def load_into(
             # A copy even where nothing changes: what was read is a view of the file, which may be rewritten.
             assign(model, key, tensor.to(device, target, copy=True))
     return missing, unexpected
+
+
+def check_fit(
+    model: nn.Module, path: Path, *, prefixes: Sequence[str] = (), convert: Convert, **rules: Any
+) -> None:
+    """Raise CheckpointError where `load_into`, whose arguments these are, would; no tensor is read."""
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    shapes = Weights(files_of(path)).shapes()
+    fit(convert(plain(behind(shapes, prefixes, path), path)), wanted, path, **rules)
 
 
 def fit(

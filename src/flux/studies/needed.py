@@ -1,16 +1,19 @@
 """Which weight files a run needs and whether they are there. Nothing is downloaded or loaded."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from flux.models import configs
+from flux.modules.pretrained import check_pretrained
 from flux.studies.machine import size_in_words
 from flux.studies.run import weights_folder
 from flux.studies.spec import Spec
-from flux.weights.check import CheckpointError
+from flux.weights.check import CheckpointError, files_of
 from flux.weights.find import find_text_encoder, locate_file
 from flux.weights.hub import cached_file
+from flux.weights.load import check_ae, check_flow
 from flux.weights.parts import AE, CLIP, FLOW, T5, Part
 
 
@@ -20,18 +23,31 @@ def needed_files(spec: Spec, others: Mapping[str, str]) -> Iterator[tuple[str, s
     others: folder or hub name by title.
     """
     model = configs[spec.model.name]
-    for part, file in ((FLOW, model.repo_flow), (AE, model.repo_ae)):
-        yield part.title, *_file(spec, part, model.repo_id, file)
+    for part, file, check in ((FLOW, model.repo_flow, check_flow), (AE, model.repo_ae, check_ae)):
+        yield part.title, *_file(spec, part, model.repo_id, file, partial(check, model))
     for part, hub_name in ((T5, model.t5), (CLIP, model.clip)):
         yield part.title, *_encoder(spec, part, hub_name)
     for title, source in others.items():
-        yield title, source, _there(Path(source)) or _cached(source)
+        yield title, source, _pretrained(Path(source)) or _cached(source)
 
 
-def _file(spec: Spec, part: Part, repo_id: str, file: str) -> tuple[str, str]:
-    """Place and state of the flow model or the autoencoder."""
+def _pretrained(folder: Path) -> str:
+    """The state of a folder for `transformers`; empty where there is none."""
+    if not folder.is_dir():
+        return ""
+    try:
+        check_pretrained(folder)
+    except CheckpointError as error:
+        return str(error)
+    return _there(folder)
+
+
+def _file(spec: Spec, part: Part, repo_id: str, file: str, check: Callable[[Path], None]) -> tuple[str, str]:
+    """Place and state of the flow model or the autoencoder; `check` looks at its headers."""
     try:
         found = locate_file(repo_id, file, part.env_var, weights=weights_folder(spec))
+        if found is not None:
+            check(found)
     except CheckpointError as error:
         return _named(spec, part) or repo_id, str(error)
     return (f"{repo_id}/{file}", _cached(repo_id, file)) if found is None else (str(found), _there(found))
@@ -54,7 +70,7 @@ def _named(spec: Spec, part: Part) -> str | None:
 
 def _there(path: Path) -> str:
     """`there, 23.8 GB`; empty for what is not."""
-    files = [path] if path.is_file() else list(path.rglob("*.safetensors")) if path.is_dir() else []
+    files = files_of(path) if path.exists() else []
     return f"there, {size_in_words(sum(file.stat().st_size for file in files))}" if files else ""
 
 

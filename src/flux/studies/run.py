@@ -13,7 +13,6 @@ import flux
 from flux.device import pick_device, pick_dtype
 from flux.generate import Sampling
 from flux.models import configs
-from flux.outcome import silence_loading_bars
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name
 from flux.studies.spec import Section, Spec
@@ -88,7 +87,6 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
     start = time.perf_counter()
     model = spec.model
     if configs[model.name].embedded:
-        silence_loading_bars()
         _compute_in_one_thread()
     models = load_models(
         model.name,

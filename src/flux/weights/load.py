@@ -11,7 +11,7 @@ from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from flux.device import out_of_memory_hint, pick_device, pick_dtype
 from flux.finite import require_finite_weights
 from flux.formats import prefixes
-from flux.formats.fill import Convert, assign, load_into, shortened
+from flux.formats.fill import assign, check_fit, load_into, shortened
 from flux.formats.prefixes import behind
 from flux.formats.weights import Weights
 from flux.model import Flux, FluxLoraWrapper
@@ -34,9 +34,6 @@ from flux.weights.check import CheckpointError, check_encoder, files_of, read_js
 from flux.weights.find import find_file, find_text_encoder, find_tokenizer, stand_in
 from flux.weights.hub import cached_file, require_hub
 from flux.weights.parts import AE, CLIP, FLOW, LORA, PARTS, REDUX, T5, Part
-
-FLOW_FILES = {"prefixes": prefixes.FLOW, "foreign": lambda key: key.startswith(convert.FLOW_FOREIGN)}
-"""How files of flow models are read, see `flux.formats.fill.load_into`."""
 
 UNNAMED = "flux-dev"
 """The model whose text encoders are meant where none is named, as upstream's loaders name none."""
@@ -168,18 +165,35 @@ def load_flow_model(
     else:
         path = find_flow(spec, weights, records, find)
     lora = find_lora(spec, weights, find)
-    _require_config(path, "FluxTransformer2DModel", convert.flow_config(_base(spec, records).params))
-
-    def as_ours(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return convert.flow_to_ours(tensors, spec.params)
-
+    _require_flow_config(path, _base(spec, records))
     with out_of_memory_hint():
         if lora is not None:
-            return _load_with_lora(spec, path, lora, device, dtype, as_ours, verbose)
+            return _load_with_lora(spec, path, lora, device, dtype, verbose)
         with torch.device("meta"):
             model = flow_class(spec.params)
-        load_into(model, path, device, dtype, convert=as_ours, **FLOW_FILES)
+        load_into(model, path, device, dtype, **_flow_files(spec))
     return model
+
+
+def check_flow(spec: ModelSpec, path: Path) -> None:
+    """Raise CheckpointError where loading the flow model from `path` would, as far as headers tell."""
+    _require_flow_config(path, spec)
+    with torch.device("meta"):
+        model = Flux(spec.params)
+    check_fit(model, path, **_flow_files(spec))
+
+
+def _flow_files(spec: ModelSpec) -> dict[str, Any]:
+    """How files of flow models are read, see `flux.formats.fill.load_into`."""
+    return {
+        "prefixes": prefixes.FLOW,
+        "convert": lambda tensors: convert.flow_to_ours(tensors, spec.params),
+        "foreign": lambda key: key.startswith(convert.FLOW_FOREIGN),
+    }
+
+
+def _require_flow_config(path: Path, spec: ModelSpec) -> None:
+    _require_config(path, "FluxTransformer2DModel", convert.flow_config(spec.params))
 
 
 def _load_with_lora(
@@ -188,19 +202,19 @@ def _load_with_lora(
     lora: Path,
     device: torch.device,
     dtype: torch.dtype | None,
-    as_ours: Convert,
     verbose: bool,
 ) -> FluxLoraWrapper:
     """The flow model of `path` with the LoRA beside it, its input as wide as the LoRA was trained for."""
     with torch.device("meta"):
         model = FluxLoraWrapper(lora_rank=spec.lora_rank, params=spec.params)
+    as_read = _flow_files(spec)
 
     def widened(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        ours = as_ours(tensors)
+        ours = as_read["convert"](tensors)
         entrance = {key: ours[key] for key in ("img_in.weight",) if key in ours}
         return ChainMap(optionally_expand_state_dict(model, entrance), ours)
 
-    load_into(model, path, device, dtype, optional=_is_lora, convert=widened, **FLOW_FILES)
+    load_into(model, path, device, dtype, optional=_is_lora, **as_read | {"convert": widened})
     _check_lora(lora, spec)
     missing, _ = load_into(
         model, lora, device, dtype, prefixes=prefixes.FLOW, optional=lambda key: True, extra=False
@@ -297,21 +311,31 @@ def load_ae(
     if dtype is None and spec.embedded:
         dtype = torch.float32
     path = find_ae(spec, weights, records, find)
+    ae = _empty_ae(spec, path)
+    with out_of_memory_hint():
+        load_into(ae, path, device, dtype, **_ae_files(spec))
+    return ae
+
+
+def check_ae(spec: ModelSpec, path: Path) -> None:
+    """Raise CheckpointError where loading the autoencoder from `path` would, as far as headers tell."""
+    check_fit(_empty_ae(spec, path), path, **_ae_files(spec))
+
+
+def _empty_ae(spec: ModelSpec, path: Path) -> AutoEncoder:
     _require_config(path, "AutoencoderKL", convert.ae_config(spec.ae_params))
     with torch.device("meta"):
-        ae = AutoEncoder(spec.ae_params)
-    with out_of_memory_hint():
-        load_into(
-            ae,
-            path,
-            device,
-            dtype,
-            prefixes=prefixes.AE,
-            convert=lambda tensors: convert.ae_to_ours(tensors, spec.ae_params),
-            known=lambda key: key.startswith("loss."),  # of its training
-            foreign=lambda key: key.startswith(convert.AE_FOREIGN),
-        )
-    return ae
+        return AutoEncoder(spec.ae_params)
+
+
+def _ae_files(spec: ModelSpec) -> dict[str, Any]:
+    """How files of autoencoders are read, see `flux.formats.fill.load_into`."""
+    return {
+        "prefixes": prefixes.AE,
+        "convert": lambda tensors: convert.ae_to_ours(tensors, spec.ae_params),
+        "known": lambda key: key.startswith("loss."),  # of its training
+        "foreign": lambda key: key.startswith(convert.AE_FOREIGN),
+    }
 
 
 # The text encoders

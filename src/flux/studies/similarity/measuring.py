@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from flux.device import pick_device, pick_dtype
 from flux.files import sha256_of
-from flux.outcome import silence_loading_bars
 from flux.pictures import metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache
 from flux.pictures.features import TOKENS, Clip, Dino
@@ -86,7 +85,6 @@ def load_extractor(spec: DinoSpec, metric: str, source: str) -> Extractor:
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
     try:
-        silence_loading_bars()
         _silence_reports()
         return Dino(source, device, dtype=dtype) if metric == "dino" else Clip(source, device, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:
