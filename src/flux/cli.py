@@ -183,14 +183,15 @@ def main(
     """Make pictures from text and save them as <output_dir>/img_<number>.jpg.
 
     name: a model, such as flux-dev, flux-schnell, or flux-tiny, which comes with the package.
-    width, height: in pixels, rounded down to multiples of 16.
+    width, height: 16 to 8192 pixels, rounded down to multiples of 16.
     seed: makes the same picture again; drawn, and printed, if not given or -1.
     prompt: what to show; several prompts are separated by |, and share the seed if one is given; or the name
     of a file of prompts (.txt, one a line; .json, .jsonl, .csv), which may have seeds of their own.
     device: cuda, cuda:1, mps, cpu or auto.
-    num_steps: steps of the sampler; by default the model's own number, 4 for flux-schnell, 50 for flux-dev.
+    num_steps: steps of the sampler, 1 to 1000; by default the model's own number, 4 for flux-schnell, 50 for
+    flux-dev.
     loop: ask for further prompts; /help there lists what can be changed.
-    guidance: how closely to follow the prompt; flux-schnell has none.
+    guidance: how closely to follow the prompt, 0 to 100; flux-schnell has none.
     offload: keep in the device's memory only the part of the model that is at work.
     output_dir: made if it is missing; numbers count on from the highest there.
     add_sampling_metadata: write the prompt into the picture's EXIF fields.

@@ -244,6 +244,13 @@ def test_numbers_behind_a_flag_end_where_a_spec_is_named():
     assert spec.source.prompt == "x" and layers_of(spec) == (0, 7)
 
 
+def test_rounds_and_a_window_are_typed_as_numbers_too():
+    rule = typed(SkipSpec, "--until.threshold", "0.9", "--until.rounds", "2", "4,", "8").until
+    assert rule.rounds == (2, 4, 8)
+    assert typed(SkipSpec, "--until.threshold", "0.9", "--until.rounds", "4").until.rounds == (4,)
+    assert typed(EditSpec, "--window", "0", "8").window == typed(EditSpec, "--window", "0,8").window == (0, 8)
+
+
 # Seeds
 
 

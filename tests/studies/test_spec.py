@@ -147,7 +147,10 @@ def test_layer_names():
     layers = Layers(2, 3)
     assert layers.indices(["single.0", 1, "0", "double.1"]) == (0, 1, 2)
     assert layers.indices(["all"]) == (0, 1, 2, 3, 4)
-    assert layers.indices(["single.*"]) == (2, 3, 4)
+    assert layers.indices(["single.*"]) == layers.indices(["single_blocks.*"]) == (2, 3, 4)
+    assert layers.indices(["0-1", "single.1-2"]) == (0, 1, 3, 4)
+    names = ["transformer_blocks.1", "double_blocks.0", "single_transformer_blocks.2", "single_blocks.0-1"]
+    assert layers.indices(names) == (0, 1, 2, 3, 4)
     with pytest.raises(ValueError, match=r"layers 0 to 4 \(double.0 to double.1, single.0 to single.2\)"):
         layers.indices(["triple.0"])
 
@@ -331,7 +334,14 @@ def test_help_names_every_key(capsys):
         command(["--help"])
     out = capsys.readouterr().out
     assert end.value.code == 0
-    for words in ("What it does.", "model.device", "edits.0.window", "checks.lost_source", "[0.002]"):
+    for words in (
+        "What it does.",
+        "model.device",
+        "edits.0.window",
+        "checks.lost_source",
+        "[0.002]",
+        " (1 to 1000)\n",
+    ):
         assert words in out
 
 

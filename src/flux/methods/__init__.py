@@ -42,7 +42,7 @@ STRATEGIES = (
     StrategyRecord(
         "ratio",
         "to the share of them that receive most attention in the source",
-        Parameter("0 to 1, a larger one keeps more of the source", 0, 1),
+        Parameter("a larger one keeps more of the source", 0, 1),
     ),
     StrategyRecord(
         "threshold",

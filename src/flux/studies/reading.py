@@ -20,8 +20,11 @@ S = TypeVar("S", bound=StudySpec)
 SEVERAL = frozenset({"prompts", "pictures", "against", "metrics"})
 """Keys that take every word up to the next flag."""
 
-SERIES = frozenset({"seeds", "layers", "attention", "rounds"})
+SERIES = frozenset({"seeds", "layers", "attention", "rounds", "window"})
 """Keys that take further numbers, as `--seeds 0 1 2`."""
+
+NUMBERS = re.compile(r"[0-9]{1,9}([\s,]+[0-9]{1,9})+")
+"""Several numbers that were typed; for keys that do not read such a text themselves."""
 
 MOST_SAID = 20
 """So many mistakes are named in the one line."""
@@ -147,10 +150,16 @@ def _type_at(kind: type[Section], path: KeyPath) -> list[Any]:
     return [part for source in (field.annotation, field) for part in _parts(source)]
 
 
-def _bounds(parts: Sequence[Any], beyond: float | None = None) -> str | None:
-    """The bounds of a type in words. beyond: only if this value is, which is then what is wrong."""
+def _limits(parts: Sequence[Any]) -> tuple[float, float] | None:
+    """The bounds of a type; every number has them."""
     lowest = next((part.ge for part in parts if hasattr(part, "ge")), None)
     highest = next((part.le for part in parts if hasattr(part, "le")), None)
+    return None if lowest is None or highest is None else (lowest, highest)
+
+
+def _bounds(parts: Sequence[Any], beyond: float | None = None) -> str | None:
+    """The bounds of a type in words. beyond: only if this value is, which is then what is wrong."""
+    lowest, highest = _limits(parts)
     if beyond is not None and lowest <= beyond <= highest:
         return None
     return f"must be between {lowest} and {highest}"
@@ -277,7 +286,12 @@ def _split(kind: type[StudySpec], argv: Sequence[str]) -> tuple[str | None, dict
     for key, value in given.pairs:
         if key in flags:
             raise UsageError(f"--{cut(key)}: given twice")
-        flags[key] = _list(key, value) if isinstance(value, list) else typed(value)
+        if isinstance(value, list):
+            flags[key] = _list(key, value)
+        elif key.rpartition(".")[2] in ("rounds", "window") and NUMBERS.fullmatch(str(value)):
+            flags[key] = [int(word) for word in re.findall("[0-9]+", value)]
+        else:
+            flags[key] = typed(value)
     if len(given.words) > 1:
         first, second = map(cut, given.words[:2])
         raise UsageError(f"{second}: one spec at a time; {first} is named already")
@@ -348,7 +362,9 @@ def _rows(
     for name, field in kind.model_fields.items():
         section = inside[name]
         given = not field.is_required() and field.default is not None and section is None
-        yield prefix + name, field.description + (f" [{shown(field.default)}]" if given else "")
+        limits = None if section is not None else _limits(_type_at(kind, (name,)))
+        within = "" if limits is None else f" ({limits[0]} to {limits[1]})"
+        yield prefix + name, field.description + within + (f" [{shown(field.default)}]" if given else "")
         if section is not None and section not in above:
             entry = ".0" if any(get_origin(part) is tuple for part in _parts(field.annotation)) else ""
             yield from _rows(section, f"{prefix}{name}{entry}.", above or frozenset(inside.values()))

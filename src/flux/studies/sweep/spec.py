@@ -20,6 +20,7 @@ from flux.studies.spec import (
     Spec,
     Text,
     WithJsonSchema,
+    or_one,
     whole,
 )
 
@@ -71,7 +72,7 @@ class UntilRule(Section):
     confidence: Annotated[float, Field(ge=0, le=1)] = Field(
         0.95, description="with which a layer's mean must lie on one side before it is decided"
     )
-    rounds: Distinct[whole(2, MOST_PROMPTS)] = Field(
+    rounds: Annotated[Distinct[whole(2, MOST_PROMPTS)], or_one(int)] = Field(
         (8, 16, 32, 64),
         description="prompts after which layers are decided, ascending, rounded up to whole batches",
     )
