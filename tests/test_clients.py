@@ -259,6 +259,17 @@ def test_rule_5_autocast_casts_by_itself(small_flux, small_inputs):
     assert seen == {"x": torch.bfloat16}
 
 
+def test_rule_5_holds_on_the_meta_device_and_compiled_in_one_graph(small_flux, small_inputs):
+    model, inputs = small_flux(dtype=torch.bfloat16), small_inputs(dtype=torch.bfloat16)
+    model.time_in.float()
+    expected = model(**inputs)
+    assert torch.equal(torch.compile(model, fullgraph=True, backend="eager")(**inputs), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.compile(model, fullgraph=True, backend="eager")(**inputs).dtype == torch.bfloat16
+    out = model.to("meta")(**{name: tensor.to("meta") for name, tensor in inputs.items()})
+    assert (out.shape, out.dtype, out.device.type) == (expected.shape, torch.bfloat16, "meta")
+
+
 def test_rule_5_the_autoencoder_takes_any_dtype():
     ae = small_ae()
     picture = torch.rand(1, 3, 32, 32).bfloat16() * 2 - 1

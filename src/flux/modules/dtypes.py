@@ -12,9 +12,13 @@ def cast_for(x: Tensor, *parts: nn.Module) -> Tensor:
 
     Untouched where there is none, as in parts kept in 8 bits, and under autocast, which casts by itself.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        return x
-    return x.to(next(_computing(parts), x.dtype))
+    dtype = next(_computing(parts), x.dtype)
+    return x if dtype == x.dtype or _autocasts(x.device.type) else x.to(dtype)
+
+
+def _autocasts(device: str) -> bool:
+    # Of devices without autocast, such as meta, one may not ask whether it is on.
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _computing(parts: tuple[nn.Module, ...]) -> Iterator[torch.dtype]:
