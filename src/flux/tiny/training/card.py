@@ -31,7 +31,7 @@ from flux.tiny.training.steps import STEPS
 from flux.weights.load import Models, load_models
 
 STAGES = {
-    "autoencoder": ("psnr",),
+    "autoencoder": ("psnr_whole",),
     "text": ("t5_things", "clip_things"),
     "flow": ("flow64", "flow128", "label128"),
     "distil": ("distil128",),
@@ -94,7 +94,8 @@ def training_figures(folder: Path) -> dict:
     figures = {}
     for name, keys in STAGES.items():
         log = json.loads((folder / f"{name}.json").read_text())
-        last = {key: round(mean_of(log["history"], key), 4) for key in keys}
+        logged = [key for key in keys if any(key in row for row in log["history"])]  # a short try lacks some
+        last = {key: round(mean_of(log["history"], key), 4) for key in logged}
         figures[name] = {
             "steps": log["step"],
             "planned": STEPS[name],
