@@ -334,6 +334,38 @@ def test_the_card_compares_vital_layers_with_as_many_of_the_least_important(tmp_
     assert sets["all"] == (0, 1, 2, 3) and sets["none"] == ()
 
 
+def test_the_card_says_how_sure_it_is_and_what_is_not_understood():
+    import json
+
+    from flux.tiny.training.card import as_markdown
+    from flux.util import TINY_WEIGHTS
+
+    score = {"sky": [1, 0], "letter": [1] * 100, "extra": [0], "missing": [0]}
+    card = json.loads((TINY_WEIGHTS / "card.json").read_text())
+    asked = card["generated"]["3.5"] | {"clipped": 0.005}
+    asked |= {name: summary(score)[name] for name in ("cases", "intervals")}
+    edit = {"pairs": 8} | dict.fromkeys(
+        [f"{key}{end}" for key in ("kept_db", "made", "others") for end in ("", "_interval")], 0.5
+    )
+    card |= {
+        "streaks_kept": 0.876,
+        "generated": card["generated"] | {"3.5": asked},
+        "phrasings": {
+            "pictures": 2,
+            "understood": 0.5,
+            "attributes": 0.9,
+            "not_understood": ["night, and so on"],
+        },
+        "edits_of_things": {"none": {"layers": [], "added": edit, "removed": edit, "all": edit}},
+    }
+    page = as_markdown(card)
+    assert "it keeps 88% of the contrast of rain by day" in page and "0.5% of the pictures" in page
+    assert "| letter | 0.846 | 0.963 to 1.000 | 100 |" in page
+    assert "50% are understood" in page and "- night, and so on" in page
+    assert "| none | added | 0.5 ± 0.5 | 0.50 ± 0.50 | 0.50 ± 0.50 | 8 |" in page
+    assert "| none | sky |" in page and "## One layer at a time" in page
+
+
 def test_an_interval_of_a_mean_is_that_of_a_table_book():
     from flux.tiny.training.card import mean_and_interval
 

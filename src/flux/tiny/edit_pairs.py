@@ -6,7 +6,7 @@ how much of the source was kept.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,13 +31,16 @@ from flux.tiny.scenes import (
 
 MARGIN = 8
 """Pixels left free around a thing that is edited."""
+PRESENCE = ("added", "removed")
+"""Edits of whole things, beside those of one attribute."""
 HORIZON = (0.48, 0.62)
 """The shares of the height between which every horizon lies, with some room."""
 
 
 @dataclass(frozen=True)
 class EditPair:
-    """A source scene and the same with one attribute changed; `seed` is that of the noise."""
+    """A source scene and the same with one attribute changed, or one thing added or removed; `seed` is that
+    of the noise."""
 
     attribute: str
     source: Scene
@@ -49,8 +52,12 @@ class EditPair:
         return plain_caption(self.source), plain_caption(self.target)
 
     @property
-    def changed(self) -> tuple[Thing, Thing] | None:
-        """The thing before and after, None where the scenery changes."""
+    def changed(self) -> tuple[Thing | None, Thing | None] | None:
+        """The thing before and after, None where it is not there; None where the scenery changes."""
+        if self.attribute in PRESENCE:
+            more, fewer = sorted((self.source, self.target), key=lambda scene: -len(scene.things))
+            thing = next(thing for thing in more.things if thing not in fewer.things)
+            return (None, thing) if self.attribute == "added" else (thing, None)
         pairs = zip(self.source.things, self.target.things, strict=True)
         return next(((a, b) for a, b in pairs if a != b), None)
 
@@ -73,18 +80,30 @@ def draw_pairs(count: int, seed: int, attributes: Sequence[str] = ATTRIBUTES) ->
     for i in range(count):
         attribute = attributes[i % len(attributes)]
         source = _scene_with(attribute, rng)
-        pairs.append(
-            EditPair(attribute, source, variations(source, attribute, rng), int(rng.integers(2**31)))
-        )
+        if attribute in PRESENCE:
+            fewer = _without_one(source, rng)
+            source, target = (source, fewer) if attribute == "removed" else (fewer, source)
+        else:
+            target = variations(source, attribute, rng)
+        pairs.append(EditPair(attribute, source, target, int(rng.integers(2**31))))
     return pairs
 
 
 def _scene_with(attribute: str, rng: np.random.Generator) -> Scene:
-    """A scene that has the attribute: for a pose one with a figure, for a letter one with a sign."""
+    """A scene that has the attribute: for a pose one with a figure, for a letter one with a sign; one of
+    several things, where one is to be added or removed."""
     while True:
         scene = sample_scene(rng)
-        if attribute not in OWNERS or any(t.kind == OWNERS[attribute] for t in scene.things):
+        if attribute in PRESENCE:
+            if len(scene.things) > 1:
+                return scene
+        elif attribute not in OWNERS or any(t.kind == OWNERS[attribute] for t in scene.things):
             return scene
+
+
+def _without_one(scene: Scene, rng: np.random.Generator) -> Scene:
+    gone = int(rng.integers(len(scene.things)))
+    return replace(scene, things=scene.things[:gone] + scene.things[gone + 1 :])
 
 
 @torch.no_grad()
@@ -147,7 +166,8 @@ def region(pair: EditPair, size: tuple[int, int], *readings: Reading) -> Tensor:
         mask[round(HORIZON[0] * height) :] = True
     else:
         for reading, thing in zip(readings, pair.changed, strict=True):
-            mask |= _boxes(_like(reading, thing), height, width, margin=MARGIN)
+            if thing is not None:
+                mask |= _boxes(_like(reading, thing), height, width, margin=MARGIN)
     return mask
 
 
@@ -175,7 +195,8 @@ def _boxes(things: Sequence[FoundThing], height: int, width: int, margin: int) -
 
 
 def _attributes(pair: EditPair, edit: Reading) -> tuple[bool, float]:
-    """Whether the wanted value is there, and the share of all other attributes that are right."""
+    """Whether the wanted value is there, or the thing is or is not, and the share of all other attributes
+    that are right."""
     right = {name: getattr(edit, name) == getattr(pair.target, name) for name in SCENERY}
     for i, thing in enumerate(pair.target.things):
         found = next((f for f in edit.things if f.kind == thing.kind), None)
@@ -184,7 +205,11 @@ def _attributes(pair: EditPair, edit: Reading) -> tuple[bool, float]:
             if name != "kind" and getattr(thing, name) is not None:
                 right[f"{name}{i}"] = found is not None and getattr(found, name) == getattr(thing, name)
     wanted = pair.attribute
-    if pair.changed is not None:
+    if pair.attribute == "removed":
+        right[wanted] = all(found.kind != pair.changed[0].kind for found in edit.things)
+    elif pair.attribute == "added":
+        wanted = f"kind{pair.target.things.index(pair.changed[1])}"
+    elif pair.changed is not None:
         wanted += str(pair.target.things.index(pair.changed[1]))
     made = right.pop(wanted)
     return bool(made), float(np.mean(list(right.values())))

@@ -13,7 +13,15 @@ from tqdm import tqdm
 
 from flux.hooks import VITAL_LAYERS, Hooks
 from flux.model import layers_of
-from flux.tiny.edit_pairs import EditPair, EditScore, copy_in, draw_pairs, make_pair, score_pairs
+from flux.tiny.edit_pairs import (
+    PRESENCE,
+    EditPair,
+    EditScore,
+    copy_in,
+    draw_pairs,
+    make_pair,
+    score_pairs,
+)
 from flux.tiny.judge import Judge, load_judge
 from flux.tiny.phrasings import load_phrasings
 from flux.tiny.scenes import ATTRIBUTES, render
@@ -82,6 +90,9 @@ def write(folder: Path, repo: Path) -> dict:
         },
         "phrasings": judge_phrasings(*parts, load_phrasings()),
         "edits": edit_table(models, judge, edit_sets(models, repo)),
+        "edits_of_things": edit_table(
+            models, judge, {"none": (), "default": VITAL_LAYERS["flux-tiny"]["default"]}, PRESENCE
+        ),
         "edits_by_layer": edits_by_layer(models, judge, repo),
     }
     (repo / "card.json").write_text(json.dumps(card, indent=2) + "\n")
@@ -105,15 +116,21 @@ def training_figures(folder: Path) -> dict:
     return figures
 
 
-def edit_table(models: Models, judge: Judge, layer_sets: dict[str, tuple[int, ...]], seed: int = 0) -> dict:
+def edit_table(
+    models: Models,
+    judge: Judge,
+    layer_sets: dict[str, tuple[int, ...]],
+    attributes: Sequence[str] = ATTRIBUTES,
+    seed: int = 0,
+) -> dict:
     """Per layer set and attribute, over the same pairs: PSNR kept outside the edit, share of edits made,
     other attributes right; each a mean with its 95 % interval."""
-    pairs = draw_pairs(PAIRS, seed)
+    pairs = draw_pairs(PAIRS, seed, attributes)
     table = {}
     for name, layers in layer_sets.items():
         hooks = copy_in(layers) if layers else None
         scores = edit_scores(models, judge, pairs, hooks, f"edits, {name}")
-        groups = {a: [s for s in scores if s.attribute == a] for a in ATTRIBUTES} | {"all": scores}
+        groups = {a: [s for s in scores if s.attribute == a] for a in attributes} | {"all": scores}
         table[name] = {
             "layers": list(layers),
             **{attribute: _edit_figures(some) for attribute, some in groups.items() if some},
@@ -221,8 +238,8 @@ def as_markdown(card: dict) -> str:
     if card["note"]:
         parts.append(f"\n{card['note']}")
     parts += ["\n## Quality, on attribute combinations no training picture shows\n"]
-    parts += [f"Autoencoder: {card['autoencoder_psnr']:.1f} dB PSNR on rendered pictures; of the contrast of"]
-    parts += [f"rain by day {card['streaks_kept']:.0%} is kept.\n"]
+    rain = f"it keeps {card['streaks_kept']:.0%} of the contrast of rain by day"
+    parts += [f"Autoencoder: {card['autoencoder_psnr']:.1f} dB PSNR on rendered pictures; {rain}.\n"]
     names = ["attributes", *ATTRIBUTES, "extra", "missing"]
     parts += ["| read by the judge | " + " | ".join(names) + " | pictures |"]
     parts += ["| --- " * (len(names) + 2) + "|"]
@@ -233,17 +250,24 @@ def as_markdown(card: dict) -> str:
     parts += quality_lines(card["generated"]["3.5"])
     parts += phrasing_lines(card["phrasings"])
     parts += [EDITS_HEAD.format(pairs=PAIRS)]
-    for label, row in card["edits"].items():
-        for attribute in (*ATTRIBUTES, "all"):
+    parts += edit_lines(card["edits"])
+    parts += [THINGS_HEAD, *edit_lines(card["edits_of_things"])]
+    parts += layer_lines(card["edits_by_layer"])
+    return "\n".join(parts) + "\n"
+
+
+def edit_lines(table: dict) -> list[str]:
+    lines = []
+    for label, row in table.items():
+        for attribute in (name for name in row if name != "layers"):
             r = row[attribute]
             figures = (
                 f"{r[key]:.{digits}f} ± {r[f'{key}_interval']:.{digits}f}"
                 for key, digits in (("kept_db", 1), ("made", 2), ("others", 2))
             )
             title = f"{label} {row['layers'] or ''}".strip()
-            parts.append(f"| {title} | {attribute} | {' | '.join(figures)} | {r['pairs']} |")
-    parts += layer_lines(card["edits_by_layer"])
-    return "\n".join(parts) + "\n"
+            lines.append(f"| {title} | {attribute} | {' | '.join(figures)} | {r['pairs']} |")
+    return lines
 
 
 def quality_lines(row: dict) -> list[str]:
@@ -251,8 +275,8 @@ def quality_lines(row: dict) -> list[str]:
     lines = [QUALITY_HEAD]
     for name, (low, high) in row["intervals"].items():
         lines.append(f"| {name} | {row[name]:.3f} | {low:.3f} to {high:.3f} | {row['cases'][name]} |")
-    clipped = f"{row['clipped']:.1%} of the pictures have more saturated pixels than any rendered scene that"
-    return [*lines, f"\n{clipped}\npassed through the autoencoder."]
+    clipped = f"{row['clipped']:.1%} of the pictures have more saturated pixels than any rendered scene has"
+    return [*lines, f"\n{clipped}\nthat passed through the autoencoder."]
 
 
 def phrasing_lines(row: dict) -> list[str]:
@@ -287,8 +311,9 @@ exists so that every tool of this package runs for real on a laptop; it knows on
 - Its world, 128 x 128: a day, night or sunset sky, clear, cloudy or rainy; grass, sand, snow or water; one to
   three of house, tree, car, boat, cat, flower, figure (arms up or down) and sign (a B, K, O, T or X on it),
   each red, yellow, green, blue, purple or white, small or big, with or without a hat, anywhere.
-- Data: scenes drawn by `flux.tiny.scenes` with captions by `flux.tiny.captions`; one combination of kind,
-  colour, size and hat in eight never shown in training. No pictures or texts from elsewhere. Licence: as the
+- Data: scenes drawn by `flux.tiny.scenes`, in pairs that differ in one thing or attribute, with captions by
+  `flux.tiny.training.wordings`; one combination of kind, colour, size and hat in eight never shown in
+  training. No pictures or texts from elsewhere. Licence: as the
   package.
 - Made with torch {torch}, Python {python}, on {device}.
 """
@@ -317,6 +342,14 @@ between source and edit outside the edited region. Made: share of pairs in which
 value. Others: share of all other attributes as asked. ± is half of a 95 % interval.
 
 | layers | attribute | kept, dB | made | others | pairs |
+| --- | --- | --- | --- | --- | --- |"""
+
+THINGS_HEAD = """
+### Whole things
+
+A thing more or less in the prompt; made: the judge finds it, or finds none of its kind.
+
+| layers | edit | kept, dB | made | others | pairs |
 | --- | --- | --- | --- | --- | --- |"""
 
 VITAL_HEAD = """
