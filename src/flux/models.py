@@ -161,6 +161,7 @@ class ModelSpec:
     *_parameters, decoder_operations: for estimates of cost; the latter are needed to decode a pixel.
     largest: the side in pixels above which its pictures are of no use; None where none is known.
     unknown_words: the dotted name of a function that finds the words of a prompt it never learned, if any.
+    edit_judge: the dotted name of what judges edits by their prompts, made from the weights' folder, if any.
     """
 
     params: FluxParams
@@ -190,6 +191,7 @@ class ModelSpec:
     ae_parameters: int = 83_819_683
     decoder_operations: int = 9_496_000
     unknown_words: str | None = None
+    edit_judge: str | None = None
     largest: int | None = None
 
     def size_note(self, width: int, height: int) -> str | None:
@@ -304,6 +306,7 @@ _FLUX_TINY = ModelSpec(
     ae_parameters=1_049_603,
     decoder_operations=170_500,
     unknown_words="flux.tiny.captions.unknown_words",
+    edit_judge="flux.tiny.edit_judge.EditJudge",
     largest=128,
 )
 

@@ -106,7 +106,8 @@ def test_score():
     assert made.changed == 1 and made.psnr > 10
     assert 1 > made.similarity > made.plain_similarity > 0
     assert made.plain_changed == 1
-    assert score(source, source) == Score(changed=0.0, psnr=None)
+    assert made.loss == 0  # no outlines, and a colour like the source's
+    assert score(source, source) == Score(changed=0.0, psnr=None, loss=0.0)
     assert score(source, edit, dino=FakeDino()).plain_similarity is None
 
 
@@ -124,27 +125,20 @@ def test_did_nothing(changed, floor, threshold, nothing):
 
 
 @pytest.mark.parametrize(
-    "similarity, plain, margin, lost",
-    [
-        (0.9, 0.8, 0.0, False),
-        (0.8, 0.8, 0.0, True),
-        (0.7, 0.8, 0.0, True),
-        (0.9, 0.8, 0.2, True),
-        (0.9, None, 0, False),
-    ],
+    "loss, threshold, lost", [(0.3, 0.19, True), (0.19, 0.19, False), (0.0, 0.0, False), (None, 0.0, False)]
 )
-def test_lost_source(similarity, plain, margin, lost):
-    assert lost_source(Score(0.5, 20.0, similarity, 0.5, plain), margin) is lost
+def test_lost_source(loss, threshold, lost):
+    assert lost_source(Score(0.5, 20.0, loss=loss), threshold) is lost
 
 
 # What a run says of an edit
 
 
-def said(figures: Score, floor: float = 0.0, edit: dict | None = None, **changes) -> list[str]:
+def said(figures: Score, floor: float = 0.0, edit: dict | None = None, seen=None, **changes) -> list[str]:
     spec = EditSpec.model_validate(
         {"source": "a dog", "edits": [{"prompt": "a cat", **(edit or {})}], **changes}
     )
-    return list(what_went_wrong(spec, edit_of(spec, spec.edits[0]), figures, floor))
+    return list(what_went_wrong(spec, edit_of(spec, spec.edits[0]), figures, floor, seen))
 
 
 def test_an_edit_that_worked_is_not_spoken_of():
@@ -166,16 +160,33 @@ def test_an_edit_that_did_nothing():
 
 
 def test_an_edit_that_lost_the_source():
-    (line,) = said(Score(0.6, 12.0, 0.5, 0.7, 0.5), edit={"strength": 0.4, "window": [0, 4], "layers": [0]})
-    assert line.startswith(
-        "lost the source: its similarity to it is 0.500, that of the picture without injection"
-    )
-    assert "more layers than 1" in line and "strength 1" in line and "no step window" in line
-    assert said(Score(0.6, 12.0, 0.5, 0.7, 0.5), checks={"lost_source": -0.1}) == []
-    (line,) = said(
-        Score(0.6, 12.0, 0.6, 0.7, 0.5), checks={"lost_source": 0.2}, strategy={"name": "ratio", "ratio": 0.3}
-    )
+    lost = Score(0.6, 12.0, loss=0.4)
+    (line,) = said(lost, edit={"strength": 0.4, "window": [0, 4], "layers": [0]})
+    assert line.startswith("lost the source: 40% of it, above 20% counts as lost. Try more layers than 1")
+    assert "strength 1" in line and "no step window" in line
+    assert said(lost, checks={"lost_source": 0.4}) == []
+    (line,) = said(lost, strategy={"name": "ratio", "ratio": 0.3})
     assert "a ratio above 0.3" in line
+    # Similarities say nothing: a removed hat may be as close to the source without injection.
+    assert said(Score(0.1, 30.0, 0.997, 0.1, 0.997, loss=0.02)) == []
+
+
+def test_a_judge_decides_where_it_can_tell():
+    lost, kept = Score(0.6, 12.0, loss=0.4), Score(0.1, 30.0, loss=0.01)
+    assert said(lost, seen=([], [])) == []
+    (line,) = said(kept, seen=(["the flower is gone", "the cat moved"], []))
+    assert line.startswith("lost the source: the flower is gone; the cat moved. Try more layers")
+    (line,) = said(kept, seen=([], ["asked for a hat on the cat, none seen"]))
+    assert line.startswith(
+        "did not make all that was asked for: asked for a hat on the cat, none seen. Try fewer"
+    )
+    (line,) = said(kept, seen=(["the flower is gone"], ["asked for a cat, none seen"]))
+    assert line.startswith(
+        "lost the source: the flower is gone; and asked for a cat, none seen. Try a source prompt"
+    )
+    assert "layers" not in line  # more of them for the one, fewer for the other
+    (line,) = said(Score(0.0, None, loss=0.0), seen=([], ["asked for a cat, none seen"]))
+    assert line.startswith("did nothing")
 
 
 # The sheet of edits

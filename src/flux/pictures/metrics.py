@@ -12,6 +12,7 @@ from PIL import Image
 
 from flux.extras import need
 from flux.pictures.features import Dino
+from flux.pictures.loss import loss
 from flux.pictures.rgb import rgb
 
 BAND = 2**22
@@ -93,7 +94,8 @@ class Score:
     """An edit's picture compared with the source's; None where it was not measured.
 
     changed: share of changed pixels. psnr: in dB, None for equal pictures. similarity: DINO similarity.
-    plain_*: the same of the picture without injection.
+    plain_*: the same of the picture without injection. loss: how much of the source got lost, see
+    `flux.pictures.loss`.
     """
 
     changed: float
@@ -101,6 +103,7 @@ class Score:
     similarity: float | None = None
     plain_changed: float | None = None
     plain_similarity: float | None = None
+    loss: float | None = None
 
 
 def score(
@@ -123,6 +126,7 @@ def score(
         similarity=alike[0] if alike else None,
         plain_changed=None if plain is None else changed_share(source, plain, pixel),
         plain_similarity=alike[1] if len(alike) > 1 else None,
+        loss=loss(source, edit, plain),
     )
 
 
@@ -131,11 +135,6 @@ def did_nothing(score: Score, floor: float, threshold: float) -> bool:
     return score.changed <= max(floor, threshold)
 
 
-def lost_source(score: Score, margin: float = 0.0) -> bool:
-    """Whether the edit is no more like the source than the picture without injection is, plus `margin`.
-
-    False where the similarities were not measured.
-    """
-    if score.similarity is None or score.plain_similarity is None:
-        return False
-    return score.similarity <= score.plain_similarity + margin
+def lost_source(score: Score, threshold: float) -> bool:
+    """Whether more of the source got lost than `threshold`. False where that was not measured."""
+    return score.loss is not None and score.loss > threshold

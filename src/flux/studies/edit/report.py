@@ -50,6 +50,8 @@ def _figures(figures: Score) -> dict[str, str]:
         facts["DINO similarity to the source"] = f"{figures.similarity:.3f}"
     if figures.plain_similarity is not None:
         facts["the same without injection"] = f"{figures.plain_similarity:.3f}"
+    if figures.loss is not None:
+        facts["lost of the source"] = f"{figures.loss:.0%}"
     return facts
 
 

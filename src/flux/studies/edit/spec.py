@@ -107,15 +107,16 @@ class Checks(Section):
         description="an edit did nothing when this share of its pixels, or fewer, differs from the source; "
         "the run's measured noise floor counts where it is larger",
     )
-    lost_source: Annotated[float, Field(ge=-2, le=2)] = Field(
-        0.0,
-        description="an edit lost the source when its DINO similarity to the source is no higher than that "
-        "of the picture without injection plus this",
+    lost_source: Share = Field(
+        0.2,
+        description="an edit lost the source when more of it is lost than this: outlines that only one of "
+        "the two has, and places that look like neither the source nor the picture without injection; a "
+        "model's judge, which flux-tiny has, decides instead where it understands the prompts",
     )
     dino: HubOrFolder = Field(
         "auto",
-        description="the DINOv2 model: auto (the model's own, or facebook/dinov2-base), off, a folder, or a "
-        "hub name",
+        description="the DINOv2 model for similarities: auto (the model's own, or facebook/dinov2-base), "
+        "off, a folder, or a hub name",
     )
 
 
