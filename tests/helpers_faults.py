@@ -3,7 +3,7 @@
 import builtins
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +13,12 @@ FULL, READ_ONLY, REFUSED = errno.ENOSPC, errno.EROFS, errno.EACCES
 class Faults:
     """Counts the writing calls below a folder; the one with the number `at`, from 0, and all later ones fail.
 
-    at: None to count alone. once: later ones do not fail.
+    at: None to count alone. once: later ones do not fail. fail: what is done with the error.
     """
 
-    def __init__(self, folder: Path, number: int, at: int | None, once: bool):
+    def __init__(self, folder: Path, number: int, at: int | None, once: bool, fail: Callable):
         self.folder, self.number, self.at, self.once = os.path.realpath(folder), number, at, once
+        self.fail = fail
         self.calls: list[str] = []
 
     def meet(self, call: str, path: object) -> None:
@@ -27,7 +28,11 @@ class Faults:
         index = len(self.calls)
         self.calls.append(f"{call} {os.path.basename(path)}")
         if self.at is not None and (index == self.at if self.once else index >= self.at):
-            raise OSError(self.number, os.strerror(self.number), str(path))
+            self.fail(OSError(self.number, os.strerror(self.number), str(path)))
+
+
+def throw(error: OSError) -> None:
+    raise error
 
 
 class Stream:
@@ -57,10 +62,15 @@ class Stream:
 
 @contextmanager
 def faults(
-    folder: Path, number: int = FULL, at: int | None = None, *, once: bool = False
+    folder: Path,
+    number: int = FULL,
+    at: int | None = None,
+    *,
+    once: bool = False,
+    fail: Callable[[OSError], None] = throw,
 ) -> Iterator[Faults]:
     """Let calls fail that open to write, write, sync, rename or delete below a folder, from the n-th on."""
-    found = Faults(folder, number, at, once)
+    found = Faults(folder, number, at, once, fail)
     plain = {name: getattr(os, name) for name in ("open", "mkdir", "replace", "link", "unlink", "fsync")}
     open_file = builtins.open
 
