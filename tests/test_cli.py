@@ -145,6 +145,24 @@ def test_seed_is_drawn_printed_and_good_for_the_same_picture(run, tmp_path):
     assert first == again != other
 
 
+def test_a_picture_of_another_process_is_not_replaced(run, seen, tmp_path, monkeypatch):
+    """Both have picked the same number; the first picture that is whole has it."""
+    monkeypatch.setattr(cli, "next_index", lambda folder: 0)
+    assert "saved output/img_0.jpg" in run("--name flux-tiny --seed 1", "--prompt", "a")[1]
+    first = (tmp_path / "output" / "img_0.jpg").read_bytes()
+    code, out, _ = run("--name flux-tiny --seed 2", "--prompt", "b | c")
+    assert code == 0 and "saved output/img_1.jpg" in out and "saved output/img_2.jpg" in out
+    assert (tmp_path / "output" / "img_0.jpg").read_bytes() == first and len(output(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_one_line(run, seen, tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    code, out, err = run(f"--name flux-tiny --output_dir {place}")
+    assert code == 2 and err.count("\n") == 1 and f"{place} cannot be written (" in err and seen == []
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_folder_with_braces_and_no_metadata(run, tmp_path):
     code, out, _ = run("--name flux-tiny --num_steps 1 --output_dir a{b}/c --noadd_sampling_metadata")
     assert code == 0 and "a{b}/c/img_0.jpg" in out

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flux.extras import lazy_names
+from flux.files import unwritable
 from flux.flags import HELP, Grammar, UsageError, cut
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.limits import DRAW, MOST_GUIDANCE, MOST_PIXELS, MOST_SEED, MOST_STEPS, SEED_RANGE, draw_seed
@@ -133,7 +134,10 @@ def check_switch(name: str, value: Any) -> bool:
 
 def writable_folder(folder: str) -> str:
     """The folder, made if it is missing; OSError, before hours of work, if nothing can be written there."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(Path(folder), error) from error
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"the folder {folder} cannot be written to: name another output_dir")
     return folder

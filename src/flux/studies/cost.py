@@ -44,14 +44,16 @@ class Work:
 def estimate(spec: Spec, work: Work) -> str:
     """The whole answer for pictures that are made in one go, as lines of text."""
     run = RunFolder.find(spec.output, spec.recipe(), setting(spec))
-    there = [file for file in work.files if run.picture(file) is not None]
+    there = [file for file in work.files if run.is_whole(file)]
+    damaged = run.damaged(work.files) if run.finished else []
     seconds, size = cost(spec, work)
     lines = [
         f"would make {len(work.files)} pictures of {spec.width} x {spec.height}, {spec.steps} steps, "
         f"in {run.path}" + (f"; {len(there)} are there already" if there else ""),
         *(f"  {file}" for file in _shortened(work.files)),
         *([f"because {run.note}"] if run.note else []),
-        *(["finished already: nothing to do without --overwrite"] if run.finished else []),
+        *(["finished already: nothing to do without --overwrite"] if run.finished and not damaged else []),
+        *([f"gone or damaged, to be made again: {', '.join(_shortened(damaged, 4))}"] if damaged else []),
         *needs(needed_files(spec, work.models)),
         f"{on_what(spec)}: about {time_in_words(seconds)} and {size_in_words(size)} of memory",
     ]

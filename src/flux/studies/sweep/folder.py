@@ -73,6 +73,13 @@ class CellTable:
         """Every readable row in order; a cell's last row is the one that counts."""
         return _read_rows(self.path)[0]
 
+    def check(self) -> None:
+        """Raises OSError, one line, where something else has the table's name: before hours of work."""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+            raise OSError(
+                f"{self.path} is no table of a sweep: move it away, or choose another output folder"
+            )
+
     def append(self, rows: Iterable[CellRow]) -> None:
         """Add rows; a last line that a kill has torn goes first. Raises OSError, one line."""
         text = b"".join(_line(row.values()) for row in rows)

@@ -24,6 +24,7 @@ def open_sweep(spec: SkipSpec, folder: Path, setting: dict[str, Any]) -> RunFold
         apart=True,
         listed=lambda path: CellTable(path).files(),
     )
+    CellTable(run.path).check()
     say_where(run)
     return run
 
