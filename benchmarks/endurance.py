@@ -32,14 +32,18 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 PROMPTS = ["a big red house on the grass", "a small white cat in the snow", "a blue boat on the water"]
-SMALL = ["--steps", "2", "--width", "64", "--height", "64"]
+SMALL = ["--steps", "2", "--width", "32", "--height", "32"]
 DEMOS = {
-    "test": ("demo_0_test", [*SMALL, "--prompts", *PROMPTS, "--seeds", "[0,1]", "--batch", "2"], "--steps=3"),
+    "test": (
+        "demo_0_test",
+        [*SMALL, "--prompts", *PROMPTS, "--seeds", "[0,1]", "--batch", "2"],
+        "--guidance=2",
+    ),
     "layer": ("demo_1_layer", [*SMALL, "--prompt", PROMPTS[0], "--attention", "[0,5]"], "--seed=3"),
     "skip": (
         "demo_2_skip",
         [*SMALL, "--prompts", *PROMPTS, "--layers", "[0,6,[1,2]]", "--batch", "2", "--noise_floor", "2"],
-        "--steps=3",
+        "--guidance=2",
     ),
     "dino": ("demo_3_dino", ["--sweep", "the-sweep"], "--by=top 1"),
     "edit": ("demo_4_edit", [*SMALL, "--prompts", *PROMPTS, "--batch", "1"], "--seed=3"),
@@ -190,14 +194,15 @@ def lost(folder: Path) -> list[str]:
 class Bench:
     """Where runs are made, always in the same place, since pages name it, and what undisturbed ones leave."""
 
-    def __init__(self, root: Path, seed: int):
-        self.root, self.work = root, root / "work"
+    def __init__(self, root: Path, demos: Sequence[str], seed: int):
+        self.root, self.work, self.demos = root, root / "work", demos
         self.random = random.Random(seed)
         self.problems: list[str] = []
         self.sweep = root / "sweep"
         self.fresh()
-        self._must("skip", "--output", "the-sweep")
-        shutil.move(self.work / "the-sweep", self.sweep)
+        if "dino" in demos:
+            self._must("skip", "--output", "the-sweep")
+            shutil.move(self.work / "the-sweep", self.sweep)
         self._plain: dict[tuple[str, ...], tuple[dict[str, object], float]] = {}
 
     def fresh(self) -> Path:
@@ -270,12 +275,12 @@ def kills(bench: Bench, count: int) -> str:
     """SIGKILL at a random moment, a user's files put in between, and the same command once more."""
     killed, late, resumed_killed = 0, 0, 0
     while killed < count:
-        name = [*DEMOS][killed % len(DEMOS)]
+        name = bench.demos[killed % len(bench.demos)]
         expected, seconds = bench.plain(name)
         calls = calls_of(bench, name)
         folder = bench.fresh() / "run"
         moment, argv = bench.random.uniform(0, seconds), [*DEMOS[name][1], "--output", "run"]
-        if killed // len(DEMOS) % 2:
+        if killed // len(bench.demos) % 2:
             at = bench.random.randrange(calls)
             process = Process(name, argv, bench.work, partial(killing, folder, at))
             title = f"{name} killed at its writing call {at}"
@@ -318,8 +323,8 @@ def pairs(bench: Bench, count: int) -> str:
     """Two processes at once: of other specs or the same, into a folder that is named or not."""
     waited = 0
     for index in range(count):
-        name = [*DEMOS][index % len(DEMOS)]
-        same, named = index // len(DEMOS) % 2 == 1, index // len(DEMOS) // 2 % 2 == 0
+        name = bench.demos[index % len(bench.demos)]
+        same, named = index // len(bench.demos) % 2 == 1, index // len(bench.demos) // 2 % 2 == 0
         other = [] if same else [DEMOS[name][2]]
         wanted = [bench.plain(name)[0]] + ([] if same else [bench.plain(name, *other)[0]])
         work = bench.fresh()
@@ -383,9 +388,9 @@ def faults(bench: Bench, count: int) -> str:
 
     told = 0
     for index in range(count):
-        name = [*DEMOS][index % len(DEMOS)]
+        name = bench.demos[index % len(bench.demos)]
         expected, _ = bench.plain(name)
-        number = (FULL, READ_ONLY, REFUSED)[index // len(DEMOS) % 3]
+        number = (FULL, READ_ONLY, REFUSED)[index // len(bench.demos) % 3]
         calls, work = calls_of(bench, name), bench.fresh()
         at = bench.random.randrange(calls)
         end = run(name, "--output", "run", cwd=work, wrap=partial(failing, work / "run", number, at))
@@ -406,15 +411,15 @@ def faults(bench: Bench, count: int) -> str:
 TRIALS = {"kills": (kills, 50), "pairs": (pairs, 20), "faults": (faults, 60)}
 
 
-def trials(names: Sequence[str], count: int | None, seed: int, root: Path) -> Iterator[tuple[str, list[str]]]:
+def trials(names: Sequence[str], options: argparse.Namespace, root: Path) -> Iterator[tuple[str, list[str]]]:
     """Do each; yields what was done, and what was lost."""
     load_everything()
-    bench = Bench(root, seed)
+    bench = Bench(root, options.demos, options.seed)
     for name in names:
         trial, usual = TRIALS[name]
         print(f"{name}:", flush=True)
         bench.problems = []
-        yield trial(bench, count or usual), bench.problems
+        yield trial(bench, options.count or usual), bench.problems
 
 
 def load_everything() -> None:
@@ -445,13 +450,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trial", choices=[*TRIALS, "all"])
     parser.add_argument("--count", type=int, help="how many; by default 50 kills, 20 pairs, 60 faults")
+    parser.add_argument("--demos", nargs="+", choices=DEMOS, default=[*DEMOS], help="some; by default all")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and places")
     options = parser.parse_args(argv)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     names = [*TRIALS] if options.trial == "all" else [options.trial]
     failed = False
     with tempfile.TemporaryDirectory() as root:
-        for said, problems in trials(names, options.count, options.seed, Path(root)):
+        for said, problems in trials(names, options, Path(root)):
             print(f"{said}: {len(problems)} problems", flush=True)
             failed |= bool(problems)
     return int(failed)
