@@ -91,6 +91,15 @@ def test_a_file_with_one_prompt_may_stand_for_one(key, capsys):
     assert "holds 2 prompts, and here stands one" in refused(capsys, kind, f"--{key}", "p.txt")
 
 
+@pytest.mark.parametrize("kind, key", [(EditSpec, "edits.0.prompt"), (SkipSpec, "prompts.0.prompt")])
+def test_a_file_is_no_prompt_inside_an_object_either(kind, key, capsys):
+    Path("one.txt").write_text("the sea\n")
+    assert prompts_of(typed(kind, f"--{key}", "one.txt"))[-1] == "the sea"
+    assert "none.txt: no such file" in refused(capsys, kind, f"--{key}", "none.txt")
+    Path("notes.md").write_text("a\n")
+    assert "notes.md: is a file, and prompts" in refused(capsys, kind, f"--{key}", "notes.md")
+
+
 def test_prompts_keep_their_own_seeds():
     Path("p.csv").write_text('caption,seed\n"a hat, red",\nthe sea,7\n')
     assert [each.seed for each in typed(SkipSpec, "--prompts", "p.csv").prompts] == [None, 7]

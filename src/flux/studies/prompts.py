@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from flux.flags import Typed
 from flux.prompts import FileRow, prompt_file, prompt_rows
 from flux.studies.reading import SpecError, one_line, problems_of
 from flux.studies.spec import (
@@ -34,7 +35,11 @@ def _not_blank(text: str) -> str:
     return text
 
 
-Prompt = Annotated[Text, AfterValidator(_not_blank)]
+def _typed_file(value: Any, info: ValidationInfo) -> Any:
+    return _one_prompt(value, info) if isinstance(value, Typed) else value
+
+
+Prompt = Annotated[Text, AfterValidator(_not_blank), BeforeValidator(_typed_file)]
 """A prompt of a list, where a blank one is a slip; a single one may be empty."""
 
 
