@@ -6,7 +6,7 @@ prompts, it decides, and says what is wrong.
 
 Of 216 edits by flux-tiny outside those that chose the threshold, 51 lost something: pictures alone miss 16
 of them and blame 23 of the other 165 (`benchmarks/verdicts.py`). To ask whether an edit is closer to its
-source than the picture without injection is missed 32, and blamed 30.
+source than the picture without injection missed 32, and blamed 30.
 """
 
 import pkgutil
