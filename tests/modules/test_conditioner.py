@@ -1,12 +1,17 @@
 """The text encoder wrapper, on small T5 and CLIP folders made here in the layout of a FLUX.1-dev clone."""
 
 import json
+import re
+import shutil
 import warnings
 from pathlib import Path
 
 import pytest
+import sentencepiece
 import torch
+from transformers import AutoTokenizer
 
+from flux.models import configs
 from flux.modules.conditioner import HFEmbedder, is_clip, tokenizer_of, with_known_dtype
 
 T5_LENGTH, CLIP_LENGTH = 16, 12
@@ -207,3 +212,59 @@ def test_tokenizer_beside_the_model(clone, monkeypatch):
     assert tokenizer_of("google/t5-v1_1-xxl") == "google/t5-v1_1-xxl"
     monkeypatch.chdir(clone / "text_encoder")
     assert tokenizer_of(".") == str(clone / "tokenizer")
+
+
+# Token ids do not depend on the release of transformers: since 5.0 a model has one tokenizer class, where it
+# had a slow and a fast one. `make versions` asks several.
+
+PROMPTS = (
+    "",
+    "a red house by the sea",
+    "The Blue Cat,  and a small boat.",
+    "  a boat ",
+    "a\tboat\nby the sea",
+    "cafe caf\u00e9 \u2603",
+    "a sea-boat, 2 cats",
+    "A\u00a0boat \ufb01sh",
+)
+
+
+def token_ids(folder: Path, prompt: str) -> list[int]:
+    return AutoTokenizer.from_pretrained(folder)(prompt)["input_ids"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("whole", [True, False])
+def test_token_ids_of_t5_are_those_of_sentencepiece(clone, tmp_path, prompt, whole):
+    """With tokenizer.json beside it, and with SentencePiece's file alone."""
+    folder = clone / "tokenizer_2"
+    if not whole:
+        folder = Path(shutil.copytree(folder, tmp_path / "tokenizer_2"))
+        (folder / "tokenizer.json").unlink()
+    pieces = sentencepiece.SentencePieceProcessor(str(folder / "spiece.model"))
+    assert token_ids(folder, prompt) == [*pieces.encode(prompt), pieces.eos_id()]
+
+
+@pytest.mark.parametrize(
+    "prompt", ["", "a red sea", "The Blue Cat,  and a boat.", " a\tboat\n", "A\u00a0boat"]
+)
+def test_token_ids_of_clip_follow_its_rule(clone, prompt):
+    """In lower case, words and runs of other signs apart; spelled out, as no merges are known."""
+    vocabulary = json.loads((clone / "tokenizer" / "vocab.json").read_text())
+    words = re.findall(r"[a-z]+|[^\sa-z]+", prompt.lower())
+    pieces = [piece for word in words for piece in (*word[:-1], f"{word[-1]}</w>")]
+    expected = ["<|startoftext|>", *pieces, "<|endoftext|>"]
+    assert token_ids(clone / "tokenizer", prompt) == [vocabulary[piece] for piece in expected]
+
+
+@pytest.mark.parametrize(
+    "folder, prompt, expected",
+    [
+        ("tokenizer_2", "a sea-boat, 2 cats", [4, 63, 16, 3, 118, 19, 108, 1]),
+        ("tokenizer_2", "The Blue Cat,  and a small boat.", [74, 15, 19, 7, 4, 66, 16, 1]),
+        ("tokenizer", "a sea-boat, 2 cats", [0, 59, 198, 163, 62, 14, 266, 43, 1]),
+        ("tokenizer", "The Blue Cat,  and a small boat.", [0, 91, 105, 164, 113, 59, 155, 163, 1]),
+    ],
+)
+def test_token_ids_of_flux_tiny(folder, prompt, expected):
+    assert token_ids(configs["flux-tiny"].home / folder, prompt) == expected
