@@ -70,6 +70,13 @@ def read_start(file: Path, length: int) -> tuple[int, bytes]:
         ) from error
 
 
+def refuse_pipes(folder: Path) -> None:
+    """Raise CheckpointError for a pipe or device in a folder, on which a reader would wait for ever."""
+    for file in folder.iterdir():
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            raise CheckpointError(f"{file} is no regular file: remove it from the folder")
+
+
 def is_pickle(file: Path) -> bool:
     """Whether a file begins as those of `torch.save` do. Raises CheckpointError as `read_start`."""
     _, start = read_start(file, 9)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flux.extras import lazy_names
 from flux.formats.folder import files_of
+from flux.formats.header import refuse_pipes
 from flux.formats.weights import Weights
 from flux.modules import encoders
 from flux.modules.encoders import load_encoder
@@ -108,6 +109,8 @@ def load_tokenizer(source: str, max_length: int, hf_kwargs: dict) -> "PreTrained
 
     local = {key: value for key, value in hf_kwargs.items() if key == "local_files_only"}
     with in_one_line(source):
+        if Path(source).is_dir():
+            refuse_pipes(Path(source))
         return AutoTokenizer.from_pretrained(source, model_max_length=max_length, **local)
 
 

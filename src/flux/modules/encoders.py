@@ -37,7 +37,7 @@ CLIP_L = {
 }
 """The text model of openai/clip-vit-large-patch14, the only one whose heads its file need not tell."""
 
-MOST = 1_000_000
+MOST, MOST_LAYERS = 1_000_000, 1_000
 """Larger sizes in a config are none."""
 
 T5_BUCKETS = 32
@@ -98,7 +98,8 @@ class TextEncoder:
         config = self.config(source)
         for name in self.sizes:
             size = config.get(name)
-            if type(size) is not int or not 0 < size < MOST:
+            most = MOST_LAYERS if name.endswith("layers") else MOST
+            if type(size) is not int or not 0 < size < most:
                 raise CheckpointError(
                     f"{source} has a config.json that describes no {self.title}, {name} is {size!r}: "
                     "download it again"

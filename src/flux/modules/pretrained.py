@@ -9,9 +9,10 @@ from torch import nn
 
 from flux.files import read_json_object
 from flux.formats.folder import files_of
-from flux.formats.header import CheckpointError
+from flux.formats.header import CheckpointError, refuse_pipes
 from flux.formats.schemes import quantised, refuse_quantised
 from flux.formats.weights import Weights, check_file
+from flux.modules.encoders import MOST_LAYERS
 
 
 def load_whole(kind: type, source: str, *, unused: tuple[str, ...] = (), **options: Any) -> nn.Module:
@@ -22,7 +23,7 @@ def load_whole(kind: type, source: str, *, unused: tuple[str, ...] = (), **optio
     """
     if Path(source).is_dir():
         check_pretrained(Path(source))
-    with no_loading_bars():
+    with quiet_loading():
         model, found = kind.from_pretrained(source, output_loading_info=True, **options)
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(unused))
     if missing:
@@ -43,12 +44,18 @@ def check_pretrained(folder: Path) -> None:
 
     Headers alone are looked at.
     """
+    refuse_pipes(folder)
     config = folder / "config.json"
     found = read_json_object(config) if config.is_file() else None
     if found is None:
         raise CheckpointError(f"{config} is missing or not a JSON object: download it again")
     if found.get("quantization_config"):
         raise quantised(folder, "a scheme that its config.json names")
+    layers = found.get("num_hidden_layers", 1)
+    if type(layers) is not int or not 0 < layers < MOST_LAYERS:
+        raise CheckpointError(
+            f"{config} describes no model, num_hidden_layers is {layers!r}: download it again"
+        )
     files = files_of(folder)
     if not files:
         raise CheckpointError(f"{folder} has no weights: download the model.safetensors into it")
@@ -78,18 +85,21 @@ def in_one_line(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def no_loading_bars() -> Iterator[None]:
-    """transformers shows a bar for each model whose weights it reads; those of downloads stay."""
+def quiet_loading() -> Iterator[None]:
+    """transformers shows a bar and a report for each model it reads; the bars of downloads stay."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
     shown, hub_silent = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     restore: Callable[[], None] = disable_progress_bars if hub_silent else enable_progress_bars
     restore()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if shown:
             logging.enable_progress_bar()
             restore()

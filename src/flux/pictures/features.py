@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flux.modules.pretrained import in_one_line, load_whole
+from flux.modules.pretrained import check_pretrained, in_one_line, load_whole
 from flux.pictures.rgb import rgb
 from flux.weights.hub import require_hub
 
@@ -122,6 +122,8 @@ def pretrained(load: Callable[..., Any], source: str, **options: Any) -> Any:
     """From the folder or the hub's cache; only where it is in neither from the hub itself."""
     try:
         with in_one_line(source):
+            if Path(source).is_dir():
+                check_pretrained(Path(source))
             return load(source, local_files_only=True, **options)
     except OSError as error:
         if Path(source).is_dir():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from PIL import Image
 
-from flux.modules.pretrained import no_loading_bars
+from flux.modules.pretrained import quiet_loading
 from flux.weights.hub import require_hub
 
 NSFW_MODEL = "Falconsai/nsfw_image_detection"
@@ -23,7 +23,7 @@ def load_nsfw_classifier(device: str | torch.device = "cpu") -> Classifier | Non
         folder = _classifier_folder()
         from transformers import pipeline  # takes seconds
 
-        with no_loading_bars():
+        with quiet_loading():
             return pipeline("image-classification", model=folder, device=device)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().split("\n")[0].rstrip(".:")

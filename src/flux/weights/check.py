@@ -9,7 +9,7 @@ from typing import Any
 
 from flux.files import read_json_object
 from flux.formats.folder import files_of, weight_files
-from flux.formats.header import CheckpointError, is_pointer, pointer_error, read_header
+from flux.formats.header import CheckpointError, is_pointer, pointer_error, read_header, refuse_pipes
 from flux.formats.weights import check_file
 from flux.modules import encoders
 from flux.weights.parts import CLIP, T5, Part
@@ -93,6 +93,8 @@ def _require_width(source: Path, config: Any, part: Part, width: int | None) -> 
 
 def _check_tokenizer(folder: Path) -> None:
     tokenizer = tokenizer_folder(folder)
+    for place in (folder, tokenizer):
+        refuse_pipes(place)
     files = [file for place in {folder, tokenizer} for file in place.iterdir()]
     for file in files:
         if is_pointer(file):
