@@ -177,6 +177,23 @@ def test_pairs_of_a_batch_share_noise_time_and_wording():
     assert np.median(unlike) <= 2
 
 
+def test_what_is_made_part_by_part_is_made_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(flow, "PART", 4)
+    made = []
+
+    def rows(part):
+        if part.start == 8 and len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(part)
+        return np.arange(10)[part]
+
+    with pytest.raises(KeyboardInterrupt):
+        flow._kept(tmp_path, "rows", 10, rows)
+    made.append("again")
+    assert flow._kept(tmp_path, "rows", 10, rows).tolist() == list(range(10))
+    assert made == [slice(0, 4), slice(4, 8), "again", slice(8, 10)]
+
+
 def test_rescaled_guidance_keeps_the_contrast_of_the_captioned_picture():
     torch.manual_seed(0)
     clean, noise, plain = torch.randn(3, 2, 16, 64)

@@ -50,6 +50,8 @@ may show a thing or not leans to the thing, and things come out twice."""
 EMPTY_CAPTIONS = 0.08
 LABEL_WEIGHT = 0.15
 GUIDANCE_RANGE = (1.0, 5.0)
+PART = 2000
+"""Pictures that are encoded, and scenes that are labelled, before they are kept."""
 RESCALE = 0.7
 """How far guided pictures are brought back to the contrast of captioned ones (arXiv 2305.08891)."""
 LABELS = {name: len(values) for name, values in THING_VALUES.items()}
@@ -199,9 +201,10 @@ def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> E
     """Scenes, latents and labels of a canvas; latents and labels are kept in `folder`."""
     truth = paired_scenes(seed, canvas.count, canvas.side)
     images = paired_pictures(folder, seed, canvas.count, canvas.side)
-    latents = _kept(folder / f"latents-{canvas.side}.npy", lambda: _encode(ae, images))
-    labels = _kept(folder / f"labels-{canvas.side}.npy", lambda: _label(truth))
-    return Examples(canvas, truth, latents, dict(zip((*LABELS, "scenery"), labels, strict=True)))
+    latents = _kept(folder, f"latents-{canvas.side}", len(truth), lambda part: _encode(ae, images[part]))
+    labels = _kept(folder, f"labels-{canvas.side}", len(truth), lambda part: _label(truth[part]))
+    by_name = dict(zip((*LABELS, "scenery"), labels.swapaxes(0, 1), strict=True))
+    return Examples(canvas, truth, latents, by_name)
 
 
 def draw(examples: Examples, rng: np.random.Generator, sign_share: float) -> Batch:
@@ -310,10 +313,15 @@ def _torch_default_init(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def _kept(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    if not path.exists():
-        write_atomically(path, partial(np.save, arr=make()))
-    return np.load(path)
+def _kept(folder: Path, name: str, count: int, make: Callable[[slice], np.ndarray]) -> np.ndarray:
+    """`count` rows, made and kept part by part, so that an interruption loses one part at most."""
+    parts = []
+    for start in range(0, count, PART):
+        path = folder / f"{name}-{start}.npy"
+        if not path.exists():
+            write_atomically(path, partial(np.save, arr=make(slice(start, min(start + PART, count)))))
+        parts.append(np.load(path))
+    return np.concatenate(parts)
 
 
 @torch.no_grad()
@@ -328,7 +336,7 @@ def _encode(ae: AutoEncoder, images: np.ndarray) -> np.ndarray:
 
 
 def _label(truth: tuple[Scene, ...]) -> np.ndarray:
-    """int8 (labels + 1, N, tokens)."""
+    """int8 (N, labels + 1, tokens)."""
     rows = []
     for scene in tqdm(truth, desc="label", mininterval=10):
         labels = token_labels(scene)
@@ -336,4 +344,4 @@ def _label(truth: tuple[Scene, ...]) -> np.ndarray:
         above = SKIES.index(scene.sky) * len(WEATHERS) + WEATHERS.index(scene.weather)
         scenery = np.where(labels["ground"] == 1, below, above)
         rows.append(np.stack([labels[name].ravel() for name in LABELS] + [scenery.ravel()]))
-    return np.stack(rows, axis=1).astype(np.int8)
+    return np.stack(rows).astype(np.int8)
