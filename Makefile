@@ -59,7 +59,7 @@ $(VERSIONS)/%/.installed: setup.py pyproject.toml constraints.txt
 	grep '^torch==' constraints.txt > $(VERSIONS)/$*/asked.txt
 	$(if $(filter pinned,$*),grep '^transformers==' constraints.txt,echo transformers==$*) >> $(VERSIONS)/$*/asked.txt
 	$(VERSIONS)/$*/bin/python -m pip install --quiet --disable-pip-version-check \
-		--requirement $(VERSIONS)/$*/asked.txt --editable '.[similarity]' pytest pytest-xdist
+		--requirement $(VERSIONS)/$*/asked.txt --editable '.[plots,similarity]' pytest pytest-xdist
 	@touch $@
 
 clean:
