@@ -334,13 +334,14 @@ def code(part, folder, small):
         yield place(part, small.states[part] | {"code": Code()}, folder / str(i), small, name, save=save)
 
 
-def special_files(part, folder, small):
-    for kind in ("pipe", "folder"):
-        path = place(part, small.states[part], folder / kind, small)
-        file = path / "model.safetensors"
-        file.unlink()
-        os.mkfifo(file) if kind == "pipe" else file.mkdir()
-        yield path
+def pipe_or_folder(make):
+    def made(part, folder, small):
+        path = place(part, small.states[part], folder, small)
+        (path / "model.safetensors").unlink()
+        make(path / "model.safetensors")
+        return path
+
+    return made
 
 
 def empty_files(part, folder, small):
@@ -398,7 +399,8 @@ MAKERS = {
     "a git-lfs pointer": instead(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
     "a download that broke off": instead(lambda file: file.read_bytes()[:-100]),
     "an empty file": empty_files,
-    "a pipe": special_files,
+    "a pipe": pipe_or_folder(os.mkfifo),
+    "a folder in": pipe_or_folder(os.mkdir),
 }
 """Makers by what the row begins with."""
 

@@ -55,6 +55,7 @@ def check_encoder(source: Path, part: Part, width: int | None) -> Path:
     width: channels it must have, None for any.
     """
     if source.is_dir():
+        refuse_pipes(source)
         _check_config(source, part, width)
         if not encoder_files(source):
             raise CheckpointError(
