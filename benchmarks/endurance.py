@@ -429,6 +429,7 @@ def load_everything() -> None:
     import torch
 
     import flux.cli
+    import flux.studies.edit.run
     import flux.studies.edit.verdicts as verdicts
     import flux.studies.run as studies
     import flux.studies.similarity.measuring as measuring

@@ -20,21 +20,14 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize(
-    "argv, says",
-    [
-        (["kills", "--count", "2", "--demos", "edit"], "2 kills ("),
-        (["pairs", "--count", "2", "--demos", "edit"], "2 pairs ("),
-        (["faults", "--count", "3", "--demos", "skip"], "3 faults ("),
-    ],
-    ids=["kills", "pairs", "faults"],
-)
-def test_nothing_is_lost(argv, says):
+def test_nothing_is_lost():
     pytest.importorskip("matplotlib")
     pytest.importorskip("scipy")
+    argv = ["all", "--count", "2", "--demos", "edit"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": SITE}
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *argv], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith(says) and ": 0 problems" in done.stdout
+    ends = [line for line in done.stdout.splitlines() if line.endswith(": 0 problems")]
+    assert [line[:7] for line in ends] == ["2 kills", "2 pairs", "2 fault"]
