@@ -154,7 +154,7 @@ class RunFolder:
                     raise ValueError(
                         f"{words}: wait until that ends, and the same command goes on from there"
                     )
-                print(f"{words}: waiting until that ends")
+                print(f"{words}: waiting until that ends", flush=True)
                 said = True
             time.sleep(WAIT)
 
