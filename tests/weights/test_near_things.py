@@ -184,6 +184,16 @@ def test_checks_of_headers_read_no_tensor(monkeypatch):
     check_ae(configs["flux-tiny"], TINY / "ae.safetensors")
 
 
+def test_a_flow_model_that_does_not_fit_is_refused_before_t5_is_read(world, small, tmp_path, monkeypatch):
+    clone = tmp_path / "clone"
+    shutil.copytree(small.clone, clone)
+    few = {key: x for key, x in small.states["flow"].items() if not key.startswith("final_layer")}
+    save_weights(clone / "flux1-dev.safetensors", few)
+    save_weights(clone / "ae.safetensors", small.states["autoencoder"])
+    monkeypatch.setattr("flux.weights.load.load_t5", lambda *args, **kwargs: pytest.fail("T5 was read"))
+    assert "missing: final_layer" in refusal(load_models, "flux-dev", device="cpu", weights=clone)
+
+
 # Silence
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from flux.formats.folder import files_of
-from flux.formats.header import CheckpointError
+from flux.formats.header import CheckpointError, is_pickle
 from flux.formats.lazy import Tensors
 from flux.formats.prefixes import behind
 from flux.formats.schemes import plain, refuse_integers
@@ -83,8 +83,11 @@ def check_fit(
     model: nn.Module, path: Path, *, prefixes: Sequence[str] = (), convert: Convert, **rules: Any
 ) -> None:
     """Raise CheckpointError where `load_into`, whose arguments these are, would; no tensor is read."""
+    files = files_of(path)
+    if any(map(is_pickle, files)):
+        return  # which has no header, and may take minutes to read
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    shapes = Weights(files_of(path)).shapes()
+    shapes = Weights(files).shapes()
     fit(convert(plain(behind(shapes, prefixes, path), path)), wanted, path, **rules)
 
 

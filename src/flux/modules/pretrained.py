@@ -73,7 +73,7 @@ def in_one_line(source: str) -> Iterator[None]:
     """
     try:
         yield
-    except (CheckpointError, MemoryError):
+    except (CheckpointError, MemoryError, ImportError):
         raise
     except Exception as error:  # Its tokenizers raise plain Exception, its readers anything.
         if not Path(source).exists() or "out of memory" in str(error):

@@ -98,9 +98,10 @@ def load_models(
             f"weights names {weights}, which is not a folder: name a clone of {spec.repo_id}, or give single "
             "files by FLUX_MODEL and FLUX_AE"
         )
-    find_flow(spec, weights, records, find)
-    find_lora(spec, weights, find)
-    find_ae(spec, weights, records, find)
+    flow, lora = find_flow(spec, weights, records, find), find_lora(spec, weights, find)
+    if lora is None:
+        check_flow(spec, flow, flow_class)
+    check_ae(spec, find_ae(spec, weights, records, find))
     waiting = "cpu" if offload else device
     text = {"name": name, "dtype": dtype, "weights": weights, "records": records}
     t5 = _read(load_t5(device, spec.t5_length, **text), "T5 encoder", prompts)
@@ -175,11 +176,11 @@ def load_flow_model(
     return model
 
 
-def check_flow(spec: ModelSpec, path: Path) -> None:
+def check_flow(spec: ModelSpec, path: Path, flow_class: type[Flux] = Flux) -> None:
     """Raise CheckpointError where loading the flow model from `path` would, as far as headers tell."""
     _require_flow_config(path, spec)
     with torch.device("meta"):
-        model = Flux(spec.params)
+        model = flow_class(spec.params)
     check_fit(model, path, **_flow_files(spec))
 
 
