@@ -13,7 +13,7 @@ from flux.files import (
     PARTIAL,
     STALE,
     append,
-    cut,
+    cut_bytes,
     read_json_object,
     sha256_of,
     whole_file,
@@ -189,4 +189,4 @@ def test_lines_are_added_whole(tmp_path):
     ],
 )
 def test_texts_are_cut_by_bytes(text, most, short):
-    assert cut(text, most) == short and len(cut(text, most).encode()) <= most
+    assert cut_bytes(text, most) == short and len(cut_bytes(text, most).encode()) <= most

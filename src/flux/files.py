@@ -135,7 +135,7 @@ def _partial(path: Path) -> Iterator[Path]:
 def _short(name: str) -> str:
     """A name with room for an ending: file systems take 255 bytes."""
     data = os.fsencode(name)
-    return name if len(data) <= 220 else f"{cut(name, 200)}-{hashlib.sha256(data).hexdigest()[:8]}"
+    return name if len(data) <= 220 else f"{cut_bytes(name, 200)}-{hashlib.sha256(data).hexdigest()[:8]}"
 
 
 _LEFT = re.compile(rf".+\.([0-9]+){re.escape(PARTIAL)}", re.DOTALL)
@@ -191,7 +191,7 @@ def unwritable(path: Path, error: OSError) -> OSError:
     )
 
 
-def cut(text: str, most: int) -> str:
+def cut_bytes(text: str, most: int) -> str:
     """The text, or as much of its beginning as `most` bytes of UTF-8 hold: for names of files.
 
     Line breaks and other control characters become blanks, bytes that are no UTF-8 become question marks.
