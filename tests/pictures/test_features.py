@@ -1,9 +1,12 @@
 """Features, figures of pairs, and what is kept of them: against independent oracles."""
 
 import io
+import json
 import math
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,10 +90,10 @@ def test_cosine():
 
 
 def test_dino_tokens(dino):
-    from transformers import AutoImageProcessor, Dinov2Model
+    from transformers import BitImageProcessor, Dinov2Model
 
     images = [drawn(0), drawn(1, size=(48, 80))]
-    processor, model = AutoImageProcessor.from_pretrained(dino), Dinov2Model.from_pretrained(dino).eval()
+    processor, model = BitImageProcessor.from_pretrained(dino), Dinov2Model.from_pretrained(dino).eval()
     with torch.inference_mode():
         pixels = processor(images=images, return_tensors="pt")["pixel_values"]
         hidden = model(pixels).last_hidden_state
@@ -102,6 +105,33 @@ def test_dino_tokens(dino):
         torch.testing.assert_close(Dino(dino, token=token).features(images), expected)
         torch.testing.assert_close(torch.from_numpy(both[:, index]), expected)
     assert Dino(dino).similarity(images[0], images[0]) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "key, name",
+    [("image_processor_type", "BitImageProcessor"), ("feature_extractor_type", "BitFeatureExtractor")],
+)
+def test_pillow_prepares_pictures_where_torchvision_is_asked_for(dino, tmp_path, monkeypatch, key, name):
+    """As 5.6 does; older folders name their processor by another key."""
+    import transformers
+
+    if not hasattr(transformers, "BitImageProcessorPil"):
+        pytest.skip("this release has one processor, by Pillow")
+
+    def ask(*_, **__):
+        raise ImportError("AutoImageProcessor requires the Torchvision library")
+
+    expected = Dino(dino).embed([drawn(0)])
+    folder = Path(shutil.copytree(dino, tmp_path / "dino"))
+    file = folder / "preprocessor_config.json"
+    settings = json.loads(file.read_text())
+    settings.pop("image_processor_type", None)
+    file.write_text(json.dumps({**settings, key: name}))
+    monkeypatch.setattr(transformers, "AutoImageProcessor", SimpleNamespace(from_pretrained=ask))
+    np.testing.assert_array_equal(Dino(folder).embed([drawn(0)]), expected)
+    file.write_text(json.dumps({**settings, "image_processor_type": "NoSuchProcessor"}))
+    with pytest.raises((ImportError, ValueError), match="Torchvision"):
+        Dino(folder)
 
 
 def test_registers_are_no_patches(tmp_path):
@@ -124,10 +154,10 @@ def test_registers_are_no_patches(tmp_path):
 
 
 def test_clip_image_features(clip):
-    from transformers import AutoImageProcessor, CLIPModel
+    from transformers import CLIPImageProcessor, CLIPModel
 
     images = [drawn(0), drawn(1, size=(48, 80))]
-    processor, model = AutoImageProcessor.from_pretrained(clip), CLIPModel.from_pretrained(clip).eval()
+    processor, model = CLIPImageProcessor.from_pretrained(clip), CLIPModel.from_pretrained(clip).eval()
     with torch.inference_mode():
         pixels = processor(images=images, return_tensors="pt")["pixel_values"]
         expected = model.visual_projection(model.vision_model(pixels).pooler_output)

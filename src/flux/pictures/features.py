@@ -42,10 +42,10 @@ class Dino:
         dtype: torch.dtype = torch.float32,
         token: str = "class",
     ):
-        from transformers import AutoImageProcessor, AutoModel
+        from transformers import AutoModel
 
         self.source, self.token = str(source), token
-        self.processor = pretrained(AutoImageProcessor.from_pretrained, self.source)
+        self.processor = pretrained(_image_processor, self.source)
         model = pretrained(partial(load_whole, AutoModel, unused=("pooler.",)), self.source)
         self.model = model.eval().requires_grad_(False).to(device, dtype)
         # Models with registers keep them between the class token and the patches.
@@ -84,10 +84,10 @@ class Clip:
         *,
         dtype: torch.dtype = torch.float32,
     ):
-        from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModelWithProjection
+        from transformers import AutoConfig, CLIPVisionModelWithProjection
 
         self.source = str(source)
-        self.processor = pretrained(AutoImageProcessor.from_pretrained, self.source)
+        self.processor = pretrained(_image_processor, self.source)
         config = pretrained(AutoConfig.from_pretrained, self.source)
         if hasattr(config, "vision_config"):  # of a whole CLIP, whose width of the shared space counts
             config.vision_config.projection_dim = config.projection_dim
@@ -100,6 +100,25 @@ class Clip:
         """The projected feature of each picture, scaled to length 1: float32 (N, 1, C)."""
         found = self.model(_pixels(self.processor, images, self.model)).image_embeds.float()
         return torch.nn.functional.normalize(found, dim=-1)[:, None].cpu().numpy()
+
+
+def _image_processor(source: str, **options: Any) -> Any:
+    """What prepares pictures for a model. Without torchvision it is the one by Pillow.
+
+    `AutoImageProcessor` finds that one in most releases of transformers; in some, such as 5.6, it asks for
+    torchvision before it looks.
+    """
+    import transformers
+
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(source, **options)
+    except ImportError:
+        settings, _ = transformers.ImageProcessingMixin.get_image_processor_dict(source, **options)
+        old = settings.get("feature_extractor_type", "").replace("FeatureExtractor", "ImageProcessor")
+        name = settings.get("image_processor_type", old).removesuffix("Fast")
+        if not hasattr(transformers, f"{name}Pil"):
+            raise
+        return getattr(transformers, f"{name}Pil").from_pretrained(source, **options)
 
 
 def _pixels(processor, images: Sequence[Image.Image], model: torch.nn.Module) -> Tensor:
