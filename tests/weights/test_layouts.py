@@ -289,6 +289,47 @@ def strange_scales(part, folder, small):
     key = wide(part, small)
     more = {key: small.states[part][key].to(FLOAT8), key.replace(".weight", ".our_factor"): torch.ones(())}
     yield place(part, small.states[part] | more, folder / "named", small)
+    layer = key.removesuffix(".weight")
+    names = [f"{key}.{end}" for end in ("scale", "weight_scale", "absmax_scale", "zero_point")]
+    names += [f"{layer}_scale", f"scales.{key}", f"weight_scale.{layer}", f"quant.{layer}.AMAX"]
+    eight = small.states[part] | {key: small.states[part][key].to(FLOAT8)}
+    for i, name in enumerate(names):
+        yield place(part, eight | {name: torch.full((), 7.0)}, folder / str(i), small)
+    yield place(part, scaled(part, small) | {f"{layer}_scale": torch.ones(())}, folder / "more", small)
+    if part in COMFY:
+        at = COMFY[part]
+        state = {f"{at}{k}": x for k, x in eight.items()} | {f"scales.{at}{key}": torch.ones(())}
+        yield place(part, state, folder / "before", small)
+
+
+def scaled(part, small):
+    """A part in float8 with a scale for each layer, as ComfyUI writes it."""
+    state = {"scaled_fp8": torch.empty(2, dtype=FLOAT8)}
+    for key, x in small.states[part].items():
+        state[key] = x.to(FLOAT8) if is_layer(key, x) else x
+        if is_layer(key, x):
+            state[key.replace(".weight", ".scale_weight")] = torch.full((), 0.5)
+    return state
+
+
+def lost_scales(part, folder, small):
+    state = scaled(part, small)
+    scales = [key for key in state if key.endswith(".scale_weight")]
+    for key in (scales[0], wide(part, small).replace(".weight", ".scale_weight"), scales[-1]):
+        yield place(part, {k: x for k, x in state.items() if k != key}, folder / key, small)
+        unmarked = {k: x for k, x in state.items() if k not in (key, "scaled_fp8")}
+        yield place(part, unmarked, folder / f"{key} alone", small)
+    yield place(part, {k: x for k, x in state.items() if k not in scales}, folder / "all", small)
+
+
+def wrong_scales(part, folder, small):
+    key = wide(part, small).replace(".weight", ".scale_weight")
+    for value in (0.0, -0.5, float("inf"), float("nan")):
+        yield place(part, scaled(part, small) | {key: torch.tensor(value)}, folder / str(value), small)
+    rows = torch.ones(small.states[part][wide(part, small)].shape[0])
+    yield place(
+        part, scaled(part, small) | {key: rows - (rows.cumsum(0) == 2).float()}, folder / "row", small
+    )
 
 
 def integers(part, folder, small):
@@ -377,6 +418,8 @@ MAKERS = {
     "float8 without": plain_float8,
     "float8 with a scale": scaled_float8,
     "float8 with scales of blocks": strange_scales,
+    "scaled float8 in which": lost_scales,
+    "float8 with a scale that": wrong_scales,
     "bitsandbytes": quantised(
         {"weight": U8, "weight.absmax": F32, "weight.quant_state.bitsandbytes__nf4": U8},
         {"weight": U8, "weight.absmax": F32, "weight.quant_state.bitsandbytes__fp4": U8},

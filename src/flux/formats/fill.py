@@ -16,7 +16,7 @@ from flux.formats.folder import files_of
 from flux.formats.header import CheckpointError, is_pickle
 from flux.formats.lazy import Tensors
 from flux.formats.prefixes import behind
-from flux.formats.schemes import plain, refuse_integers
+from flux.formats.schemes import plain, refuse_integers, refuse_unscaled
 from flux.formats.weights import Weights
 
 Convert = Callable[[Tensors], Tensors]
@@ -59,6 +59,7 @@ def load_into(
     def as_ours(tensors: Tensors) -> Tensors:
         return convert(plain(behind(tensors, prefixes, path), path))
 
+    refuse_unscaled(behind(weights.shapes(), prefixes, path), path)
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     missing, unexpected = fit(
         as_ours(weights.shapes()), wanted, path, optional=optional, known=known, foreign=foreign, extra=extra
@@ -87,8 +88,9 @@ def check_fit(
     if any(map(is_pickle, files)):
         return  # which has no header, and may take minutes to read
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
-    shapes = Weights(files).shapes()
-    fit(convert(plain(behind(shapes, prefixes, path), path)), wanted, path, **rules)
+    shapes = behind(Weights(files).shapes(), prefixes, path)
+    refuse_unscaled(shapes, path)
+    fit(convert(plain(shapes, path)), wanted, path, **rules)
 
 
 def fit(

@@ -39,6 +39,9 @@ def behind(source: Tensors, prefixes: Iterable[str], where: object = "the file")
     for prefix in prefixes:
         inner = {name.removeprefix(prefix): key for name, key in names.items() if name.startswith(prefix)}
         if inner:
+            # A scale whose name begins otherwise stays in sight, so that it is refused.
+            before = {name: name.partition(f".{prefix}") for name in names}
+            inner |= {n: names[n] for n, (word, at, _) in before.items() if at and "scale" in word}
             return renamed(source, inner)
     own = {name: key for name, key in names.items() if not name.startswith(PARTS)}
     return source if len(own) == len(source) and all(a == b for a, b in own.items()) else renamed(source, own)

@@ -38,6 +38,12 @@ NO_WEIGHTS = re.compile(r"(^|\.)(scaled_fp8|scale_input|input_scale|comfy_quant)
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
+SCALE_LIKE = re.compile(r"scale|absmax|amax|zero_point", re.IGNORECASE)
+OF_MODELS = re.compile(r"(^|\.)((query|key)_norm\.scale|logit_scale)$")
+"""Keys that may be the scale of some weight, and those that models have without any."""
+
+EMBEDDING = re.compile(r"(^|[._])(shared|embed_tokens|embedding|relative_attention_bias)\.weight$")
+
 
 def scheme_of(keys: Iterable[str]) -> str | None:
     """The scheme that a file's keys speak of, None for plain numbers and scaled float8."""
@@ -66,14 +72,52 @@ def plain(source: Tensors, where: object) -> Tensors:
     Raises CheckpointError for another scheme, and for scales whose shape is not understood.
     """
     refuse_quantised(source, where)
-    scales = {key.removesuffix(end): key for end in SCALES for key in source if key.endswith(end)}
-    scales = {f"{layer}.weight": key for layer, key in scales.items() if f"{layer}.weight" in source}
+    scales = scales_in(source)
     extra = {*scales.values(), *filter(NO_WEIGHTS.search, source)}
     if not extra:
         return source
     makers = {key: partial(source.__getitem__, key) for key in source if key not in extra}
     makers |= {key: partial(_scaled, source, key, scale, where) for key, scale in scales.items()}
     return Lazy(makers)
+
+
+def scales_in(keys: Iterable[str]) -> dict[str, str]:
+    """The keys of the scales that are understood, by the key of the weight that each stands beside."""
+    keys = set(keys)
+    scales = {key.removesuffix(end): key for end in SCALES for key in keys if key.endswith(end)}
+    return {f"{layer}.weight": key for layer, key in scales.items() if f"{layer}.weight" in keys}
+
+
+def refuse_unscaled(source: Tensors, where: object) -> None:
+    """Raise CheckpointError where float8 would be loaded without its scale, which draws noise.
+
+    There is a key that may be a scale, and nobody knows whose; or a weight has no scale where others of its
+    kind have one, or where the file says that it is of scaled float8. source: on the meta device.
+    """
+    refuse_quantised(source, where)
+    eight = {k: x for k, x in source.items() if x.dtype in FLOAT8 and not NO_WEIGHTS.search(k)}
+    if not eight:
+        return
+    scales = scales_in(source)
+    explained = {*scales, *scales.values()}
+    for key in source:
+        own = key in explained or NO_WEIGHTS.search(key) or OF_MODELS.search(key)
+        if SCALE_LIKE.search(key) and not own:
+            raise quantised(where, f"a scheme unknown here (float8 with {key})")
+    scaled_kinds = {_kind(key, source[key]) for key in scales}
+    if any(map(NO_WEIGHTS.search, source)):
+        scaled_kinds.add("layer")
+    bare = sorted(k for k, x in eight.items() if k not in scales and _kind(k, x) in scaled_kinds - {None})
+    if bare:
+        told = f"scaled float8, and {len(bare)} of its weights have no scale (such as {bare[0]})"
+        raise quantised(where, told)
+
+
+def _kind(key: str, weight: Tensor) -> str | None:
+    """What programs scale alike: embeddings, and layers. None for biases and norms, which they leave."""
+    if weight.ndim < 2:
+        return None
+    return "embedding" if EMBEDDING.search(key) else "layer"
 
 
 def _scaled(source: Tensors, key: str, scale_key: str, where: object) -> Tensor:
@@ -83,8 +127,21 @@ def _scaled(source: Tensors, key: str, scale_key: str, where: object) -> Tensor:
     if not weight.is_floating_point() or not scale.is_floating_point() or not (scale.numel() == 1 or by_row):
         told = f"int8, or scales of shape {tuple(scale.shape)} for {tuple(weight.shape)} ({key})"
         raise quantised(where, told)
+    _require_positive(scale, scale_key, where)
     scale = scale.float().reshape(-1, *(1,) * (weight.ndim - 1)) if by_row else scale.float().reshape(())
     return weight.float() * scale
+
+
+def _require_positive(scale: Tensor, key: str, where: object) -> None:
+    """Raise CheckpointError for a scale that is 0, negative, infinite or NaN; nothing is asked on meta."""
+    if scale.is_meta:
+        return
+    wrong = scale.float()[~(scale.float().isfinite() & (scale.float() > 0))]
+    if wrong.numel():
+        raise CheckpointError(
+            f"{where} has a scale of {wrong.flatten()[0].item():g} ({key}), where finite numbers above 0 are "
+            "needed: take the bfloat16 file of the same model"
+        )
 
 
 def refuse_integers(source: Mapping[str, Tensor], wanted: Iterable[str], where: object) -> None:

@@ -19,7 +19,7 @@ from flux.formats.folder import files_of
 from flux.formats.header import CheckpointError
 from flux.formats.lazy import Tensors, renamed
 from flux.formats.prefixes import behind
-from flux.formats.schemes import plain, quantised
+from flux.formats.schemes import plain, quantised, refuse_unscaled
 from flux.formats.weights import Weights
 
 Config = Mapping[str, Any]
@@ -84,10 +84,9 @@ class TextEncoder:
 
     def found(self, source: Path) -> Tensors:
         """The tensors of a file or folder under the names of `shapes`, on the meta device."""
-        return self._named(Weights(files_of(source)).shapes(), source)
-
-    def _named(self, tensors: Tensors, source: Path) -> Tensors:
-        return self.names(plain(behind(tensors, self.prefixes, source), source))
+        shapes = behind(Weights(files_of(source)).shapes(), self.prefixes, source)
+        refuse_unscaled(shapes, source)
+        return self.names(plain(shapes, source))
 
     def check(self, source: Path) -> None:
         """Raise CheckpointError unless a file or folder has every weight its config asks for."""
