@@ -295,7 +295,10 @@ BROKEN = {
         ["500 bytes where more than", "download it again"],
     ),
     "empty": (lambda d: foreign(d, b""), ["empty", "download it again"]),
-    "too long": (lambda d: foreign(d, official(d).read_bytes() + b"more"), ["damaged"]),
+    "too long": (
+        lambda d: foreign(d, official(d).read_bytes() + b"more"),
+        ["4 bytes too many", "download it again"],
+    ),
     "web page": (lambda d: foreign(d, b"<!DOCTYPE html><html>Sign in</html>"), ["a web page"]),
     "pt": (lambda d: torch.save({"a": torch.ones(3)}, d / "m.pt") or d / "m.pt", ["missing: img_in.weight"]),
     "gguf": (lambda d: foreign(d, b"GGUF" + bytes(100)), ["GGUF"]),
@@ -415,7 +418,14 @@ TEXT_FAILURES = {
     ),
     "no weights": (lambda f: text_folder(f, {"model_type": "t5"}), ["no weights"]),
     "bad config": (lambda f: text_folder(f, []), ["config.json", "not a JSON object"]),
-    "no tokenizer": (lambda f: save_weights(with_config(f) / "model.safetensors", {}), ["no tokenizer"]),
+    "a file of another name": (
+        lambda f: save_weights(with_config(f) / "t5xxl_fp16.safetensors", {}),
+        ["no weights", "it holds t5xxl_fp16.safetensors: name the file itself"],
+    ),
+    "no tokenizer": (
+        lambda f: save_weights(with_config(f) / "model.safetensors", {}),
+        ["no tokenizer: put tokenizer_2/ beside it"],
+    ),
     "pointer": (lambda f: write_pointer(with_config(f) / "model.safetensors"), ["git lfs pull"]),
     "tokenizer pointer": (lambda f: pointer_tokenizer(f), ["spiece.model", "git lfs pull"]),
 }
@@ -441,6 +451,23 @@ def test_text_encoders_that_cannot_be_used(monkeypatch, tmp_path, make, parts):
     make(tmp_path / "t5")
     monkeypatch.setenv("FLUX_T5", str(tmp_path / "t5"))
     fails(tmp_path / "t5", *parts, load=lambda name, device: load_t5(device, name=name))
+
+
+@pytest.mark.parametrize(
+    "variable, folder, load", [("FLUX_T5", "tokenizer_2", load_t5), ("FLUX_CLIP", "tokenizer", load_clip)]
+)
+def test_a_tokenizer_beside_a_folder_of_any_name(monkeypatch, tmp_path, variable, folder, load):
+    save_text_encoders(tmp_path)
+    encoder = (tmp_path / folder.replace("tokenizer", "text_encoder")).rename(tmp_path / "mine")
+    tokenizer = (tmp_path / folder).rename(tmp_path / "away")
+    monkeypatch.setenv(variable, str(encoder))
+    fails(encoder, f"no tokenizer: put {folder}/ beside it", load=lambda name, device: load(device))
+    tokenizer.rename(tmp_path / folder)
+    beside = load("cpu", name=None)(["a boat"])
+    for file in (tmp_path / folder).iterdir():  # its own goes before the one beside it
+        file.rename(encoder / file.name)
+    (tmp_path / folder / "tokenizer.json").write_text("{}")
+    assert torch.equal(load("cpu", name=None)(["a boat"]), beside)
 
 
 def test_text_encoders_that_lack_weights(monkeypatch, tmp_path):
@@ -527,14 +554,16 @@ def test_a_lora_widens_the_input_and_overrides(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FLUX_MODEL", str(diffusers_flow(tmp_path / "base", SMALL_FLOW)))
     scale = "double_blocks.0.img_attn.norm.query_norm.scale"
     lora = lora_state(spec) | {scale: torch.full((32,), 3.0)}
-    del lora["txt_in.lora_B.weight"]
+    left_out = [key for key in lora if key.startswith("txt_in.lora_")]
+    for key in left_out:
+        del lora[key]
     monkeypatch.setenv("FLUX_LORA", str(save_weights(tmp_path / "lora.safetensors", lora)))
     loaded = load_flow_model("flux-dev-canny-lora", "cpu", dtype=torch.float32).state_dict()
     assert torch.equal(loaded["img_in.weight"][:, :64], STATE["img_in.weight"])
     assert loaded["img_in.weight"].shape == (64, 128) and not loaded["img_in.weight"][:, 64:].any()
     assert torch.equal(loaded[scale], lora[scale])
     assert torch.equal(loaded["txt_in.lora_B.weight"], torch.zeros(64, 4))
-    assert "1 missing keys: txt_in.lora_B.weight" in capsys.readouterr().out
+    assert f"3 missing keys: {', '.join(left_out)}" in capsys.readouterr().out
 
 
 def test_loras_that_do_not_fit(monkeypatch, tmp_path):

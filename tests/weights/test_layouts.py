@@ -27,6 +27,7 @@ from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_shards
 
 from flux.formats.header import CheckpointError
 from flux.model import Flux
+from flux.util import load_flow_model
 from flux.weights import convert
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "weights.md"
@@ -149,9 +150,18 @@ def embedding_elsewhere(part, folder, small):
 
 
 def pickled(part, folder, small):
-    state = {"state_dict": small.states[part], "epoch": 3}
+    kept = {"state": {0: {"exp_avg": torch.ones(3)}}, "shadow": torch.ones(3)}
+    state = {"state_dict": small.states[part], "epoch": 3, "optimizer": kept}
     name = "pytorch_model.bin" if part in ENCODERS else "weights.pth"
     return place(part, state, folder, small, name, save=save_pickle)
+
+
+def several_pickled(part, folder, small):
+    name = "pytorch_model.bin" if part in ENCODERS else "weights.pth"
+    state = small.states[part]
+    files = ({"ema": state, "model": state}, {"state_dict": state, "model_ema": {"state_dict": state}})
+    for i, file in enumerate((*files, {"model": {"model": state, "teacher": state}, "epoch": 3})):
+        yield place(part, file, folder / str(i), small, name, save=save_pickle)
 
 
 def save_pickle(file, state):
@@ -229,6 +239,10 @@ def half_a_lora(part, folder, small):
     for i, keep in enumerate((".lora_A.", ".lora_B.", "never")):
         state = {key: x for key, x in small.states[part].items() if keep in key}
         yield place(part, state or {"img_in.bias": torch.ones(64)}, folder / str(i), small)
+    for gone in ("double_blocks.1.img_mlp.0.lora_B.weight", "img_in.lora_A.weight"):
+        state = {key: x for key, x in small.states[part].items() if key != gone}
+        assert len(state) == len(small.states[part]) - 1
+        yield place(part, state, folder / gone, small)
 
 
 def number_types(part, folder, small):
@@ -438,6 +452,7 @@ MAKERS = {
     "a folder whose": quantised_config,
     "GGUF": instead(b"GGUF\x03\0\0\0" + bytes(200)),
     "a file of `torch.save` that holds code": code,
+    "a file of `torch.save` with": several_pickled,
     "a web page": instead(b"\n<!DOCTYPE html><html><body>Sign in</body></html>"),
     "a git-lfs pointer": instead(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"),
     "a download that broke off": instead(lambda file: file.read_bytes()[:-100]),
@@ -481,6 +496,28 @@ def test_a_row(row, part, outcome, small, tmp_path, monkeypatch):
         else:
             assert said == []
         assert holds(state, expected), (row, part)
+
+
+def test_half_a_lora_in_some_layers_is_counted(small, tmp_path, monkeypatch):
+    layers = ("double_blocks.0.img_mlp.0", "img_in")
+    state = {
+        k: x
+        for k, x in small.states["LoRA"].items()
+        if not k.startswith(tuple(f"{n}.lora_B" for n in layers))
+    }
+    path = place("LoRA", state, tmp_path, small)
+    with pytest.raises(CheckpointError, match=r"in 2 of its layers, double_blocks.0.img_mlp.0 has no lora_B"):
+        load("LoRA", path, small, monkeypatch, tmp_path)
+
+
+def test_a_lora_takes_the_dtype_of_its_base(small, tmp_path, monkeypatch):
+    base = {key: x.bfloat16() for key, x in small.states["flow"].items()}
+    monkeypatch.setenv("FLUX_MODEL", str(place("flow", base, tmp_path / "base", small)))
+    monkeypatch.setenv("FLUX_LORA", str(place("LoRA", small.states["LoRA"], tmp_path / "lora", small)))
+    model = load_flow_model("flux-dev-canny-lora", "cpu", verbose=False)
+    assert {x.dtype for x in model.state_dict().values()} == {torch.bfloat16}
+    key = "img_in.lora_A.weight"
+    assert torch.equal(model.state_dict()[key], small.states["LoRA"][key].bfloat16())
 
 
 def test_clip_l_and_t5_xxl_need_no_config():

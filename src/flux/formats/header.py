@@ -126,7 +126,12 @@ def _entries(file: Path, text: bytes, size: int) -> dict[str, dict]:
         needed = 8 + len(text) + max((end for _, end in spans), default=0)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _not_safetensors(file) from error
-    if size != needed:
+    if size > needed:
+        raise CheckpointError(
+            f"{file} is damaged, it has {size - needed:,} bytes too many: {size:,} bytes where {needed:,} "
+            "are needed; delete it and download it again"
+        )
+    if size < needed:
         raise _size_error(file, size, f"{needed:,}")
     if any(begin != end for (begin, _), (_, end) in zip(spans, [(0, 0), *spans], strict=False)):
         raise CheckpointError(f"{file} is damaged, its tensors overlap or leave gaps: download it again")

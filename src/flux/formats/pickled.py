@@ -13,6 +13,9 @@ from flux.formats.header import CheckpointError, pointer_error, read_start
 WRAPPED_IN = ("state_dict", "model_state_dict", "module", "model")
 """Where training programs keep the weights in a file that has more than them."""
 
+NO_MODELS = re.compile(r"optim|sched|rng|random|scaler|loss|callback", re.IGNORECASE)
+"""What else they keep there, tensors in it or not."""
+
 
 def check_pickle(file: Path) -> None:
     """Raise CheckpointError for a file that is cut short or swells when it is unpacked; it is not loaded."""
@@ -54,6 +57,7 @@ def read_pickle(file: Path) -> dict[str, Tensor]:
             f"{file} cannot be read as a file of torch.save ({type(error).__name__}), it is damaged or of "
             "another program: download it again, best as .safetensors"
         ) from error
+    _refuse_several(found, file)
     tensors = _tensors(found)
     if not tensors:
         raise _foreign(file, "it holds no tensors")
@@ -67,6 +71,25 @@ def _tensors(found: Any) -> dict[str, Tensor]:
     if len(inner) == 1 and not any(isinstance(value, Tensor) for value in found.values()):
         return _tensors(inner[0])
     return {key: value.detach() for key, value in found.items() if isinstance(key, str) and _is_plain(value)}
+
+
+def _refuse_several(found: Any, file: Path) -> None:
+    """Raise CheckpointError where several models are in a file, such as one and its moving average."""
+    if not isinstance(found, dict) or any(isinstance(value, Tensor) for value in found.values()):
+        return
+    states = [name for name, value in found.items() if not NO_MODELS.search(str(name)) and _is_state(value)]
+    if len(states) > 1:
+        names = ", ".join(ascii(name)[:80] for name in states[:5])
+        raise CheckpointError(
+            f"{file} holds {len(states)} sets of weights, {names}: save the one you mean alone, best as "
+            ".safetensors"
+        )
+    for name in states:
+        _refuse_several(found[name], file)
+
+
+def _is_state(value: Any) -> bool:
+    return any(tensor.is_floating_point() for tensor in _tensors(value).values())
 
 
 def _is_plain(value: Any) -> bool:

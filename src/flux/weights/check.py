@@ -42,6 +42,14 @@ def check_files(path: Path) -> Path:
     return path
 
 
+def files_near(folder: Path) -> str:
+    """The weight files in a folder that one may have meant, in words; empty where there are none."""
+    kinds = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+    names = sorted(file.name for file in folder.iterdir() if file.suffix in kinds and file.is_file())
+    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f" (it holds {few}: name the file itself)" if names else ""
+
+
 # Text encoders
 
 
@@ -60,13 +68,14 @@ def check_encoder(source: Path, part: Part, width: int | None) -> Path:
         if not encoder_files(source):
             raise CheckpointError(
                 f"{source} has no weights: download the encoder's model.safetensors into it"
+                f"{files_near(source)}"
             )
     check_files(source)
     kind = encoder_kind(part)
     if source.is_file():
         _require_width(source, kind.config(source), part, width)
     if source.is_dir():
-        _check_tokenizer(source)
+        _check_tokenizer(source, part)
     # Unpickling may take gigabytes, which is for loading.
     if all(file.suffix == ".safetensors" for file in files_of(source)):
         kind.check(source)
@@ -92,8 +101,8 @@ def _require_width(source: Path, config: Any, part: Part, width: int | None) -> 
         )
 
 
-def _check_tokenizer(folder: Path) -> None:
-    tokenizer = tokenizer_folder(folder)
+def _check_tokenizer(folder: Path, part: Part) -> None:
+    tokenizer = tokenizer_folder(folder, part)
     for place in (folder, tokenizer):
         refuse_pipes(place)
     files = [file for place in {folder, tokenizer} for file in place.iterdir()]
@@ -104,7 +113,8 @@ def _check_tokenizer(folder: Path) -> None:
             raise CheckpointError(f"{file} is an empty JSON object: download it again")
     if not has_tokenizer(folder) and not has_tokenizer(tokenizer):
         raise CheckpointError(
-            f"{folder} has no tokenizer: put {tokenizer_name(folder)}/ beside it, or tokenizer.json into it"
+            f"{folder} has no tokenizer: put {tokenizer_name(folder, part)}/ beside it, or tokenizer.json "
+            "into it"
         )
 
 
@@ -112,15 +122,18 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
-def tokenizer_name(folder: Path) -> str:
-    return folder.name.replace("text_encoder", "tokenizer")
+def tokenizer_name(folder: Path, part: Part) -> str:
+    """What the tokenizer's folder beside an encoder's is called; as in clones, if that has its own name."""
+    name = folder.name if "text_encoder" in folder.name else part.folder
+    return name.replace("text_encoder", "tokenizer")
 
 
-def tokenizer_folder(folder: Path) -> Path:
+def tokenizer_folder(folder: Path, part: Part) -> Path:
     """Where the tokenizer of a text encoder's folder is, in the layout of a clone or in the folder itself."""
     folder = Path(os.path.abspath(folder))
-    beside = folder.with_name(tokenizer_name(folder)) if folder.name else folder
-    return beside if beside.is_dir() else folder
+    beside = folder.with_name(tokenizer_name(folder, part)) if folder.name else folder
+    own = "text_encoder" not in folder.name and has_tokenizer(folder)
+    return beside if beside.is_dir() and not own else folder
 
 
 def tokens_read(source: Path, part: Part, tokenizer: Path) -> int | None:

@@ -23,10 +23,12 @@ from flux.weights.check import (
     CheckpointError,
     check_encoder,
     check_files,
+    files_near,
     files_of,
     has_tokenizer,
     is_pointer,
     tokenizer_folder,
+    tokenizer_name,
     weight_files,
 )
 from flux.weights.hub import fetch_file
@@ -96,7 +98,7 @@ def find_text_encoder(
             if found is None:
                 raise CheckpointError(
                     f"{source} names {path}, which holds no {part.title}, neither {part.folder}/ "
-                    f"nor config.json: name the encoder's folder or a clone of FLUX.1-dev{_near(path)}"
+                    f"nor config.json: name the encoder's folder or a clone of FLUX.1-dev{files_near(path)}"
                 )
             return str(check_encoder(found, part, width))
     clone = _clone()
@@ -109,9 +111,9 @@ def find_tokenizer(part: Part, encoder: Path, hub_name: str) -> str:
 
     It is looked for with the encoder, beside it as a clone has it, and in FLUX_REPO.
     """
-    name = part.folder.replace("text_encoder", "tokenizer")
+    name = tokenizer_name(Path(part.folder), part)
     if encoder.is_dir():
-        return str(tokenizer_folder(encoder))
+        return str(tokenizer_folder(encoder, part))
     clone = _clone()
     places = (encoder.parent / name, encoder.parent, clone and clone / name)
     return next((str(place) for place in places if place and has_tokenizer(place)), hub_name)
@@ -155,7 +157,7 @@ def _named(source: str, path: Path, part: Part, repo_id: str, filename: str) -> 
         also = f" nor {part.folder}/ of that model" if part.folder else ""
         raise CheckpointError(
             f"{source} names the folder {path}, which holds neither {filename}{also}: name the "
-            f"{part.title}'s file, or a clone of {repo_id}{_near(path)}"
+            f"{part.title}'s file, or a clone of {repo_id}{files_near(path)}"
         )
     return found
 
@@ -185,14 +187,6 @@ def _snapshot(path: Path) -> Path:
     raise CheckpointError(
         f"{path} holds {len(releases)} releases in snapshots/: name the folder of one of them"
     )
-
-
-def _near(folder: Path) -> str:
-    """The weight files in a folder that one may have meant, in words; empty where there are none."""
-    kinds = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
-    names = sorted(file.name for file in folder.iterdir() if file.suffix in kinds and file.is_file())
-    few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f" (it holds {few}: name the file itself)" if names else ""
 
 
 def _within(folder: Path, part: Part, repo_id: str, filename: str) -> Path | None:

@@ -217,13 +217,17 @@ def _load_with_lora(
 
     load_into(model, path, device, dtype, optional=_is_lora, **as_read | {"convert": widened})
     _check_lora(lora, spec)
+
+    def of_base(key: str) -> torch.dtype:
+        layer, is_lora, _ = key.partition(".lora_")
+        return model.get_parameter(f"{layer}.weight" if is_lora else key).dtype
+
     missing, _ = load_into(
-        model, lora, device, dtype, prefixes=prefixes.FLOW, optional=lambda key: True, extra=False
+        model, lora, device, dtype or of_base, prefixes=prefixes.FLOW, optional=lambda key: True, extra=False
     )
     plain = [key for key in missing if _is_lora(key)]
     for key in plain:  # A layer the LoRA leaves out stays the base model's.
-        of_base = model.get_submodule(key.partition(".lora_")[0]).weight.dtype
-        assign(model, key, torch.zeros_like(model.get_parameter(key), dtype=of_base, device=device))
+        assign(model, key, torch.zeros_like(model.get_parameter(key), dtype=of_base(key), device=device))
     if verbose and plain:
         print_load_warning(plain, [])
     return model
@@ -249,8 +253,9 @@ def _check_lora(file: Path, spec: ModelSpec) -> None:
     for names, pattern in OTHER_LORAS.items():
         if any(re.search(pattern, key) for key in keys):
             raise CheckpointError(f"{file} is a LoRA with {names}, which is not read: {remedy}")
+    factors = [key for key in keys if not key.endswith(".bias")]
     halves = [
-        {key.partition(f".lora_{half}.")[0] for key in keys if f".lora_{half}." in key} for half in "AB"
+        {key.partition(f".lora_{half}.")[0] for key in factors if f".lora_{half}." in key} for half in "AB"
     ]
     if not halves[0] and not halves[1]:
         told = "" if any(map(_is_lora, keys)) or not keys else f" (unexpected: {shortened(keys, 2)})"
@@ -258,6 +263,10 @@ def _check_lora(file: Path, spec: ModelSpec) -> None:
     if not halves[0] & halves[1]:
         there, gone = ("lora_A", "lora_B") if halves[0] else ("lora_B", "lora_A")
         raise CheckpointError(f"{file} has {there} and no {gone}, which does nothing: {remedy}")
+    torn = sorted(halves[0] ^ halves[1])
+    if torn:
+        gone = f"{shortened(torn[:1])} has no lora_{'A' if torn[0] in halves[1] else 'B'}"
+        raise CheckpointError(f"{file} has half a LoRA in {len(torn)} of its layers, {gone}: {remedy}")
 
 
 def optionally_expand_state_dict(model: nn.Module, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
