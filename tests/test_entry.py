@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import flux
-from flux.entry import INTERRUPTED, NOBODY_READS, Console
+from flux.entry import INTERRUPTED, NOBODY_READS, UNWRITABLE, Console
 from flux.studies import cost
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +141,26 @@ def test_help_to_a_reader_that_left_ends_without_a_word(name, tmp_path):
     started = run(name, "--help", cwd=tmp_path, stdout=subprocess.PIPE)
     started.stdout.close()
     assert started.stderr.read() == b"" and started.wait() == NOBODY_READS
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize(
+    "name, word", [("demo_1_layer", "--help"), ("flux", "--help"), ("flux.studies.schema", "x")]
+)
+def test_output_that_cannot_be_written_is_said(name, word, buffered, tmp_path):
+    setting = {**os.environ, "PYTHONPATH": SITE, "PYTHONUNBUFFERED": buffered}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, *as_program(name), word],
+            cwd=tmp_path,
+            env=setting,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == UNWRITABLE and done.stderr.count("\n") == 1
+    assert "standard output cannot be written: No space left on device" in done.stderr
 
 
 # Ctrl-C

@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flux.entry import show
 from flux.extras import lazy_names
 from flux.files import unwritable
 from flux.flags import HELP, Grammar, UsageError, cut
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.limits import DRAW, MOST_GUIDANCE, MOST_PIXELS, MOST_SEED, MOST_STEPS, SEED_RANGE, draw_seed
-from flux.outcome import EXIT_OK, mistake, outcome, say
+from flux.outcome import mistake, outcome, say
 from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD, load_nsfw_classifier
 from flux.prompts import prompt_file
+from flux.text_files import check_encodable
 from flux.util import Models, ModelSpec, configs, load_models
 
 LATER = ("control", "fill", "kontext", "redux")
@@ -119,9 +121,9 @@ def check_prompt(name: str, value: Any) -> str:
     """A text, which may be the name of a file of prompts."""
     text = str(value)
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{name} must be text: it holds half of a surrogate pair") from None
+        check_encodable(text)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
     prompts_in(text)
     return text
 
@@ -373,13 +375,11 @@ def app(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, rest = arguments[0] if arguments else "", arguments[1:]
     if not arguments or (asks_for_help(arguments) and OPTIONS.is_flag(command)):
-        print(help_text("python -m flux [t2i]"))
-        return EXIT_OK
+        return outcome(lambda: show(help_text("python -m flux [t2i]")), name="flux")
     if command in LATER:
         return mistake(f"{command} is not there yet, it comes in a later release; there is t2i now", "flux")
     if command == "t2i" and asks_for_help(rest):
-        print(help_text("python -m flux t2i"))
-        return EXIT_OK
+        return outcome(lambda: show(help_text("python -m flux t2i")), name="flux")
     if command == "t2i" or OPTIONS.is_flag(command):
         words = rest if command == "t2i" else arguments
         return outcome(lambda: main(**options_in(words)), name="flux")

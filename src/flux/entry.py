@@ -10,9 +10,11 @@ the moment at which this one is there.
 
 import os
 import sys
+from typing import Any
 
-INTERRUPTED, NOBODY_READS = 130, 141
-"""Exit codes, as shells have them: of Ctrl-C, and of a command whose output a program read that has ended."""
+UNWRITABLE, INTERRUPTED, NOBODY_READS = 2, 130, 141
+"""Exit codes, as shells have them: of output that cannot be written, of Ctrl-C, and of a command whose output
+a program read that has ended."""
 
 
 class Console:
@@ -32,12 +34,31 @@ class Console:
                 _flush()
         except BrokenPipeError:
             kind = BrokenPipeError
+        except OSError as error:
+            print(_unwritable(error), file=sys.stderr)
+            _drop(sys.stdout)
+            raise SystemExit(UNWRITABLE) from None
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             print("stopped", file=sys.stderr)
             raise SystemExit(INTERRUPTED)
         if kind is not None and issubclass(kind, BrokenPipeError):
-            _drop_output()
+            _drop(sys.stdout, sys.stderr)
             raise SystemExit(NOBODY_READS)
+
+
+def show(text: object) -> None:
+    """Print what was asked for; OSError, one line, where standard output cannot be written."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop(sys.stdout)
+        raise OSError(_unwritable(error)) from None
+
+
+def _unwritable(error: OSError) -> str:
+    return f"standard output cannot be written: {error.strerror or error}"
 
 
 def _flush() -> None:
@@ -46,9 +67,9 @@ def _flush() -> None:
             stream.flush()
 
 
-def _drop_output() -> None:
+def _drop(*streams: Any) -> None:
     """So that Python's own flush at the very end has somewhere to write to."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in streams:
         if hasattr(stream, "reconfigure"):
             os.dup2(nowhere, stream.fileno())

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flux.text_files import parse_json, read_text
+from flux.text_files import check_encodable, parse_json, read_text
 
 ENDINGS = (".txt", ".json", ".jsonl", ".csv")
 KINDS_READ = "prompts are read from .txt (one a line), .json, .jsonl and .csv"
@@ -29,7 +29,8 @@ def prompt_file(text: str, folder: Path = Path(".")) -> Path | None:
     """The file that a text in the place of prompts names; None for a text that is a prompt itself.
 
     folder: what a relative path is relative to. A text names a file if it ends as one of prompts does, or if
-    there is a file of that name. Raises ValueError where that file is not there, or is not read.
+    there is a file of that name. Raises ValueError where that file is not there, or is not read, and for a
+    path of a folder.
     """
     try:
         path = Path(os.path.abspath(folder / Path(text).expanduser()))
@@ -40,10 +41,11 @@ def prompt_file(text: str, folder: Path = Path(".")) -> Path | None:
     if ending in YAML:
         raise ValueError(f"{path}: YAML is not read; save the prompts as .txt, one a line, or as a .json")
     if is_folder:
-        if not (text.endswith(("/", os.sep)) or ending in ENDINGS):
+        if not (_is_path(text) or ending in ENDINGS):
             return None
         raise ValueError(f"{path}: is a folder; name a file of prompts in it")
     if ending in ENDINGS and not is_there:
+        check_encodable(text)
         hint = f"; a text that ends in {ending} names one" if " " in text else ""
         raise ValueError(f"{path}: no such file{hint}")
     if is_file and ending in ENDINGS:
@@ -51,6 +53,14 @@ def prompt_file(text: str, folder: Path = Path(".")) -> Path | None:
     if is_there:
         raise ValueError(f"{path}: is a file, and {KINDS_READ}")
     return None
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text that is a folder's name is meant as one: `.`, `..`, `~`, or with a slash in it.
+
+    "a cat" is a prompt, whatever folders there are; so is the empty text, which would be the folder itself.
+    """
+    return text in (".", "..", "~") or any(mark in text for mark in ("/", os.sep))
 
 
 def prompt_rows(path: Path) -> Any:

@@ -28,10 +28,26 @@ def read_text(path: Path) -> str:
         raise ValueError("no such file") from None
     except IsADirectoryError:
         raise ValueError("is a folder; name the file in it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"cannot be read as UTF-8 text: {getattr(error, 'strerror', None) or error}"
-        ) from None
+    except UnicodeDecodeError as error:
+        wrong = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise ValueError(f"cannot be read as UTF-8 text ({wrong}): save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or error}") from None
+
+
+def check_encodable(text: str) -> None:
+    """ValueError, in words to stand behind what the text is, for one that no file and no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(unencodable(text)) from None
+
+
+def unencodable(text: str) -> str:
+    """What is wrong with a text that holds surrogates. Python keeps as such, too, bytes it could not read."""
+    if all("\udc80" <= each <= "\udcff" for each in text if "\ud800" <= each <= "\udfff"):
+        return "has letters that this console's encoding has lost: set PYTHONUTF8=1, or a UTF-8 locale"
+    return "must be text: it holds half of a surrogate pair"
 
 
 def parse_json(text: str) -> Any:

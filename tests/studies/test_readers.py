@@ -9,9 +9,12 @@ from flux.limits import MOST_SEED, MOST_SEEDS
 from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec, read_command
+from flux.studies.schema import DEMOS
 from flux.studies.sweep.spec import SkipSpec
 from flux.studies.text.spec import TestSpec
 from flux.studies.timesteps.spec import LayerSpec
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SPECS = {
     TestSpec: {"prompts": ["a"]},
@@ -150,6 +153,54 @@ def test_what_only_looks_like_a_file_is_refused(capsys):
     assert typed(TestSpec, "--prompts", "more").prompts == ("more",)
     Path("p.txt").write_text("a\n")
     assert "a file of prompts stands alone" in refused(capsys, TestSpec, "--prompts", "p.txt", "b")
+
+
+@pytest.mark.parametrize("name", [".", "..", "./more", "more/inner", "more/"])
+def test_the_path_of_a_folder_is_no_prompt(name, capsys):
+    Path("more/inner").mkdir(parents=True)
+    says = "is a folder; name a file of prompts in it"
+    assert says in refused(capsys, TestSpec, "--prompts", name)
+    assert says in refused(capsys, LayerSpec, "--prompt", name)
+
+
+@pytest.mark.parametrize("text", ["a cat", "land and/or sea", "..."])
+def test_a_prompt_that_only_looks_like_a_folder_is_one(text):
+    Path("a cat").mkdir()
+    assert typed(TestSpec, "--prompts", text).prompts == (text,)
+    assert typed(LayerSpec, "--prompt", text).prompt == text
+
+
+def test_an_empty_prompt_is_no_folder():
+    assert typed(LayerSpec, "--prompt", "").prompt == ""
+
+
+@pytest.mark.parametrize("kind, key", [(LayerSpec, "prompt"), (SkipSpec, "prompts.0.prompt")])
+@pytest.mark.parametrize("text", ["5", "-0.50", "007"])
+def test_a_typed_number_is_text_where_text_is_asked_for(kind, key, text):
+    spec = typed(kind, f"--{key}={text}")
+    assert (spec.prompt if kind is LayerSpec else spec.prompts[0].prompt) == text
+
+
+def test_a_typed_number_is_a_path_too():
+    assert typed(LayerSpec, "--output", "5").output == Path("5").absolute()
+
+
+LOST = "kot \u00e9".encode().decode("ascii", errors="surrogateescape")
+"""What Python makes of a word whose letters the console's encoding lacks."""
+
+
+@pytest.mark.parametrize(
+    "kind, argv",
+    [
+        (TestSpec, ["--prompts", LOST]),
+        (TestSpec, ["--prompts", f"{LOST}.txt"]),
+        (LayerSpec, ["--prompt", LOST]),
+        (LayerSpec, ["--output", LOST]),
+    ],
+)
+def test_letters_that_a_console_has_lost_are_laid_to_it(kind, argv, capsys):
+    line = refused(capsys, kind, *argv)
+    assert "this console's encoding has lost: set PYTHONUTF8=1, or a UTF-8 locale" in line
 
 
 def test_a_list_of_prompts_may_be_typed_as_json(capsys):
@@ -368,6 +419,44 @@ def test_a_long_key_is_cut(capsys):
         assert "kkk..." in line and len(line) < 500
     Path("long.json").write_text(json.dumps({"k" * 5000: 1}))
     assert len(refused(capsys, EditSpec, "long.json")) < 500
+
+
+@pytest.mark.parametrize(
+    "name, kind, demo",
+    [
+        ("layer", TestSpec, "demo_1_layer"),
+        ("test", EditSpec, "demo_0_test"),
+        ("edit", SkipSpec, "demo_4_edit"),
+        ("skip", LayerSpec, "demo_2_skip"),
+        ("dino", LayerSpec, "demo_3_dino"),
+    ],
+)
+@pytest.mark.parametrize("by", ["schema", "keys"])
+def test_a_spec_of_another_demo_is_sent_there(name, kind, demo, by, capsys):
+    spec = json.loads((ROOT / "json" / f"{name}.json").read_text())
+    if by == "schema":
+        spec["stpes"] = 3
+    else:
+        del spec["$schema"]
+    Path("other.json").write_text(json.dumps(spec))
+    line = refused(capsys, kind, "other.json")
+    assert line == f"other.json: this is a spec of {demo}: run python demos/{demo}.py other.json"
+
+
+def test_every_demo_is_there():
+    assert sorted(DEMOS.values()) == sorted(file.stem for file in (ROOT / "demos").glob("demo_*.py"))
+
+
+def test_a_slip_is_no_spec_of_another_demo(capsys):
+    Path("slip.json").write_text(json.dumps({"$schema": "layer.json", "prompts": ["a"], "sede": 1}))
+    assert "unknown key" in refused(capsys, TestSpec, "slip.json")
+
+
+def test_the_list_of_keys_is_said_once(capsys):
+    Path("many.json").write_text(json.dumps({"prompts": ["a"], "stpes": 3, "colour": 1, "widht": 64}))
+    line = refused(capsys, TestSpec, "many.json")
+    assert line.count("choose from") == 1 and line.count("unknown key") == 3
+    assert line.endswith("colour = 1: unknown key, see above; widht = 64: unknown key, did you mean width?")
 
 
 def test_many_mistakes_are_cut(capsys):

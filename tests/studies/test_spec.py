@@ -217,7 +217,9 @@ def test_a_file_that_cannot_be_read(tmp_path):
     assert refusal(tmp_path / "none.json") == "none.json: no such file"
     assert refusal(tmp_path).endswith("is a folder; name the JSON file in it")
     (tmp_path / "latin.json").write_bytes('{"source": "café"}'.encode("latin-1"))
-    assert refusal(tmp_path / "latin.json").startswith("latin.json: cannot be read as UTF-8 text")
+    assert refusal(tmp_path / "latin.json") == (
+        "latin.json: cannot be read as UTF-8 text (byte 0xe9 at 15): save it as UTF-8"
+    )
 
 
 def test_every_mistake_is_in_the_one_line(write):

@@ -47,9 +47,10 @@ def estimate(spec: Spec, work: Work) -> str:
     there = [file for file in work.files if run.is_whole(file)]
     damaged = run.damaged(work.files) if run.finished else []
     seconds, size = cost(spec, work)
+    count = len(work.files)
     lines = [
-        f"would make {len(work.files)} pictures of {spec.width} x {spec.height}, {spec.steps} steps, "
-        f"in {run.path}" + (f"; {len(there)} are there already" if there else ""),
+        f"would make {count} picture{'s' * (count != 1)} of {spec.width} x {spec.height}, "
+        f"{spec.steps} steps, in {run.path}" + (f"; {len(there)} are there already" if there else ""),
         *(f"  {file}" for file in _shortened(work.files)),
         *([f"because {run.note}"] if run.note else []),
         *(["finished already: nothing to do without --overwrite"] if run.finished and not damaged else []),

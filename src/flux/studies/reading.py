@@ -8,12 +8,15 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
-from flux.flags import HELP, Grammar, Typed, UsageError, choices, cut, shown, typed
+from flux.entry import show
+from flux.flags import HELP, Grammar, Typed, UsageError, choices, cut, nearest, shown, typed
 from flux.outcome import mistake
+from flux.studies.schema import DEMOS, SCHEMAS
 from flux.studies.spec import NOTHING, KeyPath, Problem, Section, StudySpec, ValidationError, dotted
-from flux.text_files import parse_json, read_text
+from flux.text_files import parse_json, read_text, unencodable
 
 S = TypeVar("S", bound=StudySpec)
 
@@ -94,7 +97,6 @@ WORDS = {
     "float_type": "must be a number",
     "int_type": "must be a whole number",
     "string_type": "must be text",
-    "string_unicode": "must be text: it holds half of a surrogate pair",
     "too_short": "must have at least one entry",
     "tuple_type": "must be a list",
     "too_long": "has more entries than one run takes",
@@ -104,8 +106,24 @@ WORDS = {
 def problems_of(kind: type[Section], error: ValidationError) -> list[Problem]:
     """The mistakes in a spec of this kind, in our words; what is missing last, for a slip explains it."""
     found = sorted(error.errors(include_url=False), key=lambda each: each["type"] == "missing")
+    listed: set[type[Section]] = set()
     # A list with wrong entries is no list that is too short, though pydantic counts only the right ones.
-    return [_problem(kind, each) for each in found if not (each["type"] == "too_short" and each["input"])]
+    return [
+        _unknown_key(kind, each, listed) if each["type"] == "extra_forbidden" else _problem(kind, each)
+        for each in found
+        if not (each["type"] == "too_short" and each["input"])
+    ]
+
+
+def _unknown_key(kind: type[Section], error: Mapping[str, Any], listed: set[type[Section]]) -> Problem:
+    """listed: the objects whose keys have been listed in this line, which is enough."""
+    path, owner = error["loc"], _owner(kind, error["loc"])
+    said = choices(owner.model_fields, path[-1])
+    if owner in listed:
+        near = nearest(path[-1], owner.model_fields)
+        said = f"did you mean {near}?" if near else "see above"
+    listed.add(owner)
+    return Problem(path, f"unknown key, {said}", error["input"])
 
 
 def _problem(kind: type[Section], error: Mapping[str, Any]) -> Problem:
@@ -117,15 +135,14 @@ def _problem(kind: type[Section], error: Mapping[str, Any]) -> Problem:
         return Problem(path, context["text"], value)
     if reason == "value_error":
         return Problem(path, str(context["error"]), value)
-    if reason == "extra_forbidden":
-        names = _owner(kind, path).model_fields
-        return Problem(path, f"unknown key, {choices(names, path[-1])}", value)
     if reason == "model_type":
         names = section_at(kind, path).model_fields
         return Problem(path, f"must be an object with the keys {', '.join(names)}", value)
     if reason == "literal_error":
         names = next(get_args(part) for part in _type_at(kind, path) if get_origin(part) is Literal)
         return Problem(path, choices(names, value), value)
+    if reason == "string_unicode":
+        return Problem(path, unencodable(value), value)
     if reason == "multiple_of":
         if (words := _bounds(_type_at(kind, path), beyond=value)) is not None:
             return Problem(path, words, value)
@@ -208,6 +225,7 @@ def load_spec(kind: type[S], path: str | Path | None = None, overrides: Mapping[
     """
     source = str(path) if path is not None else f"{kind.demo} spec"
     data = read_json(Path(path)) if path is not None else {}
+    other = _meant_for(kind, data)
     flags = {_key_path(key): value for key, value in (overrides or {}).items()}
     for key, value in flags.items():
         _put(kind, data, key, value)
@@ -217,7 +235,25 @@ def load_spec(kind: type[S], path: str | Path | None = None, overrides: Mapping[
     try:
         return kind.model_validate(data, context=Path(path).parent if path is not None else Path("."))
     except ValidationError as error:
+        if other is not None:
+            raise SpecError(
+                f"{source}: this is a spec of {other}: run python demos/{other}.py {source}"
+            ) from None
         raise SpecError(one_line(problems_of(kind, error), source, list(flags))) from None
+
+
+def _meant_for(kind: type[StudySpec], data: Mapping[str, Any]) -> str | None:
+    """The demo that a spec is of, by its schema or by all of its keys, if that is not the one of `kind`."""
+    keys = {key for key in data if key != "$schema"}
+    if keys <= kind.model_fields.keys():
+        return None
+    known = {name: keys & resolve_name(SCHEMAS[name]).model_fields.keys() for name in DEMOS}
+    fitting = [name for name in DEMOS if known[name] == keys]
+    schema = re.fullmatch(r"(?:.*/)?(\w+)\.json", str(data.get("$schema")))
+    named = schema[1] if schema else None
+    if named in known and len(known[named]) > len(known[kind.demo]):
+        return DEMOS[named]
+    return DEMOS[fitting[0]] if len(fitting) == 1 else None
 
 
 def _key_path(key: str) -> KeyPath:
@@ -266,7 +302,7 @@ def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] 
     Leaves the program with 0 after `--help`, and with 2 and one line after a mistake.
     """
     if any(word in HELP for word in argv):
-        print(help_text(kind, doc, default))
+        show(help_text(kind, doc, default))
         raise SystemExit(0)
     try:
         path, flags = _split(kind, argv)
@@ -291,11 +327,24 @@ def _split(kind: type[StudySpec], argv: Sequence[str]) -> tuple[str | None, dict
         elif key.rpartition(".")[2] in ("rounds", "window") and NUMBERS.fullmatch(str(value)):
             flags[key] = [int(word) for word in re.findall("[0-9]+", value)]
         else:
-            flags[key] = typed(value)
+            flags[key] = _typed(kind, key, value)
     if len(given.words) > 1:
         first, second = map(cut, given.words[:2])
         raise UsageError(f"{second}: one spec at a time; {first} is named already")
     return (given.words[0] if given.words else None), flags
+
+
+def _typed(kind: type[StudySpec], key: str, text: str | bool) -> Any:
+    """What a word means: a number is text where text is asked for, and no number would do."""
+    value = typed(text)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    path = _key_path(key)
+    section = section_at(kind, path[:-1])
+    field = section.model_fields.get(str(path[-1])) if section is not None else None
+    parts = list(_parts(field.annotation)) if field is not None else []
+    takes = {part for part in parts if part in (str, Path, int, float)}
+    return Typed(text) if takes and takes <= {str, Path} else value
 
 
 def _list(key: str, words: list[str]) -> Any:

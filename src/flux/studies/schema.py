@@ -11,7 +11,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from flux.entry import Console
+from flux.entry import Console, show
 from flux.flags import HELP
 from flux.outcome import EXIT_OK, mistake
 
@@ -24,6 +24,15 @@ SCHEMAS = {
     "vital_layers": "flux.studies.vital:VitalSet",
 }
 """Each schema's name, and the object it describes, by its dotted name: studies stand above this file."""
+
+DEMOS = {
+    "test": "demo_0_test",
+    "layer": "demo_1_layer",
+    "skip": "demo_2_skip",
+    "dino": "demo_3_dino",
+    "edit": "demo_4_edit",
+}
+"""The demo that reads a spec, by the name of its schema."""
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -78,7 +87,7 @@ def main(argv: Sequence[str] = ()) -> int:
         return mistake(f"name one folder and nothing else; got {' '.join(argv)}")
     try:
         for path in write_schemas(Path(*argv or ("json/schema",))):
-            print(path)
+            show(path)
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as error:

@@ -30,6 +30,7 @@ from flux.limits import (
     draw_seed,
 )
 from flux.models import FROM_TEXT, LayerName, ModelSpec, configs
+from flux.text_files import check_encodable
 
 try:
     from pydantic import (
@@ -164,10 +165,7 @@ def _plain(value: Any) -> Any:
 
 def whole_text(text: str) -> str:
     """The text; ValueError for one that no file and no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("must be text: it holds half of a surrogate pair") from None
+    check_encodable(text)
     return text
 
 

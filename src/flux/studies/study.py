@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 
+from flux.entry import show
 from flux.outcome import ending, mistake, say
 
 
@@ -46,7 +47,7 @@ def carry_out(study: Study, *, doc: str, default: Path, argv: Sequence[str] = ()
         return mistake(error)
     with ending(stopped="stopped; the same command goes on from here", lower="width, height or batch") as end:
         if command.dry_run:
-            print(resolve_name(study.describe)(command.spec))
+            show(resolve_name(study.describe)(command.spec))
         else:
             end.code = resolve_name(study.make)(command.spec) or end.code
     return end.code

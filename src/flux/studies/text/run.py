@@ -57,7 +57,8 @@ def _make_batch(spec: TestSpec, models: Models, batch: list[PictureRequest]) -> 
 def closing(run: RunFolder, results: Results) -> str:
     """How fast this machine is, and how much memory it took."""
     memory = size_in_words(results["memory_bytes"])
-    made = f"{len(results['files'])} pictures in {results['seconds']['all']:.1f} s, {memory} of memory"
+    count = len(results["files"])
+    made = f"{count} picture{'s' * (count != 1)} in {results['seconds']['all']:.1f} s, {memory} of memory"
     return f"{made}\nopen {run.path / PAGE}"
 
 
