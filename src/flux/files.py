@@ -181,10 +181,13 @@ def _is_live(process: int, own: bool) -> bool:
     return True
 
 
-def unwritable(path: Path, error: OSError) -> OSError:
-    """The error for a person, one line: what cannot be written, why, what to do, and what is lost."""
+def unwritable(path: Path, error: OSError, *, folder: bool = False) -> OSError:
+    """The error for a person, one line: what cannot be written, why, what to do, and what is lost.
+
+    folder: the path is one that was to be made or written to, not a file.
+    """
     reason = error.strerror or error
-    lost = "Nothing" if path.is_dir() else "Only this file"
+    lost = "Nothing" if folder or path.is_dir() else "Only this file"
     return OSError(
         f"{path} cannot be written ({reason}): choose another output folder, or put that right and give the "
         f"same command again. {lost} is lost, what was made before is safe"

@@ -72,12 +72,15 @@ def test_a_finished_run_stays_until_told_otherwise(base):
     assert over.path == base and not over.finished and over.picture("a.png") is None
 
 
-def test_another_setting_begins_an_unfinished_run_anew(base):
+def test_another_setting_begins_an_unfinished_run_anew(base, capsys):
     started(base)
+    assert capsys.readouterr().out == ""
     (base / "notes.txt").write_text("mine")
     run = RunFolder.open(base, RECIPE, {"device": "cuda"})
     assert run.path == base and run.picture("a.png") is None
     assert (base / "notes.txt").read_text() == "mine"
+    changes = 'a run of another setting (device was "cpu" and is "cuda")'
+    assert capsys.readouterr().out == f"{base} holds {changes}: it is begun anew\n"
 
 
 def test_another_recipe_goes_to_another_folder_and_says_why(base):
@@ -129,7 +132,9 @@ def test_a_damaged_picture_is_missing(base, content):
 def test_a_damaged_record_is_not_ours(base):
     started(base)
     (base / RECORD).write_text('{"spec": {')
-    assert RunFolder.open(base, RECIPE, SETTING).path == base.with_name("edit-2")
+    run = RunFolder.open(base, RECIPE, SETTING)
+    assert run.path == base.with_name("edit-2")
+    assert run.note == f"{base} holds a run.json that cannot be read"
 
 
 def test_clearing_that_was_cut_short_is_done_again(base):
@@ -215,6 +220,12 @@ def test_a_place_that_cannot_be_written_is_named(base):
     with pytest.raises(OSError, match=r"b.png cannot be written \(.*\): choose another output folder"):
         run.save_picture("b.png", RED)
     assert not list(base.glob("*.partial"))
+
+
+def test_a_folder_that_cannot_be_made_costs_nothing(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(OSError, match="Nothing is lost"):
+        started(tmp_path / "notes.txt" / "run")
 
 
 # Whose a folder is

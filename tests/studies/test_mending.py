@@ -1,13 +1,18 @@
 """Finished runs that were damaged since: each demo makes what is gone or damaged, the same bytes, no more."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from helpers_demos import save_clone
+from helpers_models import random_state, save_weights
 from helpers_sweeps import draw_sweep, drawn
 from test_demos import files, load_demo
+
+from flux.models import configs
+from flux.modules.autoencoder import AutoEncoder
 
 FEW = ["--steps", "2", "--width", "32", "--height", "48"]
 DEMOS = {
@@ -93,7 +98,7 @@ def test_a_page_is_made_again_without_a_model(name, clone, whole, tmp_path, caps
         assert "gone or damaged, to be made again: " in capsys.readouterr().out
     assert main(name, clone, folder) == 0
     assert contents(folder) == contents(whole[name])
-    assert "gone or damaged, and made again: " in capsys.readouterr().out
+    assert "gone or damaged, to be made again: " in capsys.readouterr().out
 
 
 def test_pictures_are_not_mixed_with_those_of_another_setting(clone, whole, tmp_path, capsys):
@@ -174,7 +179,7 @@ def test_demo_3_mends_too(what, similarity, tmp_path, capsys):
     capsys.readouterr()
     assert similarity(*argv) == 0
     out = capsys.readouterr().out
-    assert f"gone or damaged, and made again: {', '.join(sorted(broken))}" in out or "made again: " in out
+    assert f"gone or damaged, to be made again: {', '.join(sorted(broken))}" in out or "made again: " in out
     assert contents(tmp_path / "run") == before
     assert similarity(*argv) == 0 and "made already" in capsys.readouterr().out
 
@@ -200,3 +205,32 @@ def test_pictures_with_names_of_any_kind(name, similarity, tmp_path):
     assert similarity("--pictures", "many") == 0
     made = [path.name for path in (tmp_path / "run" / "pictures").iterdir()]
     assert len(made) == 2 and all(len(each.encode()) < 120 and each.isprintable() for each in made)
+
+
+def test_weights_written_again_are_the_same_model(clone, tmp_path, capsys):
+    """Sizes and contents decide, not when a file was written: what was made of the old ones is mended."""
+    weights, run = Path(shutil.copytree(clone, tmp_path / "weights")), tmp_path / "run"
+    assert main("test", weights, run) == 0
+    before = contents(run)
+    for file in weights.rglob("*.safetensors"):
+        os.utime(file, (1, 1))
+    (run / "picture-01-seed-0.png").unlink()
+    assert main("test", weights, run) == 0
+    assert contents(run) == before
+    capsys.readouterr()
+    save_weights(weights / "ae.safetensors", random_state(AutoEncoder, configs["flux-tiny"].ae_params, seed=1))
+    (run / "picture-01-seed-0.png").unlink()
+    assert main("test", weights, run) == 2
+    assert "cannot be made again as it was" in capsys.readouterr().err
+
+
+def test_a_name_that_is_taken_is_said_before_anything_is_loaded(clone, whole, tmp_path, capsys):
+    run = Path(shutil.copytree(whole["test"], tmp_path / "run"))
+    mine = tmp_path / "mine.png"
+    (run / "picture-01-seed-0.png").rename(mine)
+    (run / "picture-01-seed-0.png").symlink_to(mine)
+    mine.write_bytes(b"changed")
+    assert main("test", clone, run) == 2
+    out, err = capsys.readouterr()
+    assert "is not of this run: move it away" in err and "loaded in" not in out
+    assert mine.read_bytes() == b"changed"

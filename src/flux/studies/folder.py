@@ -108,7 +108,10 @@ class RunFolder:
                     run.made.close()  # which a kill, or a fault, has left
                 return run
             if overwrite or not fits or found.get("setting") != run.setting:
-                run._clear([*run.made, *listed(path)] if found else [])
+                made = [*run.made, *listed(path)] if found else []
+                if fits and not overwrite and made:
+                    print(f"{path} holds {difference(found, recipe, run.setting)}: it is begun anew")
+                run._clear(made)
                 run._begin()
             return run
         raise AssertionError("there is always another number")
@@ -139,7 +142,7 @@ class RunFolder:
             except OSError as error:
                 if (found or {}).get("finished"):
                     return None
-                raise unwritable(self.path, error) from error
+                raise unwritable(self.path, error, folder=True) from error
             if hold is not None:
                 found = self._found(apart)  # by now it may be another's
                 if self._may_take(found, apart):
@@ -167,6 +170,8 @@ class RunFolder:
         return same and not (apart and found.get("setting") != self.setting)
 
     def _in_the_way(self, found: Json | None) -> str:
+        if found is None and (self.path / RECORD).is_file():
+            return f"{self.path} holds a {RECORD} that cannot be read"
         return f"{self.path} holds {difference(found, self.recipe, self.setting)}"
 
     def close(self) -> None:
@@ -266,17 +271,17 @@ class RunFolder:
 
         Raises OSError, one line, where one cannot be written, or something else has its name.
         """
-        for name in files:
-            self._check_way(name)
+        self.require_free(files)
         self.made.add({name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
         for name, data in files.items():
             write_file(self.path / name, data)
 
-    def _check_way(self, name: str) -> None:
-        """OSError where what has a name is not ours to replace."""
-        path = self.path / name
-        if path.is_symlink() or (path.is_file() and self.made.known and name not in self.made):
-            raise OSError(f"{path} is not of this run: move it away, or choose another output folder")
+    def require_free(self, names: Iterable[str]) -> None:
+        """Raise OSError where what has one of these names is not ours to replace."""
+        for name in names:
+            path = self.path / name
+            if path.is_symlink() or (path.is_file() and self.made.known and name not in self.made):
+                raise OSError(f"{path} is not of this run: move it away, or choose another output folder")
 
     def _write_json(self, name: str, value: Json) -> None:
         # Through to the disk: a picture lost in a power cut is made again, a lost record is not.

@@ -103,6 +103,7 @@ class PictureRun(Generic[S]):
                 f"{run.path / min(missing)} is gone or damaged, and cannot be made again as it was, for this "
                 f"is {said}: --overwrite makes the whole run again"
             )
+        run.require_free(missing)
         left = set(missing)
         start = time.perf_counter()
         models = load(spec, work.prompts)

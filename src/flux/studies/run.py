@@ -16,7 +16,7 @@ from flux.models import configs
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name
 from flux.studies.spec import Section, Spec
-from flux.weights.identity import file_stamps
+from flux.weights.identity import file_digests
 from flux.weights.load import Models, load_models
 
 PAGE, SHEET = "index.html", "sheet.png"
@@ -48,7 +48,7 @@ def say_damage(run: RunFolder, wanted: Iterable[str] = ()) -> bool:
     names = run.damaged(wanted)
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        print(f"gone or damaged, and made again: {', '.join(names[:3])}{more}")
+        print(f"gone or damaged, to be made again: {', '.join(names[:3])}{more}")
     return bool(names)
 
 
@@ -63,7 +63,7 @@ def setting(spec: Spec) -> dict[str, Any]:
         "flux": flux.__version__,
         "device": str(device),
         "dtype": str(pick_dtype(spec.model.dtype, device)).removeprefix("torch."),
-        "weights": file_stamps(weights_folder(spec)),
+        "weights": file_digests(weights_folder(spec)),
     }
 
 

@@ -1,7 +1,7 @@
 """Which weights are these? Three answers, for three ends; what runs have recorded is compared with them.
 
 - `weights_id`, from contents: the same on every machine, and another after any training;
-- `file_stamps`, from sizes and times of change: at once, on one machine;
+- `file_digests`, file by file, of a folder;
 - `pretrained_id`, of a model of `transformers`: all that decides what it says of a picture.
 """
 
@@ -23,13 +23,13 @@ WHOLE, SAMPLES, SAMPLE = 2**26, 64, 2**20
 PRETRAINED_CONFIGS = ("config.json", "preprocessor_config.json")
 
 
-def file_stamps(folder: Path | None) -> dict[str, list[int]]:
-    """Size in bytes and time of change in ns of each weight file in a folder and below; {} for None.
+def file_digests(folder: Path | None) -> dict[str, str]:
+    """The digest of each weight file in a folder and below, by its path in there; {} for None.
 
-    Enough to see that a file was replaced between two runs.
+    A copy has its original's, so that what was begun with one may go on with the other.
     """
     files = sorted(folder.rglob("*.safetensors")) if folder else []
-    return {str(f.relative_to(folder)): [f.stat().st_size, f.stat().st_mtime_ns] for f in files}
+    return {str(f.relative_to(folder)): digest([f]) for f in files}
 
 
 def weights_id(model: ModelSpec, folder: Path | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ from flux.hooks import Select, TopRatio
 from flux.methods.stable_flow import Edit
 from flux.pictures.metrics import Score
 from flux.studies.edit.spec import EditSpec
-from flux.studies.edit.verdicts import Verdict, Verdicts, judge
+from flux.studies.edit.verdicts import Verdict, Verdicts, judge, share
 from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
@@ -51,7 +51,7 @@ def _figures(figures: Score) -> dict[str, str]:
     if figures.plain_similarity is not None:
         facts["the same without injection"] = f"{figures.plain_similarity:.3f}"
     if figures.loss is not None:
-        facts["lost of the source"] = f"{figures.loss:.0%}"
+        facts["lost of the source"] = share(figures.loss)
     return facts
 
 

@@ -168,10 +168,15 @@ def what_went_wrong(
         yield f"did not make all that was asked for: {'; '.join(unmet)}. Try {_either(_to_free(spec, edit))}."
 
 
+def share(loss: float) -> str:
+    """How much is lost, in words; 1 is all, and more of what is foreign loses no more."""
+    return f"{min(loss, 1):.0%}"
+
+
 def _lost_by_pictures(spec: EditSpec, figures: Score) -> list[str]:
     limit = spec.checks.lost_source
     return (
-        [f"{figures.loss:.0%} of it, above {limit:.0%} counts as lost"] if lost_source(figures, limit) else []
+        [f"{share(figures.loss)} of it, above {limit:.0%} counts as lost"] if lost_source(figures, limit) else []
     )
 
 
