@@ -10,7 +10,6 @@ the moment at which this one is there.
 
 import os
 import sys
-from typing import Any
 
 UNWRITABLE, INTERRUPTED, NOBODY_READS = 2, 130, 141
 """Exit codes, as shells have them: of output that cannot be written, of Ctrl-C, and of a command whose output
@@ -67,7 +66,7 @@ def _flush() -> None:
             stream.flush()
 
 
-def _drop(*streams: Any) -> None:
+def _drop(*streams: object) -> None:
     """So that Python's own flush at the very end has somewhere to write to."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in streams:
