@@ -9,7 +9,9 @@ the moment at which this one is there.
 """
 
 import os
+import signal
 import sys
+from types import FrameType
 
 UNWRITABLE, INTERRUPTED, NOBODY_READS = 2, 130, 141
 """Exit codes, as shells have them: of output that cannot be written, of Ctrl-C, and of a command whose output
@@ -23,11 +25,19 @@ class Console:
     """
 
     def __enter__(self) -> None:
+        self._handler = signal.getsignal(signal.SIGINT)
+        if self._handler is signal.default_int_handler:  # not where Ctrl-C is ignored, as behind nohup
+            try:
+                signal.signal(signal.SIGINT, _interrupt)
+            except ValueError:  # in a thread
+                self._handler = None
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # not where a notebook or a test has put its own
                 stream.reconfigure(errors="backslashreplace")
 
     def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
+        if self._handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handler)
         try:
             if kind is None or issubclass(kind, SystemExit):
                 _flush()
@@ -58,6 +68,21 @@ def show(text: object) -> None:
 
 def _unwritable(error: OSError) -> str:
     return f"standard output cannot be written: {error.strerror or error}"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C: a KeyboardInterrupt, or the end at once in the middle of an import.
+
+    There compiled modules would answer it with a report of their own. Files are whole or absent wherever a
+    process ends.
+    """
+    at = frame
+    while at is not None:
+        if at.f_code.co_filename == "<frozen importlib._bootstrap>":
+            os.write(2, b"stopped\n")
+            os._exit(INTERRUPTED)
+        at = at.f_back
+    signal.default_int_handler(number, frame)
 
 
 def _flush() -> None:

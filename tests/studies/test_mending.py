@@ -218,7 +218,8 @@ def test_weights_written_again_are_the_same_model(clone, tmp_path, capsys):
     assert main("test", weights, run) == 0
     assert contents(run) == before
     capsys.readouterr()
-    save_weights(weights / "ae.safetensors", random_state(AutoEncoder, configs["flux-tiny"].ae_params, seed=1))
+    other = random_state(AutoEncoder, configs["flux-tiny"].ae_params, seed=1)
+    save_weights(weights / "ae.safetensors", other)
     (run / "picture-01-seed-0.png").unlink()
     assert main("test", weights, run) == 2
     assert "cannot be made again as it was" in capsys.readouterr().err

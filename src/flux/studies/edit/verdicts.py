@@ -175,9 +175,9 @@ def share(loss: float) -> str:
 
 def _lost_by_pictures(spec: EditSpec, figures: Score) -> list[str]:
     limit = spec.checks.lost_source
-    return (
-        [f"{share(figures.loss)} of it, above {limit:.0%} counts as lost"] if lost_source(figures, limit) else []
-    )
+    if not lost_source(figures, limit):
+        return []
+    return [f"{share(figures.loss)} of it, above {limit:.0%} counts as lost"]
 
 
 def _to_free(spec: EditSpec, edit: Edit) -> Iterator[str]:
