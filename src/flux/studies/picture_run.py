@@ -97,8 +97,9 @@ class PictureRun(Generic[S]):
         missing = {file for file in files if not run.is_whole(file)}
         if not missing:
             return {}
-        if run.setting != setting(spec):
-            said = difference({"spec": {}, "setting": run.setting}, {}, setting(spec))
+        # Weights are read for it; a run that is not finished has been opened with the setting of now.
+        if run.finished and run.setting != (now := setting(spec)):
+            said = difference({"spec": {}, "setting": run.setting}, {}, now)
             raise ValueError(
                 f"{run.path / min(missing)} is gone or damaged, and cannot be made again as it was, for this "
                 f"is {said}: --overwrite makes the whole run again"
