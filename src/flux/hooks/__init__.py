@@ -19,6 +19,7 @@ copied in `selection.py`.
 
 from flux.hooks.attention import AttentionMaps, received_attention
 from flux.hooks.copying import CopySource
+from flux.hooks.looking import LookAtSource
 from flux.hooks.plan import Attention, BoundHooks, Hook, Hooks, Injection, Residual, Select, Site
 from flux.hooks.selection import AboveThreshold, Mask, TopRatio
 from flux.models import VITAL_LAYERS, LayerName, Layers
@@ -35,6 +36,7 @@ __all__ = [
     "Injection",
     "LayerName",
     "Layers",
+    "LookAtSource",
     "Mask",
     "Residual",
     "Select",

@@ -1,0 +1,55 @@
+"""The injection of edits whose sources stand beside them, each edit with a source of its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flux.hooks.plan import Site
+
+Strength = Callable[[int, int], float]
+"""Takes a step, from 0, and the number of steps; returns 0 (an edit's own) to 1 (its source's)."""
+
+
+@dataclass(frozen=True, eq=False)
+class LookAtSource:
+    """Image tokens of each row take keys and values from the row `of` says; queries and text stay their own.
+
+    The general form of `CopySource` (`flux/hooks/copying.py`): many sources, a weight per row and token.
+
+    of: for every row of the batch the row it looks at; a row that looks at itself is left as it is.
+    weight: how much each image token takes, (B, L_img) in [0, 1]; None for all of it. strength: times this at
+    each step; None for 1. keys, values: what is taken.
+    """
+
+    of: tuple[int, ...]
+    weight: Tensor | None = None
+    keys: bool = True
+    values: bool = True
+    strength: Strength | None = None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
+        strength = 1.0 if self.strength is None else self.strength(site.step, site.steps or 1)
+        if strength == 0:
+            return q, k, v
+        weight = self._weight(k, site, strength)
+        of = torch.tensor(self.of, device=k.device)
+        if self.keys:
+            k = torch.lerp(k, k[of], weight)
+        if self.values:
+            v = torch.lerp(v, v[of], weight)
+        return q, k, v
+
+    def _weight(self, k: Tensor, site: Site, strength: float) -> Tensor:
+        """How far each token of each row moves to its source, (B, 1, L, 1)."""
+        batch, length = k.shape[0], k.shape[2]
+        if len(self.of) != batch:
+            raise ValueError(f"inject[{site.layer}]: {len(self.of)} rows are told where to look, of {batch}")
+        tokens = site.img_len(length)
+        chosen = torch.ones(batch, tokens) if self.weight is None else self.weight
+        looks = torch.tensor([row != source for row, source in enumerate(self.of)])
+        chosen = strength * looks[:, None].to(chosen) * chosen
+        after = length - site.txt_len - tokens
+        padded = torch.nn.functional.pad(chosen, (site.txt_len, after))
+        return padded[:, None, :, None].to(k)

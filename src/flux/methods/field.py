@@ -1,0 +1,182 @@
+"""The velocities of sources and of their edits: all that a method knows of the model.
+
+A batch holds S sources and N edits; edit i belongs to source `of[i]`. Sources and edits of a pair are
+evaluated side by side, in one call of the model, so that an edit can look at its source (`look`), and so that
+operators can compare the two velocities (`operators`). Latents are packed, (rows, L, 64), in float32 whatever
+the model's dtype, since inversions and differences add up many small steps.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from flux.generate import Texts
+from flux.hooks import Hooks
+from flux.model import Flux
+from flux.sampling import Evaluation, image_ids, velocity
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """Encoded prompts, one per row: txt (rows, L_txt, C), vec (rows, C)."""
+
+    txt: Tensor
+    vec: Tensor
+
+    @classmethod
+    def of(cls, texts: Texts, prompts: Sequence[str]) -> "Conditioning":
+        return cls(torch.cat([texts.txt[p] for p in prompts]), torch.cat([texts.vec[p] for p in prompts]))
+
+    def rows(self, rows: Sequence[int]) -> "Conditioning":
+        return Conditioning(self.txt[list(rows)], self.vec[list(rows)])
+
+    def joined(self, other: "Conditioning") -> "Conditioning":
+        return Conditioning(torch.cat((self.txt, other.txt)), torch.cat((self.vec, other.vec)))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A source and its edit at one evaluation, row by row of the edits; latents and velocities (N, L, 64).
+
+    z_source, z_edit: where the model was asked, at noise level t. v_source: the source's velocity.
+    clean: the source's latent. mask: where the edit may change it, (N, L, 1) in [0, 1]; None without one.
+    """
+
+    z_source: Tensor
+    z_edit: Tensor
+    v_source: Tensor
+    t: float
+    at: Evaluation
+    clean: Tensor
+    mask: Tensor | None
+
+
+Operator = Callable[[Tensor, Beside], Tensor]
+"""Takes an edit's velocity, (N, L, 64), and what stands beside it; returns a new velocity."""
+
+Schedule = Callable[[float, float], float]
+"""Takes a guidance and the noise level t; returns the guidance for it."""
+
+Look = Callable[[tuple[int, ...], int, Tensor | None], Hooks]
+"""Takes `of`, the number of sources and the mask; returns the hooks of a batch of the sources and edits."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Velocities under given prompts. Each method of it calls the model once and counts what that took.
+
+    sources, edits: their prompts, S and N rows. empty: the empty prompt, one row. of: each edit's source.
+    size: of the picture, in tokens (h, w). clean: the sources' latents, (S, L, 64).
+    mask: where edits may change their sources, (N, L, 1) in [0, 1].
+    look, operators: applied wherever source and edit are evaluated side by side. source_schedule,
+    edit_schedule: what becomes of the guidance that a method asks for.
+    counts: by edit, the evaluations of one row that it took so far, its source's included.
+    """
+
+    flow: Flux
+    sources: Conditioning
+    edits: Conditioning
+    empty: Conditioning
+    of: tuple[int, ...]
+    size: tuple[int, int]
+    clean: Tensor
+    mask: Tensor | None = None
+    look: Look | None = None
+    operators: tuple[Operator, ...] = ()
+    source_schedule: Schedule | None = None
+    edit_schedule: Schedule | None = None
+    counts: list[int] = field(default_factory=list)
+    members: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.members is None:
+            object.__setattr__(self, "members", tuple(range(len(self.of))))
+            object.__setattr__(self, "counts", [0] * len(self.of))
+
+    def of_edits(self, x: Tensor) -> Tensor:
+        """Each edit's source's part of x: (S, ...) to (N, ...)."""
+        return x[list(self.of)]
+
+    def rows(self, rows: Sequence[int]) -> "Field":
+        """The field of some of the edits, in the order given; it counts for the same run."""
+        sources = list(dict.fromkeys(self.of[row] for row in rows))
+        return replace(
+            self,
+            sources=self.sources.rows(sources),
+            edits=self.edits.rows(rows),
+            of=tuple(sources.index(self.of[row]) for row in rows),
+            clean=self.clean[sources],
+            mask=None if self.mask is None else self.mask[list(rows)],
+            members=tuple(self.members[row] for row in rows),
+        )
+
+    def source(
+        self, z: Tensor, t: float, at: Evaluation, guidance: float, hooks: Hooks | None = None
+    ) -> Tensor:
+        """The sources' velocities at z, (S, L, 64)."""
+        self._count(1)
+        guidance = self._scheduled(self.source_schedule, guidance, t)
+        return self._velocity(z, t, at, self.sources, guidance, hooks)
+
+    def edit(
+        self, z: Tensor, t: float, at: Evaluation, guidance: float, hooks: Hooks | None = None
+    ) -> Tensor:
+        """The edits' velocities at z, (N, L, 64), without a source beside them."""
+        self._count(1)
+        guidance = self._scheduled(self.edit_schedule, guidance, t)
+        return self._velocity(z, t, at, self.edits, guidance, hooks)
+
+    def unprompted(self, z: Tensor, t: float, at: Evaluation, guidance: float) -> Tensor:
+        """The velocities of the empty prompt at z, (S, L, 64)."""
+        self._count(1)
+        return self._velocity(z, t, at, self.empty.rows([0] * len(z)), guidance, None)
+
+    def pair(
+        self, z_source: Tensor, z_edit: Tensor, t: float, at: Evaluation, guidances: tuple[float, float]
+    ) -> tuple[Tensor, Tensor]:
+        """The velocities of sources at z_source, (S, L, 64), and of edits at z_edit, (N, L, 64).
+
+        z_source may also be (N, L, 64): then every edit has its source at a place of its own.
+        guidances: the sources' and the edits'.
+        """
+        self._count(2)
+        sources, of = self.sources, self.of
+        if len(z_source) != len(sources.vec):
+            sources, of = sources.rows(of), tuple(range(len(of)))
+        first = self._scheduled(self.source_schedule, guidances[0], t)
+        second = self._scheduled(self.edit_schedule, guidances[1], t)
+        guidance = [first] * len(z_source) + [second] * len(z_edit)
+        hooks = None if self.look is None else self.look(of, len(z_source), self.mask)
+        both = torch.cat((z_source, z_edit))
+        v = self._velocity(both, t, at, sources.joined(self.edits), guidance, hooks)
+        v_source, v_edit = v[: len(z_source)], v[len(z_source) :]
+        beside = Beside(
+            z_source[list(of)], z_edit, v_source[list(of)], t, at, self.of_edits(self.clean), self.mask
+        )
+        for operator in self.operators:
+            v_edit = operator(v_edit, beside)
+        return v_source, v_edit
+
+    def _count(self, evaluations: int) -> None:
+        for member in self.members:
+            self.counts[member] += evaluations
+
+    def _scheduled(self, schedule: Schedule | None, guidance: float, t: float) -> float:
+        return guidance if schedule is None else schedule(guidance, t)
+
+    @torch.no_grad()
+    def _velocity(
+        self,
+        z: Tensor,
+        t: float,
+        at: Evaluation,
+        texts: Conditioning,
+        guidance: float | Sequence[float],
+        hooks: Hooks | None,
+    ) -> Tensor:
+        ids = image_ids(*self.size).to(z.device).expand(len(z), -1, -1)
+        txt_ids = torch.zeros(len(z), texts.txt.shape[1], 3, device=z.device)
+        predicted = velocity(self.flow, ids, texts.txt, txt_ids, texts.vec, guidance, hooks=hooks)
+        return predicted(z.to(next(self.flow.parameters()).dtype), t, at).float()

@@ -1,0 +1,37 @@
+"""FlowEdit (arXiv 2412.08629): an edit by the difference of two velocities, without inversion."""
+
+from collections.abc import Iterator
+
+import torch
+
+from flux.methods.task import MethodStep, EditTask, begin
+from flux.sampling import Evaluation
+
+
+def flowedit(
+    task: EditTask, *, start: float, last: float, draws: int, source_guidance: float, guidance: float
+) -> Iterator[MethodStep]:
+    """Walk from source to edit along v_edit - v_source, with the source noised afresh at each step.
+
+    start: the share of steps left out at the noisy end (n_max = 24 of 28: 4 / 28). last: the share of steps
+    at the clean end that sample the edit plainly (n_min). draws: noises per step that are averaged (n_avg).
+    """
+    x, edit = task.clean, task.field.of_edits(task.clean)
+    first, steps = begin(task.times, start), task.steps
+    plain_from = steps - round(last * steps)
+    for index in range(first, steps):
+        t, t_next = task.times[index], task.times[index + 1]
+        at = Evaluation(index, steps)
+        if index >= plain_from:
+            if index == plain_from:  # from here on the latent is the noisy edit itself
+                edit = edit + task.field.of_edits((1 - t) * x + t * task.noise(index * draws) - x)
+            edit = edit + (t_next - t) * task.field.edit(edit, t, at, guidance)
+        else:
+            change = torch.zeros_like(edit)
+            for draw in range(draws):
+                z_source = (1 - t) * x + t * task.noise(index * draws + draw)
+                z_edit = edit + task.field.of_edits(z_source - x)
+                v_source, v_edit = task.field.pair(z_source, z_edit, t, at, (source_guidance, guidance))
+                change = change + (v_edit - task.field.of_edits(v_source)) / draws
+            edit = edit + (t_next - t) * change
+        yield MethodStep("edit", index - first, steps - first, t, t_next, edit)

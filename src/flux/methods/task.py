@@ -1,0 +1,120 @@
+"""What a method is given, and what it yields.
+
+A method is a function of a task and its settings, which yields a `MethodStep` for every step it takes:
+
+    def flowedit(task: EditTask, *, guidance: float, ...) -> Iterator[MethodStep]
+
+The last one holds the edits' latents. Its settings' defaults stand in `flux.methods.METHODS`. It does not
+know whether the source was photographed or generated; it writes nothing and prints nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flux.generate import Sampling, Texts
+from flux.methods.field import Conditioning, Field
+from flux.sampling import get_schedule
+from flux.weights.load import Models
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """Sources to edit: their latents, their noise, and the velocities of both sides.
+
+    clean: the sources' latents, packed, float32 (S, L, 64). seeds: one per source, for its noise.
+    times: noise levels from 1 to 0. spread: the standard deviation of the model's latents, to which masks
+    are relative.
+    """
+
+    field: Field
+    seeds: tuple[int, ...]
+    times: tuple[float, ...]
+    spread: float = 1.0
+
+    @property
+    def clean(self) -> Tensor:
+        return self.field.clean
+
+    @property
+    def steps(self) -> int:
+        return len(self.times) - 1
+
+    def noise(self, draw: int) -> Tensor:
+        """Draw number `draw`, from 0, of each source's own noise: N(0, 1), (S, L, 64), on any device."""
+        return torch.stack([_noise(seed, draw, self.clean[0]) for seed in self.seeds])
+
+    def rows(self, rows: Sequence[int]) -> "EditTask":
+        """The task of some of the edits, in the order given."""
+        sources = dict.fromkeys(self.field.of[row] for row in rows)
+        return replace(self, field=self.field.rows(rows), seeds=tuple(self.seeds[each] for each in sources))
+
+    def with_mask(self, mask: Tensor | None) -> "EditTask":
+        """The same with a mask of where edits may change their sources, (N, L, 1) in [0, 1]."""
+        return replace(self, field=replace(self.field, mask=mask))
+
+
+def open_task(
+    models: Models,
+    texts: Texts,
+    sources: Sequence[str],
+    edits: Sequence[str],
+    of: Sequence[int],
+    clean: Tensor,
+    seeds: Sequence[int],
+    sampling: Sampling,
+) -> EditTask:
+    """The task of edits of sources whose latents are `clean`, packed, (S, L, 64); on the models' device.
+
+    sources, edits: their prompts, encoded in `texts`, and "" beside them. of: the source of each edit.
+    sampling: its steps give the noise levels; its guidance is not looked at, for methods bring their own.
+    """
+    clean = clean.to(models.device, torch.float32)
+    return EditTask(
+        field=Field(
+            flow=models.flow,
+            sources=Conditioning.of(texts, sources),
+            edits=Conditioning.of(texts, edits),
+            empty=Conditioning.of(texts, [""]),
+            of=tuple(of),
+            size=(sampling.height // 16, sampling.width // 16),
+            clean=clean,
+        ),
+        seeds=tuple(seeds),
+        times=tuple(get_schedule(sampling.steps, clean.shape[1], shift=models.spec.shift)),
+    )
+
+
+def _noise(seed: int, draw: int, like: Tensor) -> Tensor:
+    state = np.random.SeedSequence((seed, draw)).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(state[0]) >> 1)
+    return torch.randn(like.shape, generator=generator).to(like)
+
+
+@dataclass(frozen=True)
+class MethodStep:
+    """One step of a method, from noise level t to t_next; `index`, from 0, of `steps` of its phase.
+
+    phase: "edit", "invert", or what else a method does in turn. edit: the edits' latents behind it,
+    (N, L, 64); None while there are none yet. source: the sources', (S, L, 64), where they move.
+    """
+
+    phase: str
+    index: int
+    steps: int
+    t: float
+    t_next: float
+    edit: Tensor | None = None
+    source: Tensor | None = None
+
+
+Method = Callable[..., "object"]
+"""Takes a task and its settings by name, and returns an iterator of MethodStep."""
+
+
+def begin(times: Sequence[float], share: float) -> int:
+    """The step that is begun with when `share` of all steps are left out at the noisy end."""
+    return round(share * (len(times) - 1))

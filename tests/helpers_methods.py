@@ -1,0 +1,40 @@
+"""A small task with random weights, and its velocities asked for one by one."""
+
+import torch
+from helpers_demos import small_models
+
+from flux.generate import Sampling, encode
+from flux.methods.task import EditTask, open_task
+from flux.sampling import image_ids
+
+
+def small_task(
+    steps=4, sources=("a dog", "a fish"), edits=("a cat", "a bird", "a boat"), of=(0, 0, 1)
+) -> EditTask:
+    """Two sources of 32 x 48 pixels and three edits, of the first and of the second."""
+    models = small_models()
+    texts = encode(models, [*sources, *edits, ""])
+    clean = torch.randn(len(sources), 6, 64, generator=torch.Generator().manual_seed(3))
+    seeds = [5 + i for i in range(len(sources))]
+    return open_task(models, texts, sources, edits, of, clean, seeds, Sampling(steps, None, 48, 32))
+
+
+def velocity_of(task: EditTask, z, t, side, pair, guidance):
+    """The velocity at z, float64 (L, 64), of one row: side "source" or "edit" of an edit, or "empty"."""
+    field = task.field
+    texts, row = {
+        "source": (field.sources, field.of[pair]),
+        "edit": (field.edits, pair),
+        "empty": (field.empty, 0),
+    }[side]
+    txt, vec = texts.txt[row : row + 1], texts.vec[row : row + 1]
+    with torch.no_grad():
+        return field.flow(
+            img=z[None].float(),
+            img_ids=image_ids(*field.size)[None],
+            txt=txt,
+            txt_ids=torch.zeros(1, txt.shape[1], 3),
+            y=vec,
+            timesteps=torch.tensor([t]),
+            guidance=torch.tensor([float(guidance)]),
+        )[0].double()
