@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from flux.methods.task import MethodStep, EditTask, begin
+from flux.methods.task import EditTask, MethodStep, begin
 from flux.sampling import Evaluation
 
 
