@@ -41,7 +41,8 @@ class Beside:
     """A source and its edit at one evaluation, row by row of the edits; latents and velocities (N, L, 64).
 
     z_source, z_edit: where the model was asked, at noise level t. v_source: the source's velocity.
-    clean: the source's latent. mask: where the edit may change it, (N, L, 1) in [0, 1]; None without one.
+    clean: the source's latent. mask: where the edit may change it, packed from the latent's own grid as
+    latents are, (N, L, 64) in [0, 1], equal over a position's channels; None without one. See `masks.py`.
     """
 
     z_source: Tensor
@@ -69,7 +70,7 @@ class Field:
 
     sources, edits: their prompts, S and N rows. empty: the empty prompt, one row. of: each edit's source.
     size: of the picture, in tokens (h, w). clean: the sources' latents, (S, L, 64).
-    mask: where edits may change their sources, (N, L, 1) in [0, 1].
+    mask: where edits may change their sources, packed like latents, (N, L, 64) in [0, 1]; see `masks.py`.
     look, operators: applied wherever source and edit are evaluated side by side. source_schedule,
     edit_schedule: what becomes of the guidance that a method asks for.
     counts: by edit, the evaluations of one row that it took so far, its source's included.

@@ -53,7 +53,7 @@ class EditTask:
         return replace(self, field=self.field.rows(rows), seeds=tuple(self.seeds[each] for each in sources))
 
     def with_mask(self, mask: Tensor | None) -> "EditTask":
-        """The same with a mask of where edits may change their sources, (N, L, 1) in [0, 1]."""
+        """The same with a mask of where edits may change their sources, packed, (N, L, 64) in [0, 1]."""
         return replace(self, field=replace(self.field, mask=mask))
 
 

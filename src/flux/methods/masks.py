@@ -1,0 +1,56 @@
+"""Where an edit may change its source: masks, made from pictures, velocities, words or the edit itself.
+
+A mask is a grid of weights, 1 where the edit may change its source and 0 where the source stays, with one
+weight for each position of the latent: (N, 2 h, 2 w) for a picture of h x w tokens. Methods and operators
+take it packed, (N, L, 64), as latents are (`packed`); looks take a weight for each token (`token_weights`).
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flux.sampling import pack, unpack
+
+CHANNELS = 16
+
+
+def packed(grid: Tensor) -> Tensor:
+    """A mask on the latent's grid, (N, 2 h, 2 w), as latents are packed: (N, h w, 64)."""
+    return pack(grid[:, None].expand(-1, CHANNELS, -1, -1))
+
+
+def unpacked(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """A packed mask, (N, L, 64), of a picture of `size` (h, w) tokens, on its grid: (N, 2 h, 2 w)."""
+    return unpack(mask, 16 * size[0], 16 * size[1]).mean(dim=1)
+
+
+def token_weights(mask: Tensor) -> Tensor:
+    """One weight for each token, (N, L), of a packed mask (N, L, 64): the mean over the token's positions."""
+    return mask.mean(dim=-1)
+
+
+def own_mask(
+    clean: Tensor,
+    edit: Tensor,
+    size: tuple[int, int],
+    spread: float = 1.0,
+    *,
+    threshold: float = 0.2,
+    softness: float = 0.15,
+) -> Tensor:
+    """Where an edit changed its source, packed, from both clean latents, packed too (N, L, 64).
+
+    The change r of a position is the root of the 3 x 3 mean of the squared change, averaged over channels.
+    The mask is sigmoid((ln r - ln limit) / softness), limit being `threshold` times `spread`, the latents'
+    standard deviation: an absolute limit, since one by percentiles eats into edits. size: (h, w) in tokens.
+    """
+    squared = unpack((edit - clean) ** 2, 16 * size[0], 16 * size[1]).mean(dim=1)
+    change = mean_around(squared, 3).clamp(min=1e-20).sqrt()
+    return packed(torch.sigmoid((change.log() - math.log(threshold * spread)) / softness))
+
+
+def mean_around(grid: Tensor, side: int) -> Tensor:
+    """The mean over the side x side positions around each, of which those in the picture count; (N, H, W)."""
+    return functional.avg_pool2d(grid[:, None], side, 1, side // 2, count_include_pad=False)[:, 0]

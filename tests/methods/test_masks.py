@@ -1,0 +1,49 @@
+"""Masks against their formulas written out, and what they owe: shapes, ends, rows by themselves."""
+
+import torch
+
+from flux.methods.masks import own_mask, packed, token_weights, unpacked
+from flux.sampling import unpack
+
+
+def latents(seed: int, rows: int = 3) -> torch.Tensor:
+    return torch.randn(rows, 6, 64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_mask_is_packed_as_latents_are():
+    grid = torch.rand(2, 4, 6, generator=torch.Generator().manual_seed(1))
+    mask = packed(grid)
+    assert mask.shape == (2, 6, 64)
+    assert torch.equal(unpack(mask, 32, 48), grid[:, None].expand(-1, 16, -1, -1))
+    torch.testing.assert_close(unpacked(mask, (2, 3)), grid)
+    token = grid[1, 2:4, 4:6].mean()  # the last of 2 x 3 tokens
+    torch.testing.assert_close(token_weights(mask)[1, 5], token)
+
+
+def own_by_hand(clean, edit, spread, threshold, softness) -> torch.Tensor:
+    """(2 h, 2 w), position by position, of one picture of 2 x 3 tokens."""
+    change = unpack((edit - clean)[None].double(), 32, 48)[0]
+    squared = (change**2).mean(dim=0)
+    mask = torch.zeros(4, 6, dtype=torch.float64)
+    for row in range(4):
+        for column in range(6):
+            around = squared[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+            r = around.mean().sqrt()
+            mask[row, column] = 1 / (
+                1 + torch.exp(-(r.log() - torch.tensor(threshold * spread).log()) / softness)
+            )
+    return mask
+
+
+def test_an_edits_own_mask_is_the_formula():
+    clean, edit = latents(1), latents(2)
+    mask = own_mask(clean, edit, (2, 3), 1.7, threshold=0.8, softness=0.3)
+    for row in range(3):
+        expected = own_by_hand(clean[row], edit[row], 1.7, 0.8, 0.3)
+        torch.testing.assert_close(unpacked(mask, (2, 3))[row].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_edit_that_changed_nothing_has_an_empty_mask():
+    clean = latents(1)
+    assert own_mask(clean, clean, (2, 3)).max() < 1e-6
+    assert own_mask(clean, clean + 5, (2, 3)).min() > 0.999
