@@ -1,5 +1,7 @@
 """A small task with random weights, and its velocities asked for one by one."""
 
+from dataclasses import replace
+
 import torch
 from helpers_demos import small_models
 
@@ -9,14 +11,18 @@ from flux.sampling import image_ids
 
 
 def small_task(
-    steps=4, sources=("a dog", "a fish"), edits=("a cat", "a bird", "a boat"), of=(0, 0, 1)
+    steps=4, sources=("a dog", "a fish"), edits=("a cat", "a bird", "a boat"), of=(0, 0, 1), **parts
 ) -> EditTask:
-    """Two sources of 32 x 48 pixels and three edits, of the first and of the second."""
+    """Two sources of 32 x 48 pixels and three edits, of the first and of the second.
+
+    parts: of the field, such as its look or operators.
+    """
     models = small_models()
     texts = encode(models, [*sources, *edits, ""])
     clean = torch.randn(len(sources), 6, 64, generator=torch.Generator().manual_seed(3))
     seeds = [5 + i for i in range(len(sources))]
-    return open_task(models, texts, sources, edits, of, clean, seeds, Sampling(steps, None, 48, 32))
+    task = open_task(models, texts, sources, edits, of, clean, seeds, Sampling(steps, None, 48, 32))
+    return replace(task, field=replace(task.field, **parts))
 
 
 def velocity_of(task: EditTask, z, t, side, pair, guidance):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from flux.generate import Texts
 from flux.hooks import Hooks
@@ -57,8 +58,10 @@ class Beside:
 Operator = Callable[[Tensor, Beside], Tensor]
 """Takes an edit's velocity, (N, L, 64), and what stands beside it; returns a new velocity."""
 
-Schedule = Callable[[float, float], float]
-"""Takes a guidance and the noise level t; returns the guidance for it."""
+Schedule = Callable[[float, float, float], float]
+"""Takes a guidance, the noise level t, and how alike the velocities of source and edit are: their cosine over
+the whole latent at the evaluation before, 1 where there was none. Returns the guidance for this evaluation.
+"""
 
 Look = Callable[[tuple[int, ...], int, Tensor | None], Hooks]
 """Takes `of`, the number of sources and the mask; returns the hooks of a batch of the sources and edits."""
@@ -72,8 +75,11 @@ class Field:
     size: of the picture, in tokens (h, w). clean: the sources' latents, (S, L, 64).
     mask: where edits may change their sources, packed like latents, (N, L, 64) in [0, 1]; see `masks.py`.
     look, operators: applied wherever source and edit are evaluated side by side. source_schedule,
-    edit_schedule: what becomes of the guidance that a method asks for.
-    counts: by edit, the evaluations of one row that it took so far, its source's included.
+    edit_schedule: what becomes of the guidance that a method asks for; a source, which may have many edits,
+    is never told how alike they are.
+    counts: by edit, the evaluations of one row that it took so far, its source's included. alike: by edit,
+    the noise level of the last evaluation side by side and the cosine of the two velocities there; kept where
+    there is an `edit_schedule`.
     """
 
     flow: Flux
@@ -89,6 +95,7 @@ class Field:
     source_schedule: Schedule | None = None
     edit_schedule: Schedule | None = None
     counts: list[int] = field(default_factory=list)
+    alike: dict[int, tuple[float, float]] = field(default_factory=dict)
     members: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -118,7 +125,7 @@ class Field:
     ) -> Tensor:
         """The sources' velocities at z, (S, L, 64)."""
         self._count(1)
-        guidance = self._scheduled(self.source_schedule, guidance, t)
+        guidance = self._source_guidance(guidance, t)
         return self._velocity(z, t, at, self.sources, guidance, hooks)
 
     def edit(
@@ -126,8 +133,7 @@ class Field:
     ) -> Tensor:
         """The edits' velocities at z, (N, L, 64), without a source beside them."""
         self._count(1)
-        guidance = self._scheduled(self.edit_schedule, guidance, t)
-        return self._velocity(z, t, at, self.edits, guidance, hooks)
+        return self._velocity(z, t, at, self.edits, self._edit_guidances(guidance, t), hooks)
 
     def unprompted(self, z: Tensor, t: float, at: Evaluation, guidance: float) -> Tensor:
         """The velocities of the empty prompt at z, (S, L, 64)."""
@@ -146,9 +152,8 @@ class Field:
         sources, of = self.sources, self.of
         if len(z_source) != len(sources.vec):
             sources, of = sources.rows(of), tuple(range(len(of)))
-        first = self._scheduled(self.source_schedule, guidances[0], t)
-        second = self._scheduled(self.edit_schedule, guidances[1], t)
-        guidance = [first] * len(z_source) + [second] * len(z_edit)
+        guidance = [self._source_guidance(guidances[0], t)] * len(z_source)
+        guidance += self._edit_guidances(guidances[1], t)
         hooks = None if self.look is None else self.look(of, len(z_source), self.mask)
         both = torch.cat((z_source, z_edit))
         v = self._velocity(both, t, at, sources.joined(self.edits), guidance, hooks)
@@ -156,6 +161,9 @@ class Field:
         beside = Beside(
             z_source[list(of)], z_edit, v_source[list(of)], t, at, self.of_edits(self.clean), self.mask
         )
+        if self.edit_schedule is not None:
+            cosines = cosine_similarity(v_edit.flatten(1), beside.v_source.flatten(1)).tolist()
+            self.alike.update((member, (t, each)) for member, each in zip(self.members, cosines, strict=True))
         for operator in self.operators:
             v_edit = operator(v_edit, beside)
         return v_source, v_edit
@@ -164,8 +172,16 @@ class Field:
         for member in self.members:
             self.counts[member] += evaluations
 
-    def _scheduled(self, schedule: Schedule | None, guidance: float, t: float) -> float:
-        return guidance if schedule is None else schedule(guidance, t)
+    def _source_guidance(self, guidance: float, t: float) -> float:
+        return guidance if self.source_schedule is None else self.source_schedule(guidance, t, 1.0)
+
+    def _edit_guidances(self, guidance: float, t: float) -> list[float]:
+        """The guidance of each edit."""
+        if self.edit_schedule is None:
+            return [guidance] * len(self.members)
+        last = [self.alike.get(member, (t, 1.0)) for member in self.members]
+        # What is known of a lower noise level is left from another run over the same field.
+        return [self.edit_schedule(guidance, t, cosine if level >= t else 1.0) for level, cosine in last]
 
     @torch.no_grad()
     def _velocity(

@@ -1,0 +1,58 @@
+"""Guidance schedules against their formulas; what a field tells them."""
+
+import math
+
+import pytest
+import torch
+from helpers_methods import small_task, velocity_of
+
+from flux.methods import defaults
+from flux.methods.flowedit import flowedit
+from flux.methods.guidance import constant, exponential, vags
+from flux.methods.tables import SCHEDULES, build
+
+SETTINGS = {**defaults("flowedit"), "source_guidance": 2.0, "guidance": 5.0}
+
+
+def test_schedules_are_their_formulas():
+    assert constant()(3.0, 0.9, 0.5) == 3.0
+    assert exponential(0.9)(3.0, 0.9, 0.5) == pytest.approx(3 * math.exp(-0.72))
+    assert vags(0.9)(3.0, 0.9, 0.5) == pytest.approx(3 * math.exp(-0.36))
+    assert vags(0.9)(3.0, 0.25, -1.0) == pytest.approx(3 * math.exp(-0.45))
+
+
+def plainly(task, pair: int) -> torch.Tensor:
+    """FlowEdit under VAGS for the edit and an exponential for the source, for one pair, step by step."""
+    x = task.clean[task.field.of[pair]].double()
+    z, alike = x, 1.0
+    for i in range(round(SETTINGS["start"] * task.steps), task.steps):
+        t, t_next = task.times[i], task.times[i + 1]
+        z_source = (1 - t) * x + t * task.noise(i)[task.field.of[pair]].double()
+        guidance = 5 * math.exp(0.9 * (1 - 2 * t) * alike)
+        v_edit = velocity_of(task, z + z_source - x, t, "edit", pair, guidance)
+        v_source = velocity_of(task, z_source, t, "source", pair, 2 * math.exp(0.5 * (1 - 2 * t)))
+        alike = float((v_edit * v_source).sum() / v_edit.norm() / v_source.norm())
+        z = z + (t_next - t) * (v_edit - v_source)
+    return z
+
+
+def test_an_edit_is_told_how_alike_the_velocities_were_before():
+    task = small_task(edit_schedule=vags(0.9), source_schedule=exponential(0.5))
+    *_, last = flowedit(task, **SETTINGS)
+    for pair in range(3):
+        torch.testing.assert_close(last.edit[pair].double(), plainly(task, pair), rtol=1e-4, atol=1e-4)
+
+
+def test_a_second_run_does_not_remember_the_first():
+    task = small_task(edit_schedule=vags(0.9))
+    *_, first = flowedit(task, **SETTINGS)
+    *_, second = flowedit(task.with_mask(None), **SETTINGS)
+    assert torch.equal(first.edit, second.edit)
+
+
+@pytest.mark.parametrize("record", SCHEDULES, ids=lambda record: record.name)
+def test_rows_do_not_see_each_other(record):
+    task = small_task(edit_schedule=build(record))
+    *_, together = flowedit(task, **SETTINGS)
+    *_, alone = flowedit(task.rows([2, 0]), **SETTINGS)
+    torch.testing.assert_close(alone.edit, together.edit[[2, 0]], rtol=1e-4, atol=1e-5)
