@@ -36,7 +36,7 @@ STUDIES = ("text", "timesteps", "sweep", "similarity", "edit")
 
 ORDER: tuple[tuple[str, ...], ...] = (
     ("", "entry", "device", "extras", "files", "limits", "text_files")
-    + ("outcome", "flags", "prompts", "models")
+    + ("outcome", "flags", "prompts", "models", "integrators")
     + ("tiny.scenes", "tiny.captions", "tiny.prompts"),
     ("math",),
     ("formats",),

@@ -188,3 +188,18 @@ def test_a_stopped_study_reads_all_of_its_prompts(clone, tmp_path, monkeypatch):
     TEXTS.make(spec)
     assert seen == [["a hat", "a boat"]]
     assert before == {path: path.read_bytes() for path in spec.output.glob("picture-*.png")}
+
+
+@pytest.mark.parametrize("name, evaluations", [("euler", 3), ("midpoint", 6), ("fireflow", 4)])
+def test_any_integrator_samples(models, name, evaluations):
+    asked, texts = [], encode(models, ["a"])
+    models.flow.register_forward_hook(lambda *_: asked.append(1))
+    *_, plain = sample_steps(models, texts, ["a"], [0], SAMPLING)
+    asked.clear()
+    *_, last = sample_steps(models, texts, ["a"], [0], replace(SAMPLING, integrator=name))
+    assert len(asked) == evaluations and torch.equal(last.after, plain.after) == (name == "euler")
+
+
+def test_an_integrator_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match="integrator 'heun' does not exist: choose from euler, "):
+        replace(SAMPLING, integrator="heun")

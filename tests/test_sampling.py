@@ -11,13 +11,11 @@ from flux.sampling import (
     Evaluation,
     denoise,
     denoise_steps,
-    euler,
     get_lin_function,
     get_noise,
     get_schedule,
     guided,
     image_ids,
-    midpoint,
     pack,
     prepare,
     time_shift,
@@ -282,42 +280,7 @@ def test_a_plan_is_told_the_step():
     assert all(set(call["hooks"].skip) == {1} for call in model.calls)
 
 
-# Velocities and integrators
-
-
-def along(x, t, at):
-    """dx/dt = (1 + t) x, whose solutions are multiples of exp(t + t^2 / 2)."""
-    return (1 + t) * x
-
-
-def error_of(integrator, steps: int, start: float, stop: float) -> float:
-    times = [start + (stop - start) * i / steps for i in range(steps + 1)]
-    first = torch.tensor([math.exp(start + start**2 / 2)], dtype=torch.float64)
-    *_, last = integrator(along, first, times)
-    return abs(last.after.item() - math.exp(stop + stop**2 / 2))
-
-
-@pytest.mark.parametrize("ends", [(1.0, 0.0), (0.0, 1.0), (0.2, 0.9)], ids=str)
-@pytest.mark.parametrize("integrator, order", [(euler, 1), (midpoint, 2)])
-def test_an_integrator_is_of_its_order_in_both_directions(integrator, order, ends):
-    coarse, fine = (error_of(integrator, steps, *ends) for steps in (64, 128))
-    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.1)
-
-
-def test_an_integrator_says_where_it_evaluates():
-    asked = []
-
-    def record(x, t, at):
-        asked.append((round(t, 3), at.index, at.steps, at.substep))
-        return torch.zeros_like(x)
-
-    steps = list(midpoint(record, torch.ones(1), [0.0, 0.4, 1.0]))
-    assert asked == [(0.0, 0, 2, 0), (0.2, 0, 2, 1), (0.4, 1, 2, 0), (0.7, 1, 2, 1)]
-    assert [(step.t, step.t_next) for step in steps] == [(0.0, 0.4), (0.4, 1.0)]
-    asked.clear()
-    assert len(list(euler(record, torch.ones(1), [1.0, 0.5, 0.25]))) == 2
-    assert asked == [(1.0, 0, 2, 0), (0.5, 1, 2, 0)]
-    assert list(euler(record, torch.ones(1), [1.0])) == []
+# Velocities
 
 
 def test_guidance_by_two_evaluations():

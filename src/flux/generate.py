@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from flux.finite import Ingredients, is_finite, require_finite_pictures, require_finite_steps
 from flux.hooks import Hooks
+from flux.integrators import integrator_record
 from flux.models import MOST_GUIDANCE
 from flux.sampling import Step, denoise_steps, get_noise, get_schedule, prepare, unpack
 from flux.weights.load import Models
@@ -29,15 +30,19 @@ from flux.weights.load import Models
 class Sampling:
     """How a picture is sampled. width, height: multiples of 16. guidance: None where the model has none.
 
-    Raises ValueError for guidance that is no number or more than `MOST_GUIDANCE`.
+    integrator: a name of `flux.integrators.INTEGRATORS`.
+    Raises ValueError for guidance that is no number or more than `MOST_GUIDANCE`, and for an integrator that
+    does not exist.
     """
 
     steps: int
     guidance: float | None
     width: int
     height: int
+    integrator: str = "euler"
 
     def __post_init__(self) -> None:
+        integrator_record(self.integrator)
         if self.guidance is not None and not -math.inf < self.guidance <= MOST_GUIDANCE:
             raise ValueError(f"guidance must be a number, {MOST_GUIDANCE} or less; got {self.guidance}")
 
@@ -88,7 +93,15 @@ def sample_steps(
     timesteps = get_schedule(sampling.steps, inputs["img"].shape[1], shift=models.spec.shift)
     guidance, finite = sampling.guidance or 0.0, []
     with at_work(models.device, offload, models.flow):
-        for step in denoise_steps(models.flow, **inputs, timesteps=timesteps, guidance=guidance, hooks=hooks):
+        steps = denoise_steps(
+            models.flow,
+            **inputs,
+            timesteps=timesteps,
+            guidance=guidance,
+            hooks=hooks,
+            integrator=integrator_record(sampling.integrator).function,
+        )
+        for step in steps:
             finite.append(is_finite(step.after))
             if step.index < step.steps - 1:
                 yield step

@@ -1,18 +1,19 @@
-"""From noise to latent: packing, schedule, velocities and integrators of a rectified flow.
+"""From noise to latent: packing, schedule and velocities of a rectified flow; integrators by their names.
 
 x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, and t runs from 1 to 0 (arXiv 2209.03003).
+The integrators stand in `integrators.py`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
 from flux.hooks import Hooks
+from flux.integrators import Evaluation, Integrator, Step, Velocity, euler
+from flux.integrators import midpoint as midpoint  # handed on: it was here first
 from flux.model import Flux
 from flux.modules.conditioner import HFEmbedder
 
@@ -113,22 +114,6 @@ def get_schedule(
 # Velocities
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Where in a run a velocity is asked for: step `index`, from 0, of `steps`.
-
-    substep: 0 at the start of the step, 1 at its midpoint.
-    """
-
-    index: int
-    steps: int
-    substep: int = 0
-
-
-Velocity = Callable[[Tensor, float, Evaluation], Tensor]
-"""Takes x (B, L_img, 64), its noise level t, and where in the run that is; returns dx/dt = noise - x_0."""
-
-
 def velocity(
     model: Flux,
     img_ids: Tensor,
@@ -187,54 +172,6 @@ def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velo
     return evaluate
 
 
-# Integrators: flat functions over a velocity and any list of times, forwards or backwards
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a sampling run: from `t` to `t_next`, `before` to `after`, both (B, L_img, 64).
-
-    `pred` is the velocity at (before, t). `steps` is the length of the run, `index` counts from 0.
-    """
-
-    index: int
-    steps: int
-    t: float
-    t_next: float
-    before: Tensor
-    after: Tensor
-    pred: Tensor
-
-    @property
-    def estimate(self) -> Tensor:
-        """The clean latent as the model sees it now: x_0 = x_t - t (noise - x_0)."""
-        return self.before - self.t * self.pred
-
-
-def euler(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Step]:
-    """Yield Euler steps through `times`, one evaluation each; first order."""
-    steps = len(times) - 1
-    for index, (t, t_next) in enumerate(pairwise(times)):
-        pred = velocity(x, t, Evaluation(index, steps))
-        after = x + (t_next - t) * pred
-        yield Step(index, steps, t, t_next, x, after, pred)
-        x = after
-
-
-def midpoint(velocity: Velocity, x: Tensor, times: Sequence[float]) -> Iterator[Step]:
-    """Yield midpoint steps through `times`, two evaluations each; second order.
-
-    RF-Solver (arXiv 2411.04746) integrates by this rule.
-    """
-    steps = len(times) - 1
-    for index, (t, t_next) in enumerate(pairwise(times)):
-        pred = velocity(x, t, Evaluation(index, steps))
-        halfway = x + (t_next - t) / 2 * pred
-        after = x + (t_next - t) * velocity(halfway, (t + t_next) / 2, Evaluation(index, steps, substep=1))
-        yield Step(index, steps, t, t_next, x, after, pred)
-        x = after
-
-
 def denoise_steps(
     model: Flux,
     img: Tensor,
@@ -249,14 +186,15 @@ def denoise_steps(
     img_cond_seq_ids: Tensor | None = None,
     *,
     hooks: Hooks | None = None,
+    integrator: Integrator = euler,
 ) -> Iterator[Step]:
-    """Yield each Euler step of a run. The caller owns progress, pictures on the way, and stopping.
+    """Yield each step of a run. The caller owns progress, pictures on the way, and stopping.
 
     Arguments as of `velocity`.
     """
     conditions = img_cond, img_cond_seq, img_cond_seq_ids
     predicted = velocity(model, img_ids, txt, txt_ids, vec, guidance, *conditions, hooks=hooks)
-    yield from euler(predicted, img, timesteps)
+    yield from integrator(predicted, img, timesteps)
 
 
 def denoise(
