@@ -141,16 +141,23 @@ class Field:
         return self._velocity(z, t, at, self.empty.rows([0] * len(z)), guidance, None)
 
     def pair(
-        self, z_source: Tensor, z_edit: Tensor, t: float, at: Evaluation, guidances: tuple[float, float]
+        self,
+        z_source: Tensor,
+        z_edit: Tensor,
+        t: float,
+        at: Evaluation,
+        guidances: tuple[float, float],
+        *,
+        apart: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The velocities of sources at z_source, (S, L, 64), and of edits at z_edit, (N, L, 64).
 
-        z_source may also be (N, L, 64): then every edit has its source at a place of its own.
+        apart: every edit has its source at a place of its own; z_source and its velocities are (N, L, 64).
         guidances: the sources' and the edits'.
         """
         self._count(2)
         sources, of = self.sources, self.of
-        if len(z_source) != len(sources.vec):
+        if apart or len(z_source) != len(sources.vec):
             sources, of = sources.rows(of), tuple(range(len(of)))
         guidance = [self._source_guidance(guidances[0], t)] * len(z_source)
         guidance += self._edit_guidances(guidances[1], t)

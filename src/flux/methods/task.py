@@ -116,5 +116,9 @@ Method = Callable[..., "object"]
 
 
 def begin(times: Sequence[float], share: float) -> int:
-    """The step that is begun with when `share` of all steps are left out at the noisy end."""
-    return round(share * (len(times) - 1))
+    """The step that is begun with when `share` of all steps are left out at the noisy end.
+
+    The last step is never left out.
+    """
+    steps = len(times) - 1
+    return min(round(share * steps), steps - 1)
