@@ -48,6 +48,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("generate",),
     ("methods",),
     ("pictures",),
+    ("photos",),
     ("studies",),
     (*(f"studies.{name}" for name in STUDIES), "studies.__main__"),
     ("edit", "util", "cli", "cli_*", "content_filters", "__main__", "tiny"),

@@ -53,13 +53,15 @@ def require_finite_steps(flags: Sequence[Tensor], made_from: Ingredients) -> Non
     raise NotFinite(f"latents are not finite{without}: {where}; {_remedy(made_from)}")
 
 
-def require_finite_pictures(pictures: Tensor, ae: nn.Module, precision: torch.dtype) -> None:
-    """Raise NotFinite for decoded pictures (B, 3, H, W) that are not finite. precision: decoded in."""
+def require_finite_pictures(
+    pictures: Tensor, ae: nn.Module, precision: torch.dtype, title: str = "decoded pictures"
+) -> None:
+    """Raise NotFinite for pictures (B, 3, H, W), or latents, that are not finite. precision: made in."""
     if is_finite(pictures):
         return
     likely = _other_dtype(precision) or "they were decoded from numbers that are too large"
     raise NotFinite(
-        f"decoded pictures are not finite, in {_name(precision)}: {_bad_weight(ae, 'autoencoder') or likely}"
+        f"{title} are not finite, in {_name(precision)}: {_bad_weight(ae, 'autoencoder') or likely}"
     )
 
 

@@ -22,7 +22,7 @@ from flux.finite import Ingredients, is_finite, require_finite_pictures, require
 from flux.hooks import Hooks
 from flux.integrators import integrator_record
 from flux.models import MOST_GUIDANCE
-from flux.sampling import Step, denoise_steps, get_noise, get_schedule, prepare, unpack
+from flux.sampling import Step, denoise_steps, get_noise, get_schedule, pack, prepare, unpack
 from flux.weights.load import Models
 
 
@@ -125,6 +125,19 @@ def _warn_of_unknown_words(models: Models, prompts: Sequence[str]) -> None:
 def _lookup(texts: Mapping[str, Tensor]):
     """Encoded prompts in the place of an encoder."""
     return lambda prompts: torch.cat([texts[prompt] for prompt in prompts])
+
+
+@torch.no_grad()
+def encode_pictures(models: Models, pictures: Tensor, *, offload: bool = False) -> Tensor:
+    """RGB in [-1, 1], (B, 3, height, width), to packed latents, float32 (B, L, 64), on the models' device.
+
+    height, width: multiples of 16. The latents are the means of what the encoder gives, always in float32,
+    since an edit is compared with them. Each picture is encoded by itself. Raises NotFinite.
+    """
+    with at_work(models.device, offload, models.ae):
+        latents = torch.cat([models.ae.encode(each.to(models.device)) for each in pictures.split(1)])
+    require_finite_pictures(latents, models.ae, torch.float32, "encoded pictures")
+    return pack(latents.float())
 
 
 @torch.no_grad()

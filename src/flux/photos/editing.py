@@ -1,0 +1,420 @@
+"""Edit photographs, and generated pictures as if they were, by any method of `flux.methods.METHODS`.
+
+    edited = edit_photo(models, "photo.jpg", "a red house in a field", "a blue house in a field")
+    edited.pasted.save("edited.png")
+
+`edit_photo_steps` takes many sources and edits at once and yields on the way, so that callers show progress
+and save pictures early. Edits of pictures of one size run `batch` at a time, each with its source beside it.
+The result does not depend on `batch`, beyond how the dtype rounds sums of differently shaped batches.
+"""
+
+import pkgutil
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flux.finite import Ingredients, is_finite, require_finite_steps
+from flux.generate import Sampling, Texts, at_work, decode, encode
+from flux.methods import METHODS, defaults, method_record
+from flux.methods.field import Look, Operator, Schedule
+from flux.methods.masks import own_mask, packed, unpacked
+from flux.methods.task import EditTask, Method, open_task
+from flux.photos.framing import Box, Fit, Frame, cut_mask
+from flux.photos.paste import paste
+from flux.photos.sources import (
+    EditSource,
+    OpenedSource,
+    Picture,
+    frame_source,
+    latents_of,
+    open_photo,
+    show_source,
+)
+from flux.pictures.features import Dino
+from flux.pictures.files import to_pil
+from flux.sampling import Step
+from flux.weights.load import Models
+
+PASTE_BELOW = 0.5
+"""With `paste="auto"`, edits whose mask covers less than this share of the picture are pasted."""
+
+NOTHING_MADE = 0.01
+"""An edit whose own mask covers less than this share of the picture has changed nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceEdit:
+    """A prompt for the edit of source `source` of the request.
+
+    mask: where the edit may change it: white in a picture of the photo's size, or a box (left, top, right,
+    bottom) in the photo's pixels.
+    """
+
+    prompt: str
+    source: int = 0
+    mask: Picture | Box | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoRequest:
+    """Sources, their edits, and how they are edited.
+
+    sampling: how generated sources are sampled; its steps are the method's too, and its size that of the
+    model's pictures (see `flux.photos.framing` for what becomes of photos).
+    method: a name of METHODS, a dotted name `package.module:name`, or a method itself. settings: beside its
+    defaults.
+    mask: for edits that bring none: "auto" finds the edit's own change by a first pass; or a function of the
+    task that returns one, (N, L, 64). look, operators, *_schedule: as in `flux.methods.field.Field`.
+    paste: whether edits come back in the photo's own pixels; "auto": where the mask covers less than
+    `PASTE_BELOW` of the picture. residual: whether details that the model did not see stay inside the mask,
+    see `flux.photos.paste`. gate: whether it is measured how well each photo comes back.
+    """
+
+    sources: tuple[EditSource, ...]
+    edits: tuple[SourceEdit, ...]
+    sampling: Sampling
+    method: str | Method = "flowedit"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    fit: Fit = "fit"
+    mask: Literal["auto"] | Callable[[EditTask], Tensor] | None = None
+    look: Look | None = None
+    operators: tuple[Operator, ...] = ()
+    source_schedule: Schedule | None = None
+    edit_schedule: Schedule | None = None
+    paste: bool | Literal["auto"] = "auto"
+    residual: bool = False
+    gate: bool = True
+    batch: int = 4
+    offload: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.edits:
+            raise ValueError("edits must hold at least one edit")
+        if self.batch < 1:
+            raise ValueError(f"batch must be 1 or more; got {self.batch}")
+        for index, each in enumerate(self.edits):
+            if not 0 <= each.source < len(self.sources):
+                raise ValueError(
+                    f"edits[{index}].source is {each.source}: sources are 0 to {len(self.sources) - 1}"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class EditedPhoto:
+    """An edit of `source`.
+
+    picture: at the model's size, RGB in about [-1, 1], float32 (3, height, width). latent: packed, float32
+    (L, 64). mask: where it changed its source, or was allowed to, (2 h, 2 w) in [0, 1], on the latent's grid.
+    pasted: the photo with the edit inside the mask, at the photo's own size; None where nothing is pasted.
+    evaluations: of one row, the source's included. note: what is to be said of it, if anything.
+    """
+
+    source: OpenedSource
+    picture: Tensor
+    latent: Tensor
+    mask: Tensor
+    pasted: Image.Image | None
+    evaluations: int
+    note: str | None = None
+
+    @property
+    def image(self) -> Image.Image:
+        """The edit at the model's size, in 8 bits."""
+        return to_pil(self.picture)
+
+    @property
+    def mask_image(self) -> Image.Image:
+        """The mask at the model's size, white where the picture may have changed."""
+        grey = Image.fromarray((self.mask * 255).round().byte().numpy())
+        return grey.resize(self.source.frame.size, Image.Resampling.BILINEAR)
+
+    @property
+    def share(self) -> float:
+        """The mean of the mask."""
+        return float(self.mask.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoStep:
+    """Progress in batch `index` of `batches`, which holds these `edits` of the request, by their number.
+
+    phase: "sample" while sources are generated, "mask" while the edit's own change is looked for, else the
+    method's. step: of `steps` in this phase, from 0; None where pictures come. sources: opened just now, by
+    their number, before the first edit of them. results: edits that are done, by their number.
+    """
+
+    index: int
+    batches: int
+    edits: tuple[int, ...]
+    phase: str
+    step: int | None = None
+    steps: int | None = None
+    sources: Mapping[int, OpenedSource] = field(default_factory=dict)
+    results: Mapping[int, EditedPhoto] = field(default_factory=dict)
+
+
+def edit_photo(
+    models: Models,
+    photo: Picture,
+    source_prompt: str,
+    edit_prompt: str,
+    *,
+    method: str | Method = "flowedit",
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+    seed: int = 0,
+    mask: Picture | Box | Literal["auto"] | None = None,
+    dino: Dino | None = None,
+    options: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> EditedPhoto:
+    """Edit one photo. source_prompt describes it as it is, edit_prompt as it shall be.
+
+    steps, size: the method's and the model's own where they are left out. settings: of the method.
+    options: further fields of `PhotoRequest`, by name. Raises what `edit_photo_steps` does.
+    """
+    own = None if mask == "auto" else mask
+    request = PhotoRequest(
+        sources=(EditSource(source_prompt, photo, seed),),
+        edits=(SourceEdit(edit_prompt, mask=own),),
+        sampling=usual_sampling(models, method, steps, size),
+        method=method,
+        settings=settings,
+        **({"mask": "auto"} if mask == "auto" else {}) | dict(options or {}),
+    )
+    steps_taken = edit_photo_steps(models, request, dino)
+    return next(each for step in steps_taken for each in step.results.values())
+
+
+def usual_sampling(
+    models: Models,
+    method: str | Method = "flowedit",
+    steps: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Sampling:
+    """The model's size and guidance; the method's number of steps, or the model's where it takes fewer."""
+    spec = models.spec
+    usual = [row.steps for row in METHODS if row.name == method]
+    steps = min([spec.num_steps, *usual]) if steps is None else steps
+    return Sampling(steps, spec.guidance, *(size or (spec.size, spec.size)))
+
+
+def method_of(method: str | Method) -> Method:
+    """A method by its name in METHODS, or by its dotted name.
+
+    Raises ValueError for a name that is neither.
+    """
+    if callable(method):
+        return method
+    names = [row.name for row in METHODS]
+    if method in names:
+        return pkgutil.resolve_name(method_record(method).function)
+    if "." in method or ":" in method:
+        try:
+            return pkgutil.resolve_name(method)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"method {method!r} cannot be imported: {error}") from None
+    raise ValueError(
+        f"method {method!r} does not exist: choose from {', '.join(names)}, or package.module:name"
+    )
+
+
+def settings_of(request: PhotoRequest) -> dict[str, Any]:
+    """The settings of a request's method: its defaults, and what the request says beside them."""
+    known = request.method in [row.name for row in METHODS]
+    return (defaults(request.method) if known else {}) | dict(request.settings)
+
+
+def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = None) -> Iterator[PhotoStep]:
+    """Yield every step of every batch, sources as they are opened and edits as they are done.
+
+    dino: for the gate's similarity. Raises PictureError and ValueError, in one line each, for photos that
+    cannot be opened or edited, and NotFinite for latents that are no numbers.
+    """
+    method_of(request.method)  # before anything is made
+    size = (request.sampling.width, request.sampling.height)
+    frames = [frame_source(each, request.fit, size, models.spec.largest) for each in request.sources]
+    prompts = [each.prompt for each in (*request.sources, *request.edits)]
+    texts = encode(models, [*prompts, ""], offload=request.offload)
+    batches = edit_batches(request, frames)
+    opened: dict[int, OpenedSource] = {}
+    for index, batch in enumerate(batches):
+        progress = PhotoStep(index, len(batches), batch, "open")
+        numbers = tuple(dict.fromkeys(request.edits[row].source for row in batch))
+        new = [number for number in numbers if number not in opened]
+        for step in _open(models, request, texts, new, frames, progress, dino):
+            opened |= step.sources
+            yield step
+        sources = [opened[number] for number in numbers]
+        task = _task(models, request, texts, batch, numbers, sources)
+        with at_work(models.device, request.offload, models.flow):
+            task = yield from _masked(models, request, task, batch, sources, progress)
+            latents = yield from _made(models, request, task, progress)
+        yield from _come_back(models, request, task, latents, sources, progress)
+        later = {request.edits[row].source for each in batches[index + 1 :] for row in each}
+        opened = {number: source for number, source in opened.items() if number in later}
+
+
+def edit_batches(request: PhotoRequest, frames: Sequence[Frame]) -> list[tuple[int, ...]]:
+    """The numbers of the edits that run together: at most `batch`, of pictures of one size."""
+    by_size: dict[tuple[int, int], list[int]] = {}
+    for row, each in enumerate(request.edits):
+        by_size.setdefault(frames[each.source].size, []).append(row)
+    return [
+        tuple(rows[start : start + request.batch])
+        for rows in by_size.values()
+        for start in range(0, len(rows), request.batch)
+    ]
+
+
+def _open(
+    models: Models,
+    request: PhotoRequest,
+    texts: Texts,
+    numbers: Sequence[int],
+    frames: Sequence[Frame],
+    progress: PhotoStep,
+    dino: Dino | None,
+) -> Iterator[PhotoStep]:
+    """Open the sources of these numbers; one step for each, behind those of sampling."""
+    sources = [request.sources[number] for number in numbers]
+    of_these = [frames[number] for number in numbers]
+    latents: dict[int, Tensor] = {}
+    for each in latents_of(models, texts, sources, of_these, request.sampling, offload=request.offload):
+        if isinstance(each, Step):
+            yield replace(progress, phase="sample", step=each.index, steps=each.steps)
+        else:
+            latents[each[0]] = each[1]
+    for i, (number, source, frame) in enumerate(zip(numbers, sources, of_these, strict=True)):
+        shown = show_source(
+            models,
+            source,
+            latents[i],
+            frame,
+            request.sampling,
+            gate=request.gate,
+            dino=dino,
+            offload=request.offload,
+        )
+        yield replace(progress, sources={number: shown})
+
+
+def _task(
+    models: Models,
+    request: PhotoRequest,
+    texts: Texts,
+    batch: Sequence[int],
+    numbers: Sequence[int],
+    sources: Sequence[OpenedSource],
+) -> EditTask:
+    width, height = sources[0].frame.size
+    task = open_task(
+        models,
+        texts,
+        [request.sources[number].prompt for number in numbers],
+        [request.edits[row].prompt for row in batch],
+        [numbers.index(request.edits[row].source) for row in batch],
+        torch.stack([each.latent for each in sources]),
+        [request.sources[number].seed for number in numbers],
+        replace(request.sampling, width=width, height=height),
+    )
+    beside = {
+        "look": request.look,
+        "operators": request.operators,
+        "source_schedule": request.source_schedule,
+        "edit_schedule": request.edit_schedule,
+    }
+    return replace(task, field=replace(task.field, **beside))
+
+
+def _masked(
+    models: Models,
+    request: PhotoRequest,
+    task: EditTask,
+    batch: Sequence[int],
+    sources: Sequence[OpenedSource],
+    progress: PhotoStep,
+) -> Generator[PhotoStep, None, EditTask]:
+    """The task with its masks: those that edits bring, and for the others what the request says."""
+    given = {
+        i: _grid(request.edits[row].mask, sources[task.field.of[i]].frame)
+        for i, row in enumerate(batch)
+        if request.edits[row].mask is not None
+    }
+    if request.mask is None and not given:
+        return task
+    mask = torch.ones_like(task.field.of_edits(task.clean))
+    if request.mask == "auto" and len(given) < len(batch):
+        for step in method_of(request.method)(task, **settings_of(request)):
+            yield replace(progress, phase="mask", step=step.index, steps=step.steps)
+        mask = _own_mask(task, step.edit)
+    elif callable(request.mask) and len(given) < len(batch):
+        mask = request.mask(task)
+    rows = [packed(given[i][None])[0].to(mask) if i in given else each for i, each in enumerate(mask)]
+    return task.with_mask(torch.stack(rows))
+
+
+def _made(
+    models: Models, request: PhotoRequest, task: EditTask, progress: PhotoStep
+) -> Generator[PhotoStep, None, Tensor]:
+    """The edits' latents, (N, L, 64), behind the method's last step."""
+    flags, step = [], None
+    for step in method_of(request.method)(task, **settings_of(request)):
+        flags += [] if step.edit is None else [is_finite(step.edit)]
+        yield replace(progress, phase=step.phase, step=step.index, steps=step.steps)
+    if step is None or step.edit is None:
+        raise ValueError(f"method {request.method!r} ended without an edit")
+    read = {"T5": task.field.edits.txt, "CLIP": task.field.edits.vec}
+    require_finite_steps(flags, Ingredients(models.flow, models.dtype, read))
+    return step.edit
+
+
+def _come_back(
+    models: Models,
+    request: PhotoRequest,
+    task: EditTask,
+    latents: Tensor,
+    sources: Sequence[OpenedSource],
+    progress: PhotoStep,
+) -> Iterator[PhotoStep]:
+    """The edits as pictures, and pasted; one step for each, so that no more than one is held at its size."""
+    mask = task.field.mask
+    grids = unpacked(_own_mask(task, latents) if mask is None else mask, task.field.size).cpu()
+    for i, row in enumerate(progress.edits):
+        source = sources[task.field.of[i]]
+        width, height = source.frame.size
+        size = replace(request.sampling, width=width, height=height)
+        picture = decode(models, latents[i : i + 1], size, offload=request.offload)[0]
+        pasted, note = _paste(request, row, source, picture, grids[i])
+        result = EditedPhoto(source, picture, latents[i].cpu(), grids[i], pasted, task.field.counts[i], note)
+        yield replace(progress, results={row: result})
+
+
+def _paste(
+    request: PhotoRequest, row: int, source: OpenedSource, picture: Tensor, grid: Tensor
+) -> tuple[Image.Image | None, str | None]:
+    """The photo with the edit in it, if it is pasted, and what is to be said."""
+    share = float(grid.mean())
+    note = "the edit changed nothing" if share < NOTHING_MADE else None
+    if request.paste is False:
+        return None, note
+    if request.paste == "auto" and share >= PASTE_BELOW:
+        return None, f"the edit changes {share:.0%} of the picture: there is nothing to paste it into"
+    photo = request.sources[request.edits[row].source].photo
+    whole = to_pil(source.picture) if photo is None else open_photo(photo)
+    kept = source.reconstruction if request.residual else None
+    return paste(whole, source.frame, grid, picture, kept), note
+
+
+def _own_mask(task: EditTask, latents: Tensor) -> Tensor:
+    clean = task.field.of_edits(task.clean)
+    return own_mask(clean, latents, task.field.size, task.spread)
+
+
+def _grid(mask: Picture | Box, frame: Frame) -> Tensor:
+    picture = mask if isinstance(mask, tuple | list) else open_photo(mask)
+    return torch.from_numpy(cut_mask(picture, frame))
