@@ -63,7 +63,7 @@ class CopySource:
         other = torch.zeros(length, device=k.device)
         chosen = torch.ones_like(other[site.img])
         if self.select is not None:
-            chosen = self._chosen(q, k, site).to(other)
+            chosen = select_tokens(self.select, q, k, site).to(other)
         end = site.txt_len + site.img_len(length)
         token = torch.cat((other[: site.txt_len], chosen, other[end:]))
         row = torch.arange(batch, device=k.device)
@@ -72,14 +72,17 @@ class CopySource:
             edits = sum((row == each for each in self.rows), torch.zeros_like(row)) > 0
         return self.strength * edits[:, None, None, None] * token[:, None]
 
-    def _chosen(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
-        # The source's own RoPE table too: the batch's would have its attention computed once per row.
-        weight = self.select(q[:1], k[:1], replace(site, pe=site.pe[:1]))
-        tokens = site.img_len(k.shape[2])
-        if not isinstance(weight, Tensor) or weight.shape != (tokens,):
-            got = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
-            raise ValueError(
-                f"inject[{site.layer}]: select must return a weight per token of the picture, ({tokens},); "
-                f"got {got}"
-            )
-        return weight
+
+def select_tokens(select: Select, q: Tensor, k: Tensor, site: Site, row: int = 0) -> Tensor:
+    """What `select` returns for a row of a batch; ValueError unless it is a weight per token, (L_img,)."""
+    # The row's own RoPE table too: the batch's would have its attention computed once per row.
+    own = slice(0, 1) if len(site.pe) == 1 else slice(row, row + 1)
+    weight = select(q[row : row + 1], k[row : row + 1], replace(site, pe=site.pe[own]))
+    tokens = site.img_len(k.shape[2])
+    if not isinstance(weight, Tensor) or weight.shape != (tokens,):
+        got = tuple(weight.shape) if isinstance(weight, Tensor) else type(weight).__name__
+        raise ValueError(
+            f"inject[{site.layer}]: select must return a weight per token of the picture, ({tokens},); "
+            f"got {got}"
+        )
+    return weight

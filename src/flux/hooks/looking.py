@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flux.hooks.plan import Site
+from flux.hooks.copying import select_tokens
+from flux.hooks.plan import Select, Site
 
 Strength = Callable[[int, int], float]
 """Takes a step, from 0, and the number of steps; returns 0 (an edit's own) to 1 (its source's)."""
@@ -20,7 +21,8 @@ class LookAtSource:
 
     of: for every row of the batch the row it looks at; a row that looks at itself is left as it is.
     weight: how much each image token takes, (B, L_img) in [0, 1]; None for all of it. strength: times this at
-    each step; None for 1. keys, values: what is taken.
+    each step; None for 1. keys, values: what is taken. select: times this, see `TopRatio`, `AboveThreshold`;
+    it is asked once for each row that is looked at.
     """
 
     of: tuple[int, ...]
@@ -28,12 +30,13 @@ class LookAtSource:
     keys: bool = True
     values: bool = True
     strength: Strength | None = None
+    select: Select | None = None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
         strength = 1.0 if self.strength is None else self.strength(site.step, site.steps or 1)
-        if strength == 0:
+        if strength == 0 or not (self.keys or self.values):
             return q, k, v
-        weight = self._weight(k, site, strength)
+        weight = self._weight(q, k, site, strength)
         of = torch.tensor(self.of, device=k.device)
         if self.keys:
             k = torch.lerp(k, k[of], weight)
@@ -41,15 +44,25 @@ class LookAtSource:
             v = torch.lerp(v, v[of], weight)
         return q, k, v
 
-    def _weight(self, k: Tensor, site: Site, strength: float) -> Tensor:
+    def _weight(self, q: Tensor, k: Tensor, site: Site, strength: float) -> Tensor:
         """How far each token of each row moves to its source, (B, 1, L, 1)."""
         batch, length = k.shape[0], k.shape[2]
         if len(self.of) != batch:
             raise ValueError(f"inject[{site.layer}]: {len(self.of)} rows are told where to look, of {batch}")
         tokens = site.img_len(length)
-        chosen = torch.ones(batch, tokens) if self.weight is None else self.weight
-        looks = torch.tensor([row != source for row, source in enumerate(self.of)])
-        chosen = strength * looks[:, None].to(chosen) * chosen
+        looks = torch.tensor([row != source for row, source in enumerate(self.of)], device=k.device)
+        chosen = (strength * looks[:, None]).expand(-1, tokens)
+        if self.weight is not None:
+            chosen = chosen * self.weight.to(chosen)
+        if self.select is not None:
+            chosen = chosen * self._selected(q, k, site).to(chosen)
         after = length - site.txt_len - tokens
         padded = torch.nn.functional.pad(chosen, (site.txt_len, after))
         return padded[:, None, :, None].to(k)
+
+    def _selected(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
+        """What is selected in the row that each row looks at, (B, L_img); nothing where that is itself."""
+        looked_at = dict.fromkeys(source for row, source in enumerate(self.of) if row != source)
+        selected = {row: select_tokens(self.select, q, k, site, row) for row in looked_at}
+        nothing = torch.zeros(site.img_len(k.shape[2]), device=k.device)
+        return torch.stack([selected.get(source, nothing).to(nothing) for source in self.of])

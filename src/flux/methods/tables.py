@@ -8,6 +8,7 @@ those of methods are; `build` makes what the row stands for.
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from flux.methods import Setting
@@ -98,6 +99,39 @@ SCHEDULES: tuple[PartRecord, ...] = (
     ),
 )
 """What becomes of guidance."""
+
+
+SIDES: Mapping[str, str] = MappingProxyType(
+    {
+        "everywhere": "at all image tokens",
+        "outside": "at those outside the mask only",
+        "inside": "at those inside the mask only",
+        "off": "nowhere",
+    }
+)
+"""Where an edit looks at its source in a layer. Without a mask all is inside."""
+
+CURVES: tuple[PartRecord, ...] = (
+    PartRecord(
+        "constant",
+        "the same at every step",
+        "flux.methods.looks:constant",
+        {"value": _share(1.0, "at every step")},
+    ),
+    PartRecord(
+        "linear",
+        "along a line from the window's first step to its last",
+        "flux.methods.looks:linear",
+        {"first": _share(1.0, "at the first step"), "last": _share(0.0, "at the last")},
+    ),
+    PartRecord(
+        "cosine",
+        "the same along half a cosine",
+        "flux.methods.looks:cosine",
+        {"first": _share(1.0, "at the first step"), "last": _share(0.0, "at the last")},
+    ),
+)
+"""How the strength of a look goes over the steps. A list of values does too, see `looks.listed`."""
 
 
 def part_record(rows: tuple[PartRecord, ...], name: str) -> PartRecord:
