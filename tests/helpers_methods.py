@@ -25,7 +25,7 @@ def small_task(
     return replace(task, field=replace(task.field, **parts))
 
 
-def velocity_of(task: EditTask, z, t, side, pair, guidance):
+def velocity_of(task: EditTask, z, t, side, pair, guidance, hooks=None):
     """The velocity at z, float64 (L, 64), of one row: side "source" or "edit" of an edit, or "empty"."""
     field = task.field
     texts, row = {
@@ -43,4 +43,5 @@ def velocity_of(task: EditTask, z, t, side, pair, guidance):
             y=vec,
             timesteps=torch.tensor([t]),
             guidance=torch.tensor([float(guidance)]),
+            hooks=hooks,
         )[0].double()

@@ -162,7 +162,8 @@ def fixed_point(
 def uni_inv(
     velocity: Velocity, x: Tensor, times: Sequence[float], *, pin: Pin | None = None
 ) -> Iterator[Step]:
-    """Yield steps by the velocity at the end of a step by the last one's; first order (UniEdit-Flow).
+    """Yield steps by the velocity at the end of a step by the last one's; first order (UniEdit,
+    arXiv 2504.13109).
 
     One evaluation each, and one up front, at the start of the first. An Euler step back nearly undoes each.
     """
@@ -244,7 +245,7 @@ INTEGRATORS: tuple[IntegratorRecord, ...] = (
     IntegratorRecord(
         "uni-inv",
         "steps that an Euler step nearly undoes",
-        "UniEdit-Flow",
+        "arXiv 2504.13109",
         1,
         "T + 1",
         uni_inv,
@@ -253,8 +254,12 @@ INTEGRATORS: tuple[IntegratorRecord, ...] = (
 )
 
 
-def integrator_record(choice: str | Mapping[str, str | float] | IntegratorRecord) -> IntegratorRecord:
-    """The record of an integrator: its name, `{"name": name, setting: value}`, or the record itself.
+IntegratorChoice = str | Mapping[str, str | float] | IntegratorRecord
+"""An integrator's name, `{"name": name, setting: value}`, or its record."""
+
+
+def integrator_record(choice: IntegratorChoice) -> IntegratorRecord:
+    """The record of an integrator, with its settings.
 
     ValueError for an integrator or a setting that does not exist, and for one out of its bounds.
     """

@@ -14,7 +14,7 @@ Layers are numbered as in Stable Flow (arXiv 2411.14430): double blocks first, t
 FLUX.1.
 
 The plan stands in `plan.py`. What an edit copies, and how far, is decided in `copying.py`; which tokens are
-copied in `selection.py`.
+copied in `selection.py`; `recording.py` keeps keys and values of one run for another.
 """
 
 from flux.hooks.attention import (
@@ -28,6 +28,7 @@ from flux.hooks.attention import (
 from flux.hooks.copying import CopySource
 from flux.hooks.looking import LookAtSource
 from flux.hooks.plan import Attention, BoundHooks, Hook, Hooks, Injection, Residual, Select, Site
+from flux.hooks.recording import Recall, Recording
 from flux.hooks.selection import AboveThreshold, Mask, TopRatio
 from flux.models import VITAL_LAYERS, LayerName, Layers
 
@@ -45,6 +46,8 @@ __all__ = [
     "Layers",
     "LookAtSource",
     "Mask",
+    "Recall",
+    "Recording",
     "Residual",
     "Select",
     "Site",

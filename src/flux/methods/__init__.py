@@ -21,6 +21,7 @@ at its source. The method writes nothing and prints nothing; how it injects is a
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flux.integrators import INTEGRATORS
 from flux.limits import MOST_GUIDANCE, MOST_PIXELS
 
 MOST_TOKENS = (MOST_PIXELS // 16) ** 2
@@ -73,6 +74,15 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a method takes that is no number: its default, the paper's, and all it may be. about: in words."""
+
+    default: str | bool
+    choices: tuple[str | bool, ...]
+    about: str
+
+
+@dataclass(frozen=True)
 class MethodRecord:
     """What is known of a method before it runs.
 
@@ -91,7 +101,7 @@ class MethodRecord:
     source: str
     steps: int
     evaluations: str
-    settings: Mapping[str, Setting] = field(default_factory=dict)
+    settings: Mapping[str, Setting | Choice] = field(default_factory=dict)
     pairs: bool = True
     inverts: bool = False
     needs_mask: bool = False
@@ -106,7 +116,59 @@ def _share(default: float, about: str) -> Setting:
     return Setting(default, 0, 1, about)
 
 
+PINNINGS = ("right", "released", "free", "exact")
+"""How a replay of an inversion holds its sources to it, see `flux.methods.inversion.replay`."""
+
 METHODS: tuple[MethodRecord, ...] = (
+    MethodRecord(
+        "stable-flow",
+        "inversion of the nudged source, then edits that look at it in vital layers",
+        "flux.methods.stable_flow_real:stable_flow_real",
+        "arXiv 2411.14430",
+        steps=50,
+        evaluations="3 T (of the integrator's)",
+        settings={
+            "integrator": Choice("euler", tuple(row.name for row in INTEGRATORS), "how it is inverted"),
+            "nudge": Setting(1.15, 0.5, 2, "times the source's latent before it is inverted; 1 for off"),
+            "undo_nudge": Choice(True, (True, False), "whether latents are divided by the nudge at the end"),
+            "pinning": Choice("right", PINNINGS, "how the source is held to its inversion"),
+            "source_guidance": _guidance(1.0, "the source's"),
+            "guidance": _guidance(3.0),
+        },
+        inverts=True,
+    ),
+    MethodRecord(
+        "rf-solver",
+        "inversion and edit by midpoint steps; early steps take the inversion's values",
+        "flux.methods.rf_solver:rf_solver",
+        "arXiv 2411.04746",
+        steps=25,
+        evaluations="4 T",
+        settings={
+            # As in the scripts that are released with it; its command's own defaults are 20 / 25 and 5.
+            "inject": _share(3 / 25, "share of steps that take the inversion's values"),
+            "after": _share(20 / 38, "share of single blocks that never do"),
+            "source_guidance": _guidance(1.0, "the inversion's"),
+            "guidance": _guidance(2.0),
+        },
+        pairs=False,
+        inverts=True,
+    ),
+    MethodRecord(
+        "fireflow",
+        "the same by steps of second order that take one evaluation each",
+        "flux.methods.fireflow:fireflow",
+        "arXiv 2412.07517",
+        steps=8,
+        evaluations="2 (T + 1)",
+        settings={
+            "inject": _share(1 / 8, "share of steps that take the inversion's values"),
+            "source_guidance": _guidance(1.0, "the inversion's"),
+            "guidance": _guidance(2.0),
+        },
+        pairs=False,
+        inverts=True,
+    ),
     MethodRecord(
         "flowedit",
         "the difference of two velocities, without inversion",
@@ -205,6 +267,6 @@ def method_record(name: str) -> MethodRecord:
     return {row.name: row for row in METHODS}[name]
 
 
-def defaults(name: str) -> dict[str, float]:
+def defaults(name: str) -> dict[str, float | str | bool]:
     """The settings of a method, at their defaults."""
     return {key: setting.default for key, setting in method_record(name).settings.items()}
