@@ -126,7 +126,7 @@ METHODS: tuple[MethodRecord, ...] = (
         "flux.methods.stable_flow_real:stable_flow_real",
         "arXiv 2411.14430",
         steps=50,
-        evaluations="3 T (of the integrator's)",
+        evaluations="3 T",  # by Euler; by midpoint 6 T
         settings={
             "integrator": Choice("euler", tuple(row.name for row in INTEGRATORS), "how it is inverted"),
             "nudge": Setting(1.15, 0.5, 2, "times the source's latent before it is inverted; 1 for off"),
