@@ -1,6 +1,7 @@
 """A small task with random weights, and its velocities asked for one by one."""
 
 from dataclasses import replace
+from functools import cache
 
 import torch
 from helpers_demos import small_models
@@ -8,6 +9,8 @@ from helpers_demos import small_models
 from flux.generate import Sampling, encode
 from flux.methods.task import EditTask, open_task
 from flux.sampling import image_ids
+
+_models = cache(small_models)
 
 
 def small_task(
@@ -17,7 +20,7 @@ def small_task(
 
     parts: of the field, such as its look or operators.
     """
-    models = small_models()
+    models = _models()
     texts = encode(models, [*sources, *edits, ""])
     clean = torch.randn(len(sources), 6, 64, generator=torch.Generator().manual_seed(3))
     seeds = [5 + i for i in range(len(sources))]

@@ -13,21 +13,23 @@ from flux.methods.task import MethodStep
 from flux.sampling import Evaluation
 
 
-def halfway(task, *, guidance=2.0, share=0.5):
+def halfway(task, *, guidance=2.0, share=0.5, mix=True):
     """Sample the edit, and give a share of it."""
     z = task.field.of_edits(task.noise(0))
     for index in range(task.steps):
         t, t_next = task.times[index], task.times[index + 1]
         z = z + (t_next - t) * task.field.edit(z, t, Evaluation(index, task.steps), guidance)
         yield MethodStep("edit", index, task.steps, t, t_next, z)
-    yield MethodStep("mix", 0, 1, 0.0, 0.0, torch.lerp(task.field.of_edits(task.clean), z, share))
+    if mix:
+        yield MethodStep("mix", 0, 1, 0.0, 0.0, torch.lerp(task.field.of_edits(task.clean), z, share))
 
 
 def test_a_method_of_ones_own_is_found_and_runs():
     row = find_method(f"{__name__}:halfway")
     assert row.about == "Sample the edit, and give a share of it."
+    assert row.settings["mix"].choices == (True, False)
     settings = {key: setting.default for key, setting in row.settings.items()}
-    assert settings == {"guidance": 2.0, "share": 0.5}
+    assert settings == {"guidance": 2.0, "share": 0.5, "mix": True}
     task = small_task()
     *_, last = load_function(row.function)(task, **settings | {"share": 0.0})
     torch.testing.assert_close(last.edit, task.field.of_edits(task.clean))
@@ -55,7 +57,7 @@ def wordy(task, *, guidance="much"):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("flowedits", "choose from flowedit"),
+        ("flowedits", "there is no method 'flowedits': choose from "),
         ("no_such_module:edit", "cannot be imported (ModuleNotFoundError"),
         (f"{__name__}:missing", "cannot be imported (AttributeError"),
         (":edit", "cannot be imported (ValueError"),

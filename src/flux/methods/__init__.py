@@ -119,6 +119,9 @@ def _share(default: float, about: str) -> Setting:
 PINNINGS = ("right", "released", "free", "exact")
 """How a replay of an inversion holds its sources to it, see `flux.methods.inversion.replay`."""
 
+ORIGINS = ("inverted", "noised", "straight")
+"""What KV-Edit's edits start from, see `flux.methods.kv_edit`."""
+
 METHODS: tuple[MethodRecord, ...] = (
     MethodRecord(
         "stable-flow",
@@ -258,6 +261,23 @@ METHODS: tuple[MethodRecord, ...] = (
             "guidance": _guidance(3.5),
         },
         pairs=False,
+    ),
+    MethodRecord(
+        "kv-edit",
+        "inversion, and back with the source's keys and values outside a mask, so that only the mask changes",
+        "flux.methods.kv_edit:kv_edit",
+        "arXiv 2502.17363",
+        steps=28,
+        evaluations="3 T (1 - start)",
+        settings={
+            "start": _share(4 / 28, "share of steps left out at the noisy end"),
+            "origin": Choice("inverted", ORIGINS, "what edits start from"),
+            "background": Setting(1.0, 0.01, 100, "how many times the source's tokens count in attention"),
+            "source_guidance": _guidance(1.5, "the source's"),
+            "guidance": _guidance(5.5),
+        },
+        inverts=True,
+        needs_mask=True,
     ),
 )
 

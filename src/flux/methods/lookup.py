@@ -5,13 +5,14 @@ import math
 from collections.abc import Callable
 from importlib import import_module
 
-from flux.methods import METHODS, MethodRecord, Setting, method_record
+from flux.methods import METHODS, Choice, MethodRecord, Setting, method_record
 
 
 def find_method(name: str) -> MethodRecord:
     """The row of a method; for a function of a user's own, a row made from what it says of itself.
 
-    An own one takes the task, and settings as keywords with numbers as defaults. Its module is imported.
+    An own one takes the task, and settings as keywords with numbers, or true and false, as defaults. Its
+    module is imported.
     Raises ValueError, in one line, for a name that is neither, and for a function that is no method.
     """
     if ":" in name:
@@ -57,5 +58,11 @@ def _own(name: str, function: Callable) -> MethodRecord:
         source="your own",
         steps=28,
         evaluations="as counted",
-        settings={each.name: Setting(each.default, -math.inf, math.inf, "your own") for each in settings},
+        settings={each.name: _setting(each.default) for each in settings},
     )
+
+
+def _setting(default: float | bool) -> Setting | Choice:
+    if isinstance(default, bool):
+        return Choice(default, (True, False), "your own")
+    return Setting(default, -math.inf, math.inf, "your own")
