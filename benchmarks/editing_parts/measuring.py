@@ -1,0 +1,177 @@
+"""What is measured of an edit, pair by pair. Pictures are uint8 (N, H, W, 3), as a file holds them.
+
+A figure is NaN where a pair has none, such as what was kept outside an edit that fills the picture.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from editing_parts.tasks import TaskSet, to_model
+from flux.extras import need
+from flux.pictures.features import Dino
+from flux.pictures.metrics import WINDOW
+from flux.tiny.edit_pairs import region, score
+from flux.tiny.judge import Judge, Reading
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of each pair. unit: how it is shown, a format. paired: whether rows are compared by it."""
+
+    name: str
+    about: str
+    unit: str = "{:.1f}"
+    paired: bool = True
+
+
+COLUMNS = (
+    Column("made", "the judge finds the change", "{:.3f}"),
+    Column("others", "share of all other attributes that are right, by the judge", "{:.3f}"),
+    Column("kept", "PSNR to the photo outside the edit, dB"),
+    Column("below", "dB below what the autoencoder alone keeps there"),
+    Column("kept_ssim", "SSIM to the photo outside the edit", "{:.3f}"),
+    Column("kept_dino", "patch-by-patch DINO similarity to the photo outside the edit", "{:.3f}"),
+    Column("truth", "PSNR to the rendered target, whole picture, dB"),
+    Column("inside", "PSNR to the rendered target where it differs from the photo, dB"),
+    Column("share", "share of the picture that its mask covers", "{:.3f}", paired=False),
+    Column("evaluations", "evaluations of the model for one row, its source's included", "{:.1f}"),
+    Column("rebuilt", "PSNR to the autoencoder's reconstruction when nothing is asked for, dB", paired=False),
+)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The columns of a table. decisive: a row beats the default that is better in one of these and not worse
+    in another. by_kind: those shown for each kind of edit. axes: of the front, across and up."""
+
+    columns: tuple[Column, ...]
+    decisive: tuple[str, ...]
+    by_kind: tuple[str, ...]
+    axes: tuple[str, str]
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+TINY = Measures(COLUMNS, ("made", "inside"), ("made", "kept", "truth", "inside"), ("kept", "made"))
+"""With the judge and the right answers of flux-tiny's world."""
+
+NOISE = 1e-6
+"""The least squared error, of a range of 1, that is told from none: pictures count as alike at 60 dB."""
+FEWEST = 64
+"""Pixels outside an edit; with fewer, nothing is measured there."""
+
+Figures = dict[str, list[float]]
+
+Alike = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Takes two lists of pictures; returns how alike they are patch by patch, (N, h, w)."""
+
+
+def read(judge: Judge, pictures: np.ndarray, together: int = 64) -> list[Reading]:
+    return [reading for part in to_model(pictures).split(together) for reading in judge.read(part)]
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What edits of a task set are held against. outside: where they should change nothing, (N, H, W)."""
+
+    tasks: TaskSet
+    judge: Judge
+    alike: Alike
+    readings: Sequence[Reading]
+    outside: np.ndarray
+    ceiling: np.ndarray
+
+    @classmethod
+    def of(cls, tasks: TaskSet, judge: Judge, alike: Alike) -> "Yardstick":
+        readings = read(judge, tasks.photos)
+        if tasks.differs is not None:
+            outside = ~tasks.differs
+        else:  # what the judge sees says where the thing is
+            outside = ~np.stack(
+                [
+                    region(pair, tasks.size, seen, seen).numpy()
+                    for pair, seen in zip(tasks.pairs, readings, strict=True)
+                ]
+            )
+        ceiling = np.array(
+            [psnr_at(*each) for each in zip(tasks.photos, tasks.rebuilt, outside, strict=True)]
+        )
+        return cls(tasks, judge, alike, readings, outside, ceiling)
+
+    def measure(self, pictures: np.ndarray) -> Figures:
+        """All columns that pictures alone tell."""
+        tasks, rows = self.tasks, range(len(pictures))
+        found: Figures = {name: [] for name in ("made", "others")}
+        for i, seen in zip(rows, read(self.judge, pictures), strict=True):
+            both = to_model(np.stack((tasks.photos[i], pictures[i])))
+            told = score(tasks.pairs[i], both, [self.readings[i], seen])
+            found["made"].append(float(told.made))
+            found["others"].append(told.others)
+        found["kept"] = [psnr_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows]
+        found["below"] = (self.ceiling[: len(pictures)] - found["kept"]).tolist()
+        found["kept_ssim"] = [ssim_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows]
+        found["kept_dino"] = self._alike_outside(pictures)
+        if tasks.targets is not None:
+            everywhere = np.ones(tasks.size, dtype=bool)
+            found["truth"] = [psnr_at(tasks.targets[i], pictures[i], everywhere) for i in rows]
+            found["inside"] = [psnr_at(tasks.targets[i], pictures[i], ~self.outside[i]) for i in rows]
+        return found
+
+    def _alike_outside(self, pictures: np.ndarray) -> list[float]:
+        similar = self.alike(self.tasks.photos[: len(pictures)], pictures)
+        sides = [whole // patches for whole, patches in zip(self.tasks.size, similar.shape[1:], strict=True)]
+        windows = np.lib.stride_tricks.sliding_window_view(self.outside, sides, axis=(1, 2))
+        whole = windows[: len(pictures), :: sides[0], :: sides[1]].all(axis=(-2, -1))
+        return [float(row[at].mean()) if at.any() else np.nan for row, at in zip(similar, whole, strict=True)]
+
+
+def psnr_at(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
+    """PSNR in dB of two pictures at some pixels (H, W); at most 60."""
+    if where.sum() < FEWEST:
+        return float("nan")
+    error = np.square(a[where].astype(np.float64) - b[where]).mean() / 255**2
+    return float(-10 * np.log10(max(error, NOISE)))
+
+
+def ssim_at(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
+    """The mean of SSIM over windows that lie at these pixels wholly."""
+    measure = need("skimage.metrics", "similarity", "SSIM").structural_similarity
+    _, each = measure(a, b, win_size=WINDOW, channel_axis=-1, data_range=255, full=True)
+    windows = np.lib.stride_tricks.sliding_window_view(where, (WINDOW, WINDOW)).all(axis=(-2, -1))
+    margin = WINDOW // 2
+    inner = each[margin:-margin, margin:-margin].mean(axis=-1)
+    return float(inner[windows].mean()) if windows.any() else float("nan")
+
+
+def whole_psnr(a: np.ndarray, b: np.ndarray) -> list[float]:
+    everywhere = np.ones(a.shape[1:3], dtype=bool)
+    return [psnr_at(*each, everywhere) for each in zip(a, b, strict=True)]
+
+
+def patch_similarity(folder: Path) -> Alike:
+    """Patch by patch, how alike pictures are to a DINO model of a folder: cosines behind its first block."""
+    dino = Dino(folder)
+
+    @torch.inference_mode()
+    def tokens(pictures: np.ndarray) -> torch.Tensor:
+        found = []
+        mean, std = (
+            torch.tensor(getattr(dino.processor, f"image_{n}"))[:, None, None] for n in ("mean", "std")
+        )
+        for part in ((to_model(pictures) + 1) / 2).split(64):
+            pixels = (part - mean) / std
+            hidden = dino.model(pixels, output_hidden_states=True).hidden_states[1]
+            found.append(torch.nn.functional.normalize(hidden[:, 1:].float(), dim=-1))
+        return torch.cat(found)
+
+    def alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        cosines = (tokens(a) * tokens(b)).sum(dim=-1)
+        side = round(cosines.shape[1] ** 0.5)
+        return cosines.view(-1, side, side).numpy()
+
+    return alike
