@@ -46,7 +46,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("sampling", "finite"),
     ("weights",),
     ("generate",),
-    ("methods",),
+    ("methods", "probes"),
     ("pictures",),
     ("photos",),
     ("studies",),

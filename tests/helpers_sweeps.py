@@ -33,7 +33,7 @@ def draw_sweep(
     groups: Sequence[tuple[int, ...]] = ((0,), (1,), (2,)),
     prompts: int = 4,
     noise: int = 2,
-    change: Change = lambda cell: 0.1 + 0.2 * sum(cell.group) if cell.group else 0.0,
+    change: Change = lambda cell: 0.1 + 0.2 * sum(cell.part.layers) if cell.part else 0.0,
     size: tuple[int, int] = (64, 64),
     made: Callable[[Cell], bool] = lambda cell: True,
 ) -> Path:
@@ -97,3 +97,10 @@ def save_clip(folder: Path) -> Path:
         '"do_convert_rgb": true}'
     )
     return folder
+
+
+def own_probe(layer: int):
+    """A user's own probe: a layer is skipped."""
+    from flux.hooks import Hooks
+
+    return Hooks(skip=[layer])

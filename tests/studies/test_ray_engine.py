@@ -17,7 +17,7 @@ from test_sweep import arguments, cells, run_demo
 
 from flux.generate import Sampling
 from flux.studies.sweep import make
-from flux.studies.sweep.cells import Cell, Prompt, Task, tasks
+from flux.studies.sweep.cells import Cell, Part, Plan, Prompt, Task, tasks
 from flux.studies.sweep.engines import Done
 from flux.studies.sweep.engines.local import local
 from flux.studies.sweep.engines.ray import OBJECT_STORE, Worker, need_ray, ray
@@ -31,7 +31,7 @@ except ImportError:
 needs_ray = pytest.mark.skipif(library is None, reason='ray is not installed: pip install "flux[ray]"')
 
 SAMPLING = Sampling(steps=2, guidance=3.5, width=32, height=32)
-TASKS, TRAP = tasks(6, [(0,), (3,), (1, 2)], 2, 2), Task((0, 1), (3,))
+TASKS, TRAP = tasks(6, [Part((0,)), Part((3,)), Part((1, 2))], 2, 2), Task((0, 1), (3,))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,8 @@ def job(tmp_path) -> Callable[..., make.Job]:
         folder.mkdir()
         (folder / "run.json").write_text("{}")
         prompts = tuple(Prompt(f"a {number}", number) for number in range(6))
-        return make.Job(folder, prompts, tuple(range(6)), SAMPLING, load)
+        asked = Plan(prompts, (), (Task(tuple(range(6))),), {})
+        return make.Job(folder, asked, SAMPLING, load)
 
     return new
 
@@ -122,7 +123,7 @@ def test_the_same_bytes_as_local_whatever_fails_and_whoever_dies(cluster, job, t
     # The dead worker's successor may come when all is done already.
     assert len(pids) == 2 and {int(file.name) for file in told.iterdir()} >= set(pids)
     (failed,) = (each for each in [*first, *second] if each.error)
-    assert failed.task.group == (99,) and "layer 99 does not exist" in failed.error
+    assert failed.task.part.layers == (99,) and "layer 99 does not exist" in failed.error
     assert {each.task for each in [*first, *second]} == {*TASKS, failed.task}
     assert digests([*first, *second]) == expected
     assert files(there.folder) == {"run.json", *(cell.file for cell in expected)}

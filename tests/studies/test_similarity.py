@@ -93,7 +93,7 @@ def test_a_sweep(demo, models, tmp_path, capsys):
     sweep = draw_sweep(
         tmp_path / "s",
         **{"groups": groups, "prompts": PICTURES, "noise": 2},
-        change=lambda cell: 0.02 if cell.repeat else strength[cell.group],
+        change=lambda cell: 0.02 if cell.repeat else strength[cell.part],
     )
     metrics = ["--metrics", "dino", "clip", "psnr", "ssim", "--clip", models["clip"]]
     assert demo("--sweep", "s", *metrics, "--by", "top 2", "--confidence", "0.9") == 0
@@ -189,7 +189,7 @@ def test_vital_among_one_kind_of_block(demo, tmp_path, capsys):
 
 def test_a_sweep_that_is_not_whole_is_said_to_be(demo, tmp_path, capsys):
     """Means over unlike prompts are not alike; and an empty set is nothing to edit with."""
-    draw_sweep(tmp_path / "s", made=lambda cell: cell.group != (1,) or cell.prompt < 2)
+    draw_sweep(tmp_path / "s", made=lambda cell: cell.part != (1,) or cell.prompt < 2)
     assert demo("--sweep", "s", "--metrics", "ssim") == 0
     assert "Layers were measured over unlike numbers of prompts, 2 to 4" in capsys.readouterr().out
     vital = json.loads((tmp_path / "output" / "dino" / "dino" / "vital_layers.json").read_text())
@@ -209,13 +209,15 @@ def test_a_picture_of_another_size_has_no_figure(demo, tmp_path, capsys):
 
 
 def _doubles_matter(cell):
-    return {(): 0.0, (0,): 0.9, (1,): 0.8, (4,): 0.2, (5,): 0.5}[cell.group]
+    return {(): 0.0, (0,): 0.9, (1,): 0.8, (4,): 0.2, (5,): 0.5}[cell.part]
 
 
 def test_no_layer_is_vital_for_the_noise(demo, tmp_path, capsys):
     draw_sweep(
         tmp_path / "s",
-        change=lambda cell: 0.3 if cell.repeat else 0.1 if cell.group == (1,) else 0.9 * bool(cell.group),
+        change=lambda cell: (
+            0.3 if cell.repeat else 0.1 if cell.part.layers == (1,) else 0.9 * bool(cell.part)
+        ),
     )
     assert demo("--sweep", "s", "--by", "top 3") == 0
     vital = json.loads((tmp_path / "output" / "dino" / "dino" / "vital_layers.json").read_text())
@@ -259,7 +261,7 @@ def test_a_partial_sweep(demo, tmp_path, capsys):
     draw_sweep(
         tmp_path / "s",
         prompts=4,
-        made=lambda cell: cell.prompt < (1 if cell.group == (1,) else 3) and cell.group != (2,),
+        made=lambda cell: cell.prompt < (1 if cell.part.layers == (1,) else 3) and cell.part != (2,),
     )
     assert demo("--sweep", "s") == 0
     folder = tmp_path / "output" / "dino" / "dino"
@@ -324,7 +326,7 @@ def test_a_sweep_that_is_none(what, says, demo, tmp_path, capsys):
         (tmp_path / "s").mkdir()
         (tmp_path / "s" / "run.json").write_text('{"spec": {"prompts": ["a"]}, "finished": true}')
     elif what == "references":
-        draw_sweep(tmp_path / "s", made=lambda cell: cell.group != ())
+        draw_sweep(tmp_path / "s", made=lambda cell: cell.part != ())
     elif what == "layers":
         draw_sweep(tmp_path / "s", groups=[(12,)])
     elif what == "model":
@@ -368,7 +370,9 @@ def test_the_sweep_of_a_spec_is_looked_up(demo, tmp_path, monkeypatch, capsys):
 
 
 def test_the_vital_set_is_demo_4s(demo, tmp_path):
-    draw_sweep(tmp_path / "s", groups=[(layer,) for layer in range(12)], change=lambda c: 0.05 * sum(c.group))
+    draw_sweep(
+        tmp_path / "s", groups=[(layer,) for layer in range(12)], change=lambda c: 0.05 * sum(c.part.layers)
+    )
     assert demo("--sweep", "s", "--by", "top 3") == 0
     vital = str(tmp_path / "output" / "dino" / "dino" / "vital_layers.json")
     spec = load_spec(EditSpec, ROOT / "json" / "edit.json", {"layers": vital})

@@ -19,7 +19,7 @@ from flux.sampling import unpack
 from flux.studies.folder import RunFolder
 from flux.studies.reading import SpecError, load_spec
 from flux.studies.sweep import engines, make
-from flux.studies.sweep.cells import Cell, Plan, Prompt, Task, plan, shard, tasks
+from flux.studies.sweep.cells import Cell, Part, Plan, Prompt, Task, plan, shard, tasks
 from flux.studies.sweep.engines.local import local
 from flux.studies.sweep.folder import COLUMNS, CellRow, CellTable, done_cells, read_sweep, save_picture
 from flux.studies.sweep.spec import SkipSpec
@@ -170,7 +170,7 @@ def test_tasks_hold_each_cell_once_in_batches_that_do_not_depend_on_the_groups()
     chance = random.Random(0)
     for _ in range(50):
         prompts, batch, noise = chance.randint(1, 20), chance.randint(1, 9), chance.randint(0, 20)
-        groups = [(i,) for i in range(chance.randint(1, 5))] + [(1, 2)]
+        groups = [Part((i,)) for i in range(chance.randint(1, 5))] + [Part((1, 2))]
         made = tasks(prompts, groups, batch, noise)
         counts = Counter(cell for task in made for cell in task.cells)
         assert set(counts.values()) == {1}
@@ -187,7 +187,7 @@ def test_tasks_hold_each_cell_once_in_batches_that_do_not_depend_on_the_groups()
 
 
 def test_shards_are_even_disjoint_and_complete():
-    made = tasks(20, [(i,) for i in range(5)], 3, 4)
+    made = tasks(20, [Part((i,)) for i in range(5)], 3, 4)
     for count in range(1, len(made) + 3):
         parts = [shard(made, index, count) for index in range(1, count + 1)]
         assert Counter(task for part in parts for task in part) == Counter(made)
@@ -270,7 +270,7 @@ def test_a_whole_sweep_is_read(folder):
     sweep = read_sweep(folder)
     assert sweep.problems == () and done_cells(folder, asked) == set(asked.cells)
     assert sweep.cells == {cell: folder / cell.file for cell in asked.cells if not cell.repeat}
-    assert sweep.groups == ((0,), (1, 2)) and sweep.prompts[1] == Prompt("b", 1)
+    assert sweep.parts == (Part((0,)), Part((1, 2))) and sweep.prompts[1] == Prompt("b", 1)
     assert len(sweep.noise) == 3 and sweep.setting == SETTING and sweep.recipe == recipe_of()
     assert sweep.reference(1) == folder / "pictures/0001/reference.png"
     assert (folder / "cells.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
@@ -363,7 +363,8 @@ def test_folders_that_hold_no_sweep(folder, tmp_path):
 
 def job_of(tmp_path: Path, models, prompts=("a", "b", "c")) -> make.Job:
     given = tuple(Prompt(text, seed) for seed, text in enumerate(prompts))
-    return make.Job(tmp_path, given, tuple(range(len(given))), SAMPLING, load=lambda: models)
+    asked = Plan(given, (), (Task(tuple(range(len(given)))),), {})
+    return make.Job(tmp_path, asked, SAMPLING, load=lambda: models)
 
 
 def test_a_cell_is_what_denoise_makes_with_the_layers_skipped(tmp_path):
@@ -409,11 +410,11 @@ def test_pictures_are_written_while_the_next_ones_are_made(tmp_path, monkeypatch
     save, waited = make.save_picture, []
 
     def make_task(models, texts, task, *others, **options):
-        made[task.group[0]].set()
+        made[task.part.layers[0]].set()
         return sound(models, texts, task, *others, **options)
 
     def save_picture(folder, cell, *others):
-        following = made[min(cell.group[0] + 1, 2)]
+        following = made[min(cell.part.layers[0] + 1, 2)]
         waited.append(following.wait(30))  # a writer in the way of the work would wait in vain
         return save(folder, cell, *others)
 
@@ -430,14 +431,14 @@ def test_a_sweep_that_is_stopped_lists_what_it_has_made(tmp_path, monkeypatch):
     sound, done = make.make_task, []
 
     def make_task(models, texts, task, *others, **options):
-        if task.group == (2,):
+        if task.part.layers == (2,):
             raise KeyboardInterrupt
         return sound(models, texts, task, *others, **options)
 
     monkeypatch.setattr(make, "make_task", make_task)
     with pytest.raises(KeyboardInterrupt), local(job_of(tmp_path, small_models()), workers=1) as run:
         for each in run([Task((0,), (group,)) for group in range(3)]):
-            done.append(each.task.group)
+            done.append(each.task.part)
     assert done == [(0,), (1,)]
 
 
@@ -445,7 +446,7 @@ def test_a_full_disk_ends_a_sweep(tmp_path, monkeypatch):
     calls = []
 
     def save_picture(folder, cell, *others):
-        calls.append(cell.group)
+        calls.append(cell.part)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(make, "save_picture", save_picture)

@@ -74,7 +74,9 @@ def test_decided_layers_cost_no_more(measured, tmp_path, monkeypatch, capsys):
     assert "2 of 3 groups of layers are decided at similarity 0.5, which spared 6 of 26 cells" in out
     sweep = read_sweep(folder)
     assert sweep.problems == () and len(sweep.cells) == 6 + 2 + 4 + 6
-    assert {cell.prompt for cell in sweep.cells if cell.group == (0,)} == set(order_of(planned(folder))[:2])
+    assert {cell.prompt for cell in sweep.cells if cell.part.layers == (0,)} == set(
+        order_of(planned(folder))[:2]
+    )
     # Of those that were needed, a missing one is.
     last = Cell(order_of(planned(folder))[-1], (6,))
     (folder / last.file).unlink()

@@ -22,7 +22,7 @@ class LookAtSource:
     of: for every row of the batch the row it looks at; a row that looks at itself is left as it is.
     weight: how much each image token takes, (B, L_img) in [0, 1]; None for all of it. strength: times this at
     each step; None for 1. keys, values: what is taken. select: times this, see `TopRatio`, `AboveThreshold`;
-    it is asked once for each row that is looked at.
+    it is asked once for each row that is looked at. heads: in which heads; None for all.
     """
 
     of: tuple[int, ...]
@@ -31,6 +31,7 @@ class LookAtSource:
     values: bool = True
     strength: Strength | None = None
     select: Select | None = None
+    heads: tuple[int, ...] | None = None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
         strength = 1.0 if self.strength is None else self.strength(site.step, site.steps or 1)
@@ -45,7 +46,7 @@ class LookAtSource:
         return q, k, v
 
     def _weight(self, q: Tensor, k: Tensor, site: Site, strength: float) -> Tensor:
-        """How far each token of each row moves to its source, (B, 1, L, 1)."""
+        """How far each token of each row moves to its source, (B, 1, L, 1), or with heads (B, H, L, 1)."""
         batch, length = k.shape[0], k.shape[2]
         if len(self.of) != batch:
             raise ValueError(f"inject[{site.layer}]: {len(self.of)} rows are told where to look, of {batch}")
@@ -58,7 +59,11 @@ class LookAtSource:
             chosen = chosen * self._selected(q, k, site).to(chosen)
         after = length - site.txt_len - tokens
         padded = torch.nn.functional.pad(chosen, (site.txt_len, after))
-        return padded[:, None, :, None].to(k)
+        weight = padded[:, None, :, None].to(k)
+        if self.heads is None:
+            return weight
+        chosen_heads = torch.tensor([float(head in self.heads) for head in range(k.shape[1])])
+        return weight * chosen_heads[:, None, None].to(k)
 
     def _selected(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
         """What is selected in the row that each row looks at, (B, L_img); nothing where that is itself."""

@@ -72,6 +72,7 @@ class Hooks:
     for each of theirs. What a hook returns must have the shapes, dtype and device of what it was given.
     step, steps, substep, t, img_len: where in a sampling run the plan stands, and how many of the image
     tokens are the picture itself (None: all); `denoise` sets them with `at`.
+    window: (start, stop), the steps in which the plan holds, start included, stop not; None for all.
     Plans can be copied and pickled if what they call can.
     Raises TypeError for what cannot be called, ValueError for an unknown half.
     """
@@ -85,6 +86,7 @@ class Hooks:
     substep: int = 0
     t: float | None = None
     img_len: int | None = None
+    window: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("inject", "attend", "after"):
@@ -102,6 +104,29 @@ class Hooks:
     def __reduce__(self) -> tuple[Callable, tuple]:
         values = [getattr(self, each.name) for each in fields(self)]
         return Hooks, tuple(dict(value) if isinstance(value, Mapping) else value for value in values)
+
+    def within(self, start: int, stop: int) -> "Hooks":
+        """The same plan for the steps from `start` to before `stop` alone."""
+        return replace(self, window=(start, stop))
+
+    def joined(self, other: "Hooks") -> "Hooks":
+        """Both plans' rows; injections and residuals of this one come first.
+
+        ValueError for a layer that both skip or attend in.
+        """
+        for name in ("skip", "attend"):
+            if both := getattr(self, name).keys() & getattr(other, name).keys():
+                raise ValueError(f"{name}: both plans name layer {min(map(str, both))}")
+        chains = {
+            name: {
+                layer: (*getattr(self, name).get(layer, ()), *getattr(other, name).get(layer, ()))
+                for layer in (*getattr(self, name), *getattr(other, name))
+            }
+            for name in ("inject", "after")
+        }
+        return replace(
+            self, skip={**self.skip, **other.skip}, attend={**self.attend, **other.attend}, **chains
+        )
 
     def resolve(self, layers: Layers) -> "Hooks":
         """The same plan with every layer as its number.
@@ -125,8 +150,11 @@ class Hooks:
         t: float | None = None,
         img_len: int | None = None,
     ) -> "Hooks":
-        """The same plan at step `step` (from 0) of `steps`."""
-        return replace(self, step=step, steps=steps, substep=substep, t=t, img_len=img_len)
+        """The same plan at step `step` (from 0) of `steps`; outside its window one that does nothing."""
+        where = {"step": step, "steps": steps, "substep": substep, "t": t, "img_len": img_len}
+        if self.window is not None and not self.window[0] <= step < self.window[1]:
+            return Hooks(**where, window=self.window)
+        return replace(self, **where)
 
     def bind(self, layers: Layers, txt_len: int, pe: Tensor) -> "BoundHooks":
         """The plan of one evaluation of a model; ValueError as `resolve`."""

@@ -10,7 +10,7 @@ from flux.studies.similarity.inputs import model_layers
 from flux.studies.similarity.measures import Figures, Pair
 from flux.studies.similarity.measuring import finite
 from flux.studies.similarity.spec import DinoSpec
-from flux.studies.sweep.cells import Cell, Group, label
+from flux.studies.sweep.cells import NOTHING, SKIP, Cell, Part
 from flux.studies.sweep.folder import Sweep
 
 
@@ -24,16 +24,22 @@ class ComparedCell:
 
 @dataclass(frozen=True)
 class Layer:
-    """Layers that are skipped together; mostly one. figures: by metric, those that were measured at all."""
+    """A part of the model that was changed, mostly one layer. figures: by metric, as far as measured."""
 
-    group: Group
+    part: Part
     name: str
     kind: str
     figures: Mapping[str, Summary]
 
     @property
+    def whole(self) -> bool:
+        """Whether it is one layer, with all its heads, in all steps."""
+        part = self.part
+        return len(part.layers) == 1 and part.head is None and part.window is None
+
+    @property
     def label(self) -> str:
-        return label(self.group)
+        return self.part.label.rpartition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -59,26 +65,26 @@ class Findings:
     def single(self) -> dict[int, Summary]:
         """The measured layers that were skipped one by one."""
         return {
-            layer.group[0]: layer.figures[self.metric]
+            layer.part.layers[0]: layer.figures[self.metric]
             for layer in self.layers
-            if len(layer.group) == 1 and self.metric in layer.figures
+            if layer.whole and self.metric in layer.figures
         }
 
     @property
     def unmeasured(self) -> list[str]:
         return [layer.label for layer in self.layers if self.metric not in layer.figures]
 
-    def vital_groups(self) -> set[Group]:
-        return {(layer,) for layer in self.vital.layers} if self.vital else set()
+    def is_vital(self, layer: Layer) -> bool:
+        return self.vital is not None and layer.whole and layer.part.layers[0] in self.vital.layers
 
 
 def pairs_of(sweep: Sweep) -> dict[Cell, Pair]:
     """What is compared: every cell, and every repeat, with the reference of its prompt; by prompt."""
     repeats = {repeat: reference for reference, repeat in sweep.noise}
     asked = [
-        Cell(prompt, group, repeat=repeat)
+        Cell(prompt, part, repeat=repeat)
         for prompt in range(len(sweep.prompts))
-        for group, repeat in (((), True), *((group, False) for group in sweep.groups))
+        for part, repeat in ((NOTHING, True), *((part, False) for part in sweep.parts))
     ]
     pairs = {}
     for cell in asked:
@@ -96,13 +102,13 @@ def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> F
     layers = model_layers(sweep)
     rows = [ComparedCell(cell, figures[pair]) for cell, pair in pairs_of(sweep).items()]
     measured = [
-        Layer(group, *_names(group, layers), dict(_summaries(spec, rows, group)))
-        for group in sorted(sweep.groups, key=lambda group: (len(group) > 1, group))
+        Layer(part, *_names(part, layers), dict(_summaries(spec, rows, part)))
+        for part in sorted(sweep.parts, key=lambda part: part.order)
     ]
     metric = spec.metrics[0]
     noise = finite(row.figures[metric] for row in rows if row.cell.repeat)
     found = Findings(metric, rows, measured, [max(0.0, 1 - value) for value in noise], None)
-    if not any(len(layer.group) == 1 for layer in measured):
+    if sweep.probe.name != SKIP or not any(layer.whole for layer in measured):
         return found
     rule = spec.rule()
     eligible = set(layers.expand(spec.among))
@@ -111,19 +117,17 @@ def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> F
     return replace(found, vital=vital)
 
 
-def _summaries(spec: DinoSpec, rows: Sequence[ComparedCell], group: Group) -> Iterator[tuple[str, Summary]]:
+def _summaries(spec: DinoSpec, rows: Sequence[ComparedCell], part: Part) -> Iterator[tuple[str, Summary]]:
     for metric in spec.metrics:
-        values = finite(
-            row.figures[metric] for row in rows if row.cell.group == group and not row.cell.repeat
-        )
+        values = finite(row.figures[metric] for row in rows if row.cell.part == part and not row.cell.repeat)
         if values:
             yield metric, summary(values, spec.confidence)
 
 
-def _names(group: Group, layers: Layers) -> tuple[str, str]:
+def _names(part: Part, layers: Layers) -> tuple[str, str]:
     """`double.3` and what kind of bar it has."""
-    names = [layers.name(layer) for layer in group]
-    return " + ".join(names), names[0].partition(".")[0] if len(group) == 1 else "joint"
+    names = [layers.name(layer) for layer in part.layers]
+    return " + ".join(names), names[0].partition(".")[0] if len(names) == 1 else "joint"
 
 
 def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +145,7 @@ def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str
             "among": spec.among,
             "metric": found.metric,
             **model,
-            "prompts": len({row.cell.prompt for row in found.rows if row.cell.group}),
+            "prompts": len({row.cell.prompt for row in found.rows if row.cell.part}),
             "fewest_prompts": min((figure.n for figure in found.single.values()), default=0),
             "confidence": spec.confidence,
             "noise_floor": found.floor,

@@ -81,7 +81,7 @@ def find_inputs(spec: DinoSpec) -> Inputs:
     if spec.sweep is not None:
         sweep = read_sweep(spec.sweep)
         model_layers(sweep)
-        if not any(cell.group and sweep.reference(cell.prompt) for cell in sweep.cells):
+        if not any(cell.part and sweep.reference(cell.prompt) for cell in sweep.cells):
             why = f": {sweep.problems[0]}" if sweep.problems else ""
             raise ValueError(f"{spec.sweep} has no picture beside its reference to compare{why}")
         return sweep
@@ -102,7 +102,7 @@ def model_layers(sweep: Sweep) -> Layers:
         raise ValueError(f"{sweep.path}: made with the model {name!r}, which is not known here")
     layers = configs[name].layers
     try:
-        layers.indices(layer for group in sweep.groups for layer in group)
+        layers.indices(layer for part in sweep.parts for layer in part.layers)
     except ValueError as error:
         raise ValueError(f"{sweep.path}: {error}") from None
     return layers

@@ -21,7 +21,7 @@ from flux.studies.similarity.places import size_of
 from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.similarity.sweep_tables import layers_csv, rows_csv
 from flux.studies.similarity.words import sentences
-from flux.studies.sweep.cells import Cell
+from flux.studies.sweep.cells import NOTHING, Cell, Part
 from flux.studies.sweep.folder import Sweep
 
 ROWS, LAYERS, VITAL = "similarity.csv", "layers.csv", "vital_layers.json"
@@ -46,7 +46,7 @@ def report_sweep(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
     if found.vital is not None:
         run.write_json(VITAL, vital_file(spec, sweep, found, model))
     name, measure = sweep.recipe["model"]["name"], MEASURES[found.metric]
-    count = len({row.cell.prompt for row in found.rows if row.cell.group})
+    count = len({row.cell.prompt for row in found.rows if row.cell.part})
     prompts = f"{count} prompt{'s' if count > 1 else ''}"
     for file in (PLOT, NARROW_PLOT):
         plot = importance_plot(
@@ -76,7 +76,7 @@ def report_sweep(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
         strips=_strips(sweep, found, run),
         titles=_titles(spec, found),
         rows=[_table_row(spec, found, layer) for layer in found.layers],
-        marked=[i for i, layer in enumerate(found.layers) if layer.group in found.vital_groups()],
+        marked=[i for i, layer in enumerate(found.layers) if found.is_vital(layer)],
         files=_files(found),
         width=_width(sweep),
         recipe=spec.recipe(),
@@ -90,7 +90,7 @@ def bar_of(layer: Layer, found: Findings) -> Bar:
     """The layer's bar: 1 minus its similarity, and its interval turned over, as far as such numbers go."""
     figure = layer.figures[found.metric]
     low, high = (None if side is None else min(max(1 - side, 0), 2) for side in (figure.high, figure.low))
-    return Bar(layer.label, layer.kind, figure.vitality, low, high, layer.group in found.vital_groups())
+    return Bar(layer.label, layer.kind, figure.vitality, low, high, found.is_vital(layer))
 
 
 def _titles(spec: DinoSpec, found: Findings) -> list[str]:
@@ -106,14 +106,14 @@ def _table_row(spec: DinoSpec, found: Findings, layer: Layer) -> list[str]:
     figure = layer.figures.get(found.metric)
     others = [_mean(layer, metric) for metric in spec.metrics[1:]] if figure else []
     scale = [f"{scaled(figure.mean):.4f}" if figure else ""] if found.metric in COSINES else []
-    in_noise = found.vital is not None and layer.group in {(each,) for each in found.vital.in_noise}
+    in_noise = found.vital is not None and layer.whole and layer.part.layers[0] in found.vital.in_noise
     return [
         *(layer.label, layer.name, str(figure.n if figure else 0)),
         *(f"{figure.mean:.4f}" if figure else "not measured", *scale),
         *(_digits(figure.sd) if figure else "", _interval(figure)),
         f"{figure.vitality:.4f}" if figure else "",
         *(others or [""] * len(spec.metrics[1:])),
-        "vital" if layer.group in found.vital_groups() else "in the noise" if in_noise else "",
+        "vital" if found.is_vital(layer) else "in the noise" if in_noise else "",
     ]
 
 
@@ -136,14 +136,14 @@ def _interval(figure: Summary | None) -> str:
 
 
 def _map(sweep: Sweep, found: Findings, bars: Sequence[Bar], title: str, measure: str) -> bytes:
-    columns = {layer.group: i for i, layer in enumerate(_measured(found))}
-    prompts = sorted({row.cell.prompt for row in found.rows if row.cell.group})
+    columns = {layer.part: i for i, layer in enumerate(_measured(found))}
+    prompts = sorted({row.cell.prompt for row in found.rows if row.cell.part})
     lines = {prompt: i for i, prompt in enumerate(prompts)}
     values = np.full((len(prompts), len(columns)), np.nan)
     for row in found.rows:
         value = row.figures[found.metric]
-        if row.cell.group in columns and value is not None:
-            values[lines[row.cell.prompt], columns[row.cell.group]] = value
+        if row.cell.part in columns and value is not None:
+            values[lines[row.cell.prompt], columns[row.cell.part]] = value
     names = [_cut(f"{prompt}: {sweep.prompts[prompt].text}", 44) for prompt in prompts]
     return importance_map(values, names, bars, title=title, measure=measure)
 
@@ -189,10 +189,10 @@ def _strips(sweep: Sweep, found: Findings, run: RunFolder) -> dict[str, list[lis
 
 def _examples(found: Findings, layers: Sequence[int]) -> list[int]:
     """The prompts that have most of the pictures of these layers; of equal ones the first."""
-    wanted = {(layer,) for layer in layers}
+    wanted = {layer.part for layer in found.layers if layer.whole and layer.part.layers[0] in layers}
     counts: dict[int, int] = {}
     for row in found.rows:
-        if row.cell.group in wanted:
+        if row.cell.part in wanted:
             counts[row.cell.prompt] = counts.get(row.cell.prompt, 0) + 1
     return sorted(sorted(counts, key=lambda prompt: (-counts[prompt], prompt))[:PROMPTS])
 
@@ -201,7 +201,7 @@ def _shown(
     sweep: Sweep, found: Findings, run: RunFolder, prompt: int, layer: int | None
 ) -> PagePicture | None:
     """A picture of the sweep as a small copy in the run; None where it is missing. layer: None: reference."""
-    cell = Cell(prompt, () if layer is None else (layer,))
+    cell = Cell(prompt, NOTHING if layer is None else Part((layer,), word=sweep.probe.word))
     if cell not in sweep.cells:
         return None
     file = cell.file.replace("/", "-", 2).replace("pictures-", "pictures/")
@@ -227,7 +227,7 @@ def _width(sweep: Sweep) -> int:
 
 def _about(sweep: Sweep, found: Findings, model: Mapping[str, Any]) -> dict[str, Any]:
     recipe = sweep.recipe
-    pictures = sum(1 for row in found.rows if row.cell.group)
+    pictures = sum(1 for row in found.rows if row.cell.part)
     return {
         "model": recipe["model"]["name"],
         "size": f"{recipe.get('width')} × {recipe.get('height')}",

@@ -32,7 +32,7 @@ def layers_csv(spec: DinoSpec, found: Findings) -> str:
             [
                 *(layer.label, layer.name, layer.kind),
                 figures[0].vitality if figures[0] else None,
-                "yes" if layer.group in found.vital_groups() else "no",
+                "yes" if found.is_vital(layer) else "no",
                 *(getattr(each, name) if each else None for each in figures for name in STATISTICS),
             ]
         )

@@ -15,7 +15,7 @@ def sentences(spec: DinoSpec, found: Findings) -> list[str]:
     if found.vital is None:
         lines.append("Layers were skipped in sets alone, so there is no vital set.")
     else:
-        vital = [layer for layer in found.layers if layer.group in found.vital_groups()]
+        vital = [layer for layer in found.layers if found.is_vital(layer)]
         names = [f"{layer.label} ({layer.name})" for layer in vital]
         listed = ", ".join(names) or "none"
         lines.append(f"Vital layers: {listed}. The rule: {_rule(spec, found)}{_among(spec)}.")

@@ -1,22 +1,80 @@
 """What a sweep makes, and what is made side by side. Imports no torch.
 
-A cell is one picture: a prompt with a group of layers skipped together; with no layer skipped it is the
-prompt's reference. A task is a batch of prompts under one group. Batches are the same in every run, shard and
-engine, since rows of a batch see the batch's shape in the rounding of sums.
+A cell is one picture: a prompt with a part of the model changed by the sweep's probe, such as layer 6
+skipped; with no part changed it is the prompt's reference. A task is a batch of prompts with one part
+changed. Batches are the same in every run, shard and engine, since rows of a batch see the batch's shape in
+the rounding of sums.
+
+Where the probe needs a source beside each picture (`carry`), that is another prompt of the sweep, or one of
+its own, drawn from the prompt's noise; it is a cell too.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
+from flux.probes import RECORDS
+
 Group = tuple[int, ...]
-"""Numbers of layers that are skipped together, ascending; empty for references."""
+"""Numbers of layers that are changed together, ascending."""
+
+Window = tuple[int, int]
+"""Sampling steps: the first, from 0, and the one behind the last."""
 
 Json = Mapping[str, Any]
 
-REFERENCE, REPEAT = "", "repeat"
+REFERENCE, REPEAT, SOURCE = "", "repeat", "source"
+SKIP = "skip"
+LABEL = re.compile(r"(?:([a-z-]+):)?([0-9]+(?:\+[0-9]+)*)(?:\.h([0-9]+))?(?:@([0-9]+)-([0-9]+))?")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a probe changes: layers together, one head of them or all, in a window of steps or in all.
+
+    With no layer it is what references have: nothing changed. word: what the probe is called in files.
+    """
+
+    layers: Group = ()
+    head: int | None = None
+    window: Window | None = None
+    word: str = SKIP
+
+    def __bool__(self) -> bool:
+        return bool(self.layers)
+
+    @property
+    def label(self) -> str:
+        """`6`, `17+18`, with a head `6.h3`, with a window `6@0-4`; of other probes `carry:6`.
+
+        Empty for no layer.
+        """
+        word = "" if self.word == SKIP else f"{self.word}:"
+        head = "" if self.head is None else f".h{self.head}"
+        window = "" if self.window is None else "@{}-{}".format(*self.window)
+        return f"{word}{'+'.join(map(str, self.layers))}{head}{window}"
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """To sort by: single layers, then sets; heads and windows ascending."""
+        return len(self.layers) > 1, self.layers, -1 if self.head is None else self.head, self.window or ()
+
+    @staticmethod
+    def labelled(label: str) -> "Part":
+        """The part of a label; ValueError for what is none."""
+        found = LABEL.fullmatch(label)
+        if found is None:
+            raise ValueError(f"{label!r} is no label of layers")
+        head = None if found[3] is None else int(found[3])
+        window = None if found[4] is None else (int(found[4]), int(found[5]))
+        return Part(tuple(map(int, found[2].split("+"))), head, window, found[1] or SKIP)
+
+
+NOTHING = Part()
 
 
 @dataclass(frozen=True)
@@ -29,70 +87,91 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture of a sweep. prompt: its index. repeat: the reference once more, for the noise floor."""
+    """One picture of a sweep.
+
+    prompt: its index. part: what the probe changes. repeat: the reference once more, for the noise floor.
+    source: the prompt's source, see above. Layers alone, as part, are these layers skipped.
+    """
 
     prompt: int
-    group: Group
+    part: Part = NOTHING
     repeat: bool = False
+    source: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.part, Part):
+            object.__setattr__(self, "part", Part(tuple(self.part)))
 
     @property
     def label(self) -> str:
-        """`6` or `17+18`, empty for a reference, `repeat` for its repeat."""
-        return REPEAT if self.repeat else label(self.group)
+        """That of the part, empty for a reference, `repeat` for its repeat, `source` for the source."""
+        return REPEAT if self.repeat else SOURCE if self.source else self.part.label
 
     @property
     def file(self) -> str:
         """The picture's place in the folder of its sweep."""
-        name = "repeat" if self.repeat else "reference"
-        if self.group:
-            name = "skip-" + "+".join(f"{layer:02}" for layer in self.group)
+        name = self.label or "reference"
+        if self.part:
+            name = f"{self.part.word}-" + "+".join(f"{layer:02}" for layer in self.part.layers)
+            name += "" if self.part.head is None else f"-head-{self.part.head:02}"
+            name += "" if self.part.window is None else "-steps-{:02}-{:02}".format(*self.part.window)
         return f"pictures/{self.prompt:04}/{name}.png"
 
     @staticmethod
     def labelled(prompt: int, label: str) -> "Cell":
         """The cell of a prompt by its label; ValueError for what is no label."""
-        if label in (REFERENCE, REPEAT):
-            return Cell(prompt, (), repeat=label == REPEAT)
-        return Cell(prompt, tuple(int(layer) for layer in label.split("+")))
-
-
-def label(group: Group) -> str:
-    return "+".join(map(str, group))
+        if label in (REFERENCE, REPEAT, SOURCE):
+            return Cell(prompt, repeat=label == REPEAT, source=label == SOURCE)
+        return Cell(prompt, Part.labelled(label))
 
 
 @dataclass(frozen=True)
 class Task:
-    """Prompts, by index and in the order of their rows, that run side by side under one group."""
+    """Prompts, by index and in the order of their rows, that run side by side with one part changed.
+
+    Layers alone, as part, are these layers skipped.
+    """
 
     prompts: tuple[int, ...]
-    group: Group
+    part: Part = NOTHING
     repeat: bool = False
+    source: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.part, Part):
+            object.__setattr__(self, "part", Part(tuple(self.part)))
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         """One per row."""
-        return tuple(Cell(prompt, self.group, self.repeat) for prompt in self.prompts)
+        return tuple(Cell(prompt, self.part, self.repeat, self.source) for prompt in self.prompts)
 
 
-def tasks(prompts: int, groups: Sequence[Group], batch: int, noise: int) -> list[Task]:
-    """All tasks, batch by batch: references, for the noise floor their repeat, then every group.
+def tasks(
+    prompts: int, parts: Sequence[Part], batch: int, noise: int, *, sources: bool = False
+) -> list[Task]:
+    """All tasks, batch by batch: references, for the noise floor their repeat, sources, then every part.
 
     prompts: how many. noise: so many prompts are repeated, rounded up to whole batches. A repeat has the rows
-    of its references in another order, so that what differs is the numerics alone.
+    of its references in another order, so that what differs is the numerics alone. sources: whether the probe
+    needs them.
     """
     return [
-        task for start in range(0, prompts, batch) for task in _batch(start, prompts, groups, batch, noise)
+        task
+        for start in range(0, prompts, batch)
+        for task in _batch(tuple(range(start, min(start + batch, prompts))), parts, start < noise, sources)
     ]
 
 
-def _batch(start: int, prompts: int, groups: Sequence[Group], batch: int, noise: int) -> Iterator[Task]:
-    rows = tuple(range(start, min(start + batch, prompts)))
-    yield Task(rows, ())
-    if start < noise:
+def _batch(rows: tuple[int, ...], parts: Sequence[Part], repeated: bool, sources: bool) -> Iterator[Task]:
+    yield Task(rows)
+    if repeated:
         half = (len(rows) + 1) // 2
-        yield Task(rows[half:] + rows[:half], (), repeat=True)
-    for group in groups:
-        yield Task(rows, group)
+        yield Task(rows[half:] + rows[:half], repeat=True)
+    if sources:
+        yield Task(rows, source=True)
+    for part in parts:
+        yield Task(rows, part)
 
 
 def shard(tasks: Sequence[Task], index: int, count: int) -> list[Task]:
@@ -103,20 +182,65 @@ def shard(tasks: Sequence[Task], index: int, count: int) -> list[Task]:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """What is done to a part: a probe's name, or the dotted name of a user's own, and its options."""
+
+    name: str = SKIP
+    options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def word(self) -> str:
+        """What it is called in files: its name, or `own`."""
+        return self.name if self.name in RECORDS else "own"
+
+    @property
+    def done(self) -> str:
+        """What was done to the layers, in words that follow them."""
+        return RECORDS[self.name].done if self.name in RECORDS else f"changed by {self.name}"
+
+    @property
+    def about(self) -> str:
+        """Under which name a picture's file says what was changed."""
+        return "skipped" if self.name == SKIP else self.name
+
+    @property
+    def sources(self) -> bool:
+        """Whether each picture has a source beside it."""
+        return self.name in RECORDS and RECORDS[self.name].sources
+
+
+@dataclass(frozen=True)
 class Plan:
-    """All that a sweep makes. identities: by cell, what its picture is made from, as one number."""
+    """All that a sweep makes.
+
+    sources: by prompt, the text of its source; empty where the probe has none. identities: by cell, what its
+    picture is made from, as one number.
+    """
 
     prompts: tuple[Prompt, ...]
-    groups: tuple[Group, ...]
+    parts: tuple[Part, ...]
     tasks: tuple[Task, ...]
     identities: Mapping[Cell, str]
+    probe: Probe = Probe()
+    sources: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         return tuple(cell for task in self.tasks for cell in task.cells)
 
+    @property
+    def texts(self) -> list[str]:
+        """The prompts and sources that its tasks ask for, each once."""
+        needed = dict.fromkeys(index for task in self.tasks for index in task.prompts)
+        prompts = [self.prompts[index].text for index in sorted(needed)]
+        return list(
+            dict.fromkeys(prompts + [self.sources[index] for index in sorted(needed) if self.sources])
+        )
+
     def of(self, cell: Cell) -> Prompt:
-        return self.prompts[cell.prompt]
+        """What a cell's picture is made from."""
+        prompt = self.prompts[cell.prompt]
+        return Prompt(self.sources[cell.prompt], prompt.seed) if cell.source else prompt
 
 
 DECISIVE = ("steps", "guidance", "width", "height")
@@ -126,20 +250,33 @@ def plan(recipe: Json, setting: Json) -> Plan:
     """The plan of a sweep's recipe. setting: weights, dtype and device. ValueError for no sweep's recipe."""
     try:
         prompts = tuple(Prompt(str(each["prompt"]), int(each["seed"])) for each in recipe["prompts"])
-        groups = tuple(tuple(int(layer) for layer in group) for group in recipe["layers"])
+        probe, sources, heads = _probe(recipe)
+        if sources and len(sources) != len(prompts):
+            raise ValueError("a source for each prompt")
+        groups = [tuple(int(layer) for layer in group) for group in recipe["layers"]]
+        windows = [tuple(map(int, window)) for window in recipe.get("windows") or ()] or [None]
+        parts = tuple(Part(*each, probe.word) for each in product(groups, heads, windows))
         batch, noise = int(recipe["batch"]), int(recipe["noise_floor"])
         common = {"model": recipe["model"]["name"], **{key: recipe[key] for key in DECISIVE}, **setting}
-        all_tasks = tuple(tasks(len(prompts), groups, batch, noise))
+        all_tasks = tuple(tasks(len(prompts), parts, batch, noise, sources=bool(sources)))
         if recipe.get("until") is not None:
             all_tasks = _shuffled(all_tasks, len(prompts))
     except (KeyError, TypeError, ValueError):
         raise ValueError("not the recipe of a sweep") from None
+    made = Plan(prompts, parts, all_tasks, {}, probe, sources)
     identities = {
-        cell: identity(task, row, prompts, common)
-        for task in all_tasks
-        for row, cell in enumerate(task.cells)
+        cell: identity(made, task, row, common) for task in all_tasks for row, cell in enumerate(task.cells)
     }
-    return Plan(prompts, groups, all_tasks, identities)
+    return replace(made, identities=identities)
+
+
+def _probe(recipe: Json) -> tuple[Probe, tuple[str, ...], Sequence[int | None]]:
+    """The recipe's probe, the sources of its prompts, and the heads it is done to."""
+    given = dict(recipe.get("probe") or {"name": SKIP})
+    name, sources, heads = given.pop("name"), given.pop("sources", None), given.pop("heads", None)
+    probe = Probe(str(name), tuple(sorted(given.items())))
+    heads = [None] if heads is None else [int(head) for head in heads]
+    return probe, tuple(map(str, sources)) if probe.sources else (), heads
 
 
 def _shuffled(tasks: Sequence[Task], prompts: int) -> tuple[Task, ...]:
@@ -154,19 +291,33 @@ def _shuffled(tasks: Sequence[Task], prompts: int) -> tuple[Task, ...]:
 
 def order_of(plan: Plan) -> list[int]:
     """The prompts, by index, in the order in which a plan takes them."""
-    return [index for task in plan.tasks if not task.group and not task.repeat for index in task.prompts]
+    return [
+        index
+        for task in plan.tasks
+        if not (task.part or task.repeat or task.source)
+        for index in task.prompts
+    ]
 
 
-def identity(task: Task, row: int, prompts: Sequence[Prompt], common: Json) -> str:
+def identity(plan: Plan, task: Task, row: int, common: Json) -> str:
     """The SHA-256 of all that a row's picture is made from.
 
     common: what all cells share: weights, dtype, device, steps, guidance, width, height.
     """
+    rows = [plan.of(cell) for cell in task.cells]
     made_from = {
         "common": dict(common),
-        "batch": [[prompts[index].text, prompts[index].seed] for index in task.prompts],
+        "batch": [[each.text, each.seed] for each in rows],
         "row": row,
-        "skip": list(task.group),
+        "skip": list(task.part.layers),
         "repeat": task.repeat,
     }
+    if task.part and task.part != Part(task.part.layers):
+        sources = [plan.sources[index] for index in task.prompts] if plan.sources else []
+        made_from |= {
+            "probe": [plan.probe.name, [list(option) for option in plan.probe.options]],
+            "head": task.part.head,
+            "window": task.part.window,
+            "sources": sources,
+        }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()

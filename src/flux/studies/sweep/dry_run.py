@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from flux.studies.cost import Work, cost, needs, on_what, time_in_words
@@ -57,19 +58,32 @@ def _cells(spec: SkipSpec, asked: Plan) -> str:
     """How many cells of each kind, in words."""
     cells = asked.cells
     repeats = sum(cell.repeat for cell in cells)
-    references = sum(not cell.group for cell in cells) - repeats
+    sources = sum(cell.source for cell in cells)
+    references = sum(not cell.part for cell in cells) - repeats - sources
     part = f"shard {spec.shard}: " if spec.shard else ""
     if spec.until is not None:
         part = "at most "
-    skipped = f"{len(cells) - references - repeats} with layers skipped"
-    whole = f" ({len(asked.prompts)} prompts x {len(asked.groups)} groups of layers)"
-    return f"{part}{len(cells)} cells: {references} references, {repeats} repeats, {skipped}{whole}"
+    beside = f"{sources} sources, " if asked.sources else ""
+    changed = f"{len(cells) - references - repeats - sources} with layers {asked.probe.done}"
+    whole = f" ({len(asked.prompts)} prompts x {_parts(asked)})"
+    return f"{part}{len(cells)} cells: {references} references, {repeats} repeats, {beside}{changed}{whole}"
+
+
+def _parts(asked: Plan) -> str:
+    """`12 groups of layers`, and by how many heads and windows of steps."""
+    groups, heads, windows = (
+        len(dict.fromkeys(getattr(part, name) for part in asked.parts))
+        for name in ("layers", "head", "window")
+    )
+    more = [f"{count} {name}" for count, name in ((heads, "heads"), (windows, "windows")) if count > 1]
+    return " x ".join([f"{groups} groups of layers", *more])
 
 
 def _work(asked: Plan, left: Sequence[Task]) -> Work:
     cells: list[Cell] = [cell for task in left for cell in task.cells]
-    prompts = list(dict.fromkeys(asked.of(cell).text for cell in cells))
-    return Work([cell.file for cell in cells], [len(task.cells) for task in left], prompts, len(cells))
+    prompts = replace(asked, tasks=tuple(left)).texts
+    rows = [len(task.cells) * (2 if task.part and asked.sources else 1) for task in left]
+    return Work([cell.file for cell in cells], rows, prompts, len(cells))
 
 
 def _free(path: Path) -> str:

@@ -4,6 +4,7 @@
     cells.csv                      a row per finished cell, appended task by task and flushed to the disk
     pictures/0003/reference.png    prompt 3, nothing skipped; repeat.png is the same for the noise floor
     pictures/0003/skip-06.png      layer 6 skipped; skip-17+18.png: both at once
+    pictures/0003/carry-06.png     the same of other probes; source.png: whose keys and values they take
 
 A picture counts if its bytes are those of its row; what is damaged, replaced or half there is made again.
 """
@@ -22,7 +23,18 @@ from PIL import Image
 from flux.files import append, read_json_object, sha256_of, unwritable
 from flux.pictures.opening import PictureError, endings, open_picture
 from flux.studies.folder import RECORD, SPEC, png_bytes, write_file
-from flux.studies.sweep.cells import REFERENCE, REPEAT, Cell, Group, Plan, Prompt, label, order_of, plan
+from flux.studies.sweep.cells import (
+    REFERENCE,
+    REPEAT,
+    SOURCE,
+    Cell,
+    Part,
+    Plan,
+    Probe,
+    Prompt,
+    order_of,
+    plan,
+)
 
 TABLE, PICTURES = "cells.csv", "pictures"
 COLUMNS = ("prompt", "layers", "file", "identity", "sha256", "seconds", "error")
@@ -150,20 +162,22 @@ class Sweep:
 
     recipe: its resolved spec. setting: weights, dtype and device. cells: the files of whole, readable
     pictures, references too, repeats not. noise: pairs of a reference and its repeat. problems: what is
-    missing, damaged or foreign, a line each.
+    missing, damaged or foreign, a line each. probe, sources: as of a `Plan`.
     """
 
     path: Path
     recipe: dict[str, Any]
     setting: dict[str, Any]
     prompts: tuple[Prompt, ...]
-    groups: tuple[Group, ...]
+    parts: tuple[Part, ...]
     cells: dict[Cell, Path]
     noise: tuple[tuple[Path, Path], ...]
     problems: tuple[str, ...]
+    probe: Probe = Probe()
+    sources: tuple[str, ...] = ()
 
     def reference(self, prompt: int) -> Path | None:
-        return self.cells.get(Cell(prompt, ()))
+        return self.cells.get(Cell(prompt))
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -204,9 +218,20 @@ def read_sweep(path: Path) -> Sweep:
     problems += _without_reference(asked, files)
     problems += [f"{file} is none of the sweep's pictures" for file in _foreign(path, asked)]
     pictures = {cell: file for cell, file in files.items() if not cell.repeat}
-    pairs = ((files.get(Cell(cell.prompt, ())), file) for cell, file in files.items() if cell.repeat)
+    pairs = ((files.get(Cell(cell.prompt)), file) for cell, file in files.items() if cell.repeat)
     noise = tuple((reference, file) for reference, file in pairs if reference is not None)
-    return Sweep(path, recipe, setting, asked.prompts, asked.groups, pictures, noise, tuple(problems))
+    return Sweep(
+        path,
+        recipe,
+        setting,
+        asked.prompts,
+        asked.parts,
+        pictures,
+        noise,
+        tuple(problems),
+        asked.probe,
+        asked.sources,
+    )
 
 
 def _record(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -232,9 +257,9 @@ def _readable(file: Path) -> bool:
 def _missing(asked: Plan, missing: Sequence[Cell], record: Mapping[str, Any]) -> list[str]:
     """A line about cells that are not made yet; those that a decision has spared are not missing."""
     order, decided = order_of(asked), _decided(record)
-    if all(label(group) in decided for group in asked.groups):
+    if all(part.label in decided for part in asked.parts):
         # No more references than the group that took most prompts.
-        decided |= dict.fromkeys((REFERENCE, REPEAT), max(decided.values(), default=0))
+        decided |= dict.fromkeys((REFERENCE, REPEAT, SOURCE), max(decided.values(), default=0))
     place = {index: number for number, index in enumerate(order)}
     missing = [cell for cell in missing if place[cell.prompt] < decided.get(cell.label, len(order))]
     if not missing:
@@ -251,11 +276,11 @@ def _decided(record: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _without_reference(asked: Plan, files: Mapping[Cell, Path]) -> list[str]:
-    prompts = dict.fromkeys(cell.prompt for cell in files if cell.group)
+    prompts = dict.fromkeys(cell.prompt for cell in files if cell.part)
     return [
         f"prompt {prompt} has no reference to compare its pictures with"
         for prompt in prompts
-        if Cell(prompt, ()) not in files
+        if Cell(prompt) not in files
     ]
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from flux.generate import Sampling, Texts, decode, encode, sample_steps
 from flux.hooks import Hooks
 from flux.pictures.files import to_pil
-from flux.studies.sweep.cells import Cell, Prompt, Task
+from flux.probes import hooks_of
+from flux.studies.sweep.cells import Cell, Plan, Probe, Task
 from flux.studies.sweep.folder import save_picture
 from flux.weights.load import Models
 
@@ -26,19 +27,35 @@ def make_task(
     models: Models,
     texts: Texts,
     task: Task,
-    prompts: Sequence[Prompt],
+    asked: Plan,
     sampling: Sampling,
     *,
     offload: bool = False,
     on_step: OnStep = lambda index: None,
 ) -> list[Image.Image]:
-    """The pictures of a task, one per row. Raises ValueError for what is no number."""
-    rows = [prompts[index] for index in task.prompts]
+    """The pictures of a task, one per row; sources stand before them. ValueError for what is no number."""
+    rows = [asked.of(cell) for cell in task.cells]
     words, seeds = [each.text for each in rows], [each.seed for each in rows]
-    hooks = Hooks(skip=task.group)
+    beside = [asked.sources[index] for index in task.prompts] if task.part and asked.sources else []
+    hooks = _hooks(asked.probe, task, len(beside))
+    words, seeds = beside + words, seeds[: len(beside)] + seeds
     for step in sample_steps(models, texts, words, seeds, sampling, hooks=hooks, offload=offload):
         on_step(step.index)
-    return [to_pil(picture) for picture in _decoded(models, step.after, sampling, offload)]
+    made = step.after[len(beside) :]
+    return [to_pil(picture) for picture in _decoded(models, made, sampling, offload)]
+
+
+def _hooks(probe: Probe, task: Task, sources: int) -> Hooks:
+    if not task.part:
+        return Hooks()
+    return hooks_of(
+        probe.name,
+        task.part.layers,
+        head=task.part.head,
+        window=task.part.window,
+        sources=sources,
+        options=dict(probe.options),
+    )
 
 
 def _decoded(models: Models, tokens: Tensor, sampling: Sampling, offload: bool) -> Tensor:
@@ -51,13 +68,11 @@ def _decoded(models: Models, tokens: Tensor, sampling: Sampling, offload: bool) 
 class Job:
     """What a worker is asked to work on. It can be sent to another process.
 
-    folder: of the sweep. prompts: all of the sweep's. needed: indices of those that tasks will ask for.
-    load: returns the models.
+    folder: of the sweep. asked: all that the sweep makes. load: returns the models.
     """
 
     folder: Path
-    prompts: tuple[Prompt, ...]
-    needed: tuple[int, ...]
+    asked: Plan
     sampling: Sampling
     load: Callable[[], Models]
     offload: bool = False
@@ -68,7 +83,7 @@ class Maker:
 
     def __init__(self, job: Job):
         models = job.load()
-        texts = encode(models, [job.prompts[index].text for index in job.needed], offload=job.offload)
+        texts = encode(models, job.asked.texts, offload=job.offload)
         self.texts = Texts(txt=_on_cpu(texts.txt), vec=_on_cpu(texts.vec))
         self.models = replace(models, t5=None, clip=None)
         self.job = job
@@ -84,7 +99,7 @@ class Maker:
         """Make the pictures of a task: what the device has to do."""
         job = self.job
         return make_task(
-            self.models, self.texts, task, job.prompts, job.sampling, offload=job.offload, on_step=on_step
+            self.models, self.texts, task, job.asked, job.sampling, offload=job.offload, on_step=on_step
         )
 
     def save(self, task: Task, pictures: Sequence[Image.Image]) -> dict[Cell, str]:
@@ -95,9 +110,9 @@ class Maker:
         }
 
     def _about(self, cell: Cell) -> dict[str, str]:
-        prompt = self.job.prompts[cell.prompt]
-        skipped = {"skipped": cell.label} if cell.group else {}
-        return {"prompt": prompt.text, "seed": str(prompt.seed), "model": self.models.name, **skipped}
+        prompt = self.job.asked.of(cell)
+        changed = {self.job.asked.probe.about: cell.part.label} if cell.part else {}
+        return {"prompt": prompt.text, "seed": str(prompt.seed), "model": self.models.name, **changed}
 
 
 def _on_cpu(texts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE, SHEET, about
-from flux.studies.sweep.cells import Cell, Group, Plan, label
+from flux.studies.sweep.cells import Cell, Part, Plan
 from flux.studies.sweep.folder import TABLE
 from flux.studies.sweep.spec import SkipSpec
 from flux.studies.sweep.until import Until
@@ -97,15 +97,17 @@ class SweepResult:
 def write_report(spec: SkipSpec, run: RunFolder, result: SweepResult) -> None:
     """The sheets and the page. Pictures that are not there leave their places empty."""
     asked, sheets = result.asked, []
-    for number, (prompts, groups) in enumerate(_sheets(asked), start=1):
-        rows = [_row(spec, run, result, prompt, groups) for prompt in prompts]
+    for number, (prompts, parts) in enumerate(_sheets(asked), start=1):
+        rows = [_row(spec, run, result, prompt, parts) for prompt in prompts]
         rows = [row for row in rows if any(row)]
         if not rows:
             continue
         sheets.append(SHEET if number == 1 else f"sheet-{number:02}.png")
-        title = f"{spec.model.name}, {spec.steps} steps: references, and pictures with layers skipped"
+        title = (
+            f"{spec.model.name}, {spec.steps} steps: references, and pictures with layers {asked.probe.done}"
+        )
         run.save_picture(sheets[-1], contact_sheet(rows, title))
-    facts = about(spec, run) | {"prompts": len(asked.prompts), "groups of layers": len(asked.groups)}
+    facts = about(spec, run) | {"prompts": len(asked.prompts), "groups of layers": len(asked.parts)}
     problems = [f"{cell.file} {error}" for cell, error in result.failed.items()]
     if len(problems) > LISTED:
         problems[LISTED:] = [f"and {len(problems) - LISTED} more"]
@@ -130,8 +132,8 @@ def write_report(spec: SkipSpec, run: RunFolder, result: SweepResult) -> None:
 
 def _decisions(spec: SkipSpec, until: Until) -> Iterator[Sequence[str]]:
     """Rows of the table of what was decided when: layers, verdict, pictures, mean and interval."""
-    for group, verdict, decision in until.lines():
-        name = caption_of(spec, group)
+    for part, verdict, decision in until.lines():
+        name = caption_of(spec, part)
         if decision is None:
             yield name, verdict, "0", "", ""
         else:
@@ -140,21 +142,23 @@ def _decisions(spec: SkipSpec, until: Until) -> Iterator[Sequence[str]]:
             yield name, verdict, str(decision.n), f"{decision.mean:.3f}", interval
 
 
-def _sheets(asked: Plan) -> Iterator[tuple[Sequence[int], Sequence[Group]]]:
-    """Prompts and groups of each sheet."""
+def _sheets(asked: Plan) -> Iterator[tuple[Sequence[int], Sequence[Part]]]:
+    """Prompts and parts of each sheet."""
+    columns = COLUMNS - 1 - bool(asked.sources)
     for start in range(0, len(asked.prompts), ROWS):
-        for first in range(0, len(asked.groups), COLUMNS - 1):
+        for first in range(0, len(asked.parts), columns):
             prompts = range(start, min(start + ROWS, len(asked.prompts)))
-            yield prompts, asked.groups[first : first + COLUMNS - 1]
+            yield prompts, asked.parts[first : first + columns]
 
 
 def _row(
-    spec: SkipSpec, run: RunFolder, result: SweepResult, prompt: int, groups: Sequence[Group]
+    spec: SkipSpec, run: RunFolder, result: SweepResult, prompt: int, parts: Sequence[Part]
 ) -> list[SheetCell | None]:
-    """A prompt's reference and its pictures under some groups."""
+    """A prompt's reference, its source where there is one, and its pictures with some parts changed."""
     row: list[SheetCell | None] = []
-    for cell in (Cell(prompt, ()), *(Cell(prompt, group) for group in groups)):
-        caption = caption_of(spec, cell.group) if cell.group else result.asked.of(cell).text
+    for cell in _cells(result.asked, prompt, parts):
+        caption = caption_of(spec, cell.part) if cell.part else result.asked.of(cell).text
+        caption = f"source: {caption}" if cell.source else caption
         row.append(SheetCell(_small(run.picture(cell.file)), caption) if cell in result.done else None)
     return row
 
@@ -167,13 +171,22 @@ def _small(image: Image.Image) -> Image.Image:
 
 def _shown(spec: SkipSpec, result: SweepResult, prompt: int) -> Iterator[PagePicture]:
     """A prompt's pictures, the reference first."""
-    for cell in (Cell(prompt, ()), *(Cell(prompt, group) for group in result.asked.groups)):
+    for cell in _cells(result.asked, prompt, result.asked.parts):
         if cell in result.done:
-            yield PagePicture(cell.file, caption_of(spec, cell.group) if cell.group else "reference")
+            caption = f"source: {result.asked.of(cell).text}" if cell.source else "reference"
+            yield PagePicture(cell.file, caption_of(spec, cell.part) if cell.part else caption)
 
 
-def caption_of(spec: SkipSpec, group: Group) -> str:
-    """`layer 6, single.2`, or `layers 17+18`."""
-    if len(group) > 1:
-        return f"layers {label(group)}"
-    return f"layer {group[0]}, {spec.model.record.layers.name(group[0])}"
+def _cells(asked: Plan, prompt: int, parts: Sequence[Part]) -> list[Cell]:
+    sources = [Cell(prompt, source=True)] if asked.sources else []
+    return [Cell(prompt), *sources, *(Cell(prompt, part) for part in parts)]
+
+
+def caption_of(spec: SkipSpec, part: Part) -> str:
+    """`layer 6, single.2`, or `layers 17+18`; with head and steps where it has them."""
+    names = "+".join(map(str, part.layers))
+    said = f"layers {names}"
+    if len(part.layers) == 1:
+        said = f"layer {names}, {spec.model.record.layers.name(part.layers[0])}"
+    head = "" if part.head is None else f", head {part.head}"
+    return said + head + ("" if part.window is None else ", steps {} to {}".format(*part.window))

@@ -60,14 +60,11 @@ def sweep(spec: SkipSpec) -> int:
 
 def engine(spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars) -> AbstractContextManager[Run]:
     """The engine that the spec names, which loads models when it is given its first task."""
-    needed = tuple(sorted({index for task in asked.tasks for index in task.prompts}))
-    texts = [asked.prompts[index].text for index in needed]
     job = Job(
         folder=run.path,
-        prompts=asked.prompts,
-        needed=needed,
+        asked=asked,
         sampling=sampling_of(spec),
-        load=partial(load, spec, texts),
+        load=partial(load, spec, asked.texts),
         offload=spec.model.offload,
     )
     if spec.engine.name == "local":
@@ -79,7 +76,7 @@ def engine(spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars) -> AbstractC
     device = pick_device(spec.model.device).type
     # Each worker sees one GPU, which is cuda:0 to it.
     anywhere = changed(spec, model=changed(spec.model, device=device))
-    job = replace(job, load=partial(load_same, anywhere, run.setting, texts))
+    job = replace(job, load=partial(load_same, anywhere, run.setting, asked.texts))
     return ray(job, device=device, address=spec.engine.address, workers=spec.engine.workers)
 
 

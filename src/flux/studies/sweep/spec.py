@@ -23,6 +23,7 @@ from flux.studies.spec import (
     or_one,
     whole,
 )
+from flux.studies.sweep.probe import ProbeChoice, Windows, window_problems
 
 MOST_WORKERS, MOST_SHARDS = 4096, 100_000
 
@@ -95,7 +96,7 @@ class UntilRule(Section):
 
 
 class SkipSpec(Spec):
-    """Demo 2: a reference of every prompt, and a picture of it with each layer skipped."""
+    """Demo 2: a reference of every prompt, and a picture of it with each layer skipped, or probed else."""
 
     demo: ClassVar[str] = "skip"
 
@@ -111,6 +112,11 @@ class SkipSpec(Spec):
         description='layers to skip one by one: "all", or a list of numbers, double.i, single.i, ranges as '
         '"0-3" or "double.1-3", double.*, single.*, and of lists such as [17, 18], which are skipped '
         "together; the name of a set; or the path of a file of layers (.json)",
+    )
+    probe: ProbeChoice = Field("skip", validate_default=True, description="what is done to the layers")
+    windows: Windows | None = Field(
+        None,
+        description="[[start, stop], ...]: do it only from step start to before stop, once for each window",
     )
     batch: Rows = Field(8, description="prompts that run side by side; fewer need less memory")
     noise_floor: whole(0, MOST_PROMPTS) = Field(
@@ -134,7 +140,10 @@ class SkipSpec(Spec):
         wrong = list(layer_problems(("layers",), self.layers, self.model, joint=True))
         yield from wrong
         yield from self._prompt_problems()
-        cells = 0 if wrong else len(self.prompts) * (1 + len(self.groups()))
+        yield from window_problems(self.windows, self.steps)
+        yield from self.probe.problems_with(self)
+        parts = 1 if wrong else len(self.groups()) * len(self.probe.heads_of(self) or [0])
+        cells = len(self.prompts) * (2 + parts * len(self.windows or [0]))
         if cells > MOST_PICTURES:
             yield Problem(("layers",), f"{cells} pictures are more than the {MOST_PICTURES} of one run")
         if (self.shard is not None or self.merge) and any(True for _ in self.drawn()):
@@ -177,6 +186,13 @@ class SkipSpec(Spec):
         left_out = ("engine", "shard", "merge", "seed")
         recipe = {name: value for name, value in super().recipe().items() if name not in left_out}
         model = {name: recipe["model"][name] for name in ("name", "weights", "dtype")}
+        probe = self.probe.recipe(self)
+        if self.windows is None:
+            del recipe["windows"]
+        if probe == {"name": "skip"}:  # as it stood in the recipes of sweeps before there were others
+            del recipe["probe"]
+        else:
+            recipe["probe"] = probe
         return recipe | {
             "model": model,
             "prompts": [each.as_json() for each in self.seeded_prompts()],

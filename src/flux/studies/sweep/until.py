@@ -12,7 +12,7 @@ from flux.studies.folder import RunFolder
 from flux.studies.run import dino_source
 from flux.studies.similarity.measuring import Store, load_extractor, measure
 from flux.studies.similarity.spec import DinoSpec
-from flux.studies.sweep.cells import Cell, Group, Plan, Task, label, order_of
+from flux.studies.sweep.cells import Cell, Part, Plan, Task, order_of
 from flux.studies.sweep.folder import done_cells
 from flux.studies.sweep.rounds import Decision, Rounds, plan_rounds
 from flux.studies.sweep.spec import SkipSpec
@@ -30,7 +30,7 @@ class Until:
     run: RunFolder
     asked: Plan
     rounds: Rounds
-    decisions: dict[Group, Decision]
+    decisions: dict[Part, Decision]
 
     @staticmethod
     def of(spec: SkipSpec, run: RunFolder, asked: Plan) -> "Until":
@@ -54,37 +54,37 @@ class Until:
             yield [
                 task
                 for task in self.asked.tasks
-                if new.issuperset(task.prompts) and task.group not in self.decisions
+                if new.issuperset(task.prompts) and task.part not in self.decisions
             ]
             self._decide(index, order[: look.prompts])
             start = look.prompts
             if self._open() == []:
                 return
 
-    def _open(self) -> list[Group]:
-        return [group for group in self.asked.groups if group not in self.decisions]
+    def _open(self) -> list[Part]:
+        return [part for part in self.asked.parts if part not in self.decisions]
 
     def _decide(self, look: int, prompts: Sequence[int]) -> None:
         done = done_cells(self.run.path, self.asked)
         values = self._similarities(self._open(), prompts, done)
-        for group, similarities in values.items():
+        for part, similarities in values.items():
             decision = self.rounds.decide(similarities, look) if similarities else None
             if decision is not None:
-                self.decisions[group] = decision
+                self.decisions[part] = decision
         decided = sum(decision.decided for decision in self.decisions.values())
-        print(f"after {len(prompts)} prompts {decided} of {len(self.asked.groups)} groups are decided")
+        print(f"after {len(prompts)} prompts {decided} of {len(self.asked.parts)} groups are decided")
 
     def _similarities(
-        self, groups: Sequence[Group], prompts: Sequence[int], done: set[Cell]
-    ) -> dict[Group, list[float]]:
+        self, parts: Sequence[Part], prompts: Sequence[int], done: set[Cell]
+    ) -> dict[Part, list[float]]:
         """Of the pictures that are there, by group."""
         pairs = {
-            group: [
-                (self.run.path / Cell(prompt, ()).file, self.run.path / Cell(prompt, group).file)
+            part: [
+                (self.run.path / Cell(prompt).file, self.run.path / Cell(prompt, part).file)
                 for prompt in prompts
-                if {Cell(prompt, ()), Cell(prompt, group)} <= done
+                if {Cell(prompt), Cell(prompt, part)} <= done
             ]
-            for group in groups
+            for part in parts
         }
         every = [pair for each in pairs.values() for pair in each]
         if not every:
@@ -92,7 +92,7 @@ class Until:
         found = measure(self._measuring(), every, self._dino(), Store(self.run.path))
         for line in found.problems:
             print(line)
-        return {group: [found.figures[pair]["dino"] for pair in each] for group, each in pairs.items()}
+        return {part: [found.figures[pair]["dino"] for pair in each] for part, each in pairs.items()}
 
     def _dino(self) -> str:
         return dino_source(self.spec, self.spec.until.dino)
@@ -102,7 +102,7 @@ class Until:
 
     def record(self, taken: Plan) -> dict[str, Any]:
         """For `run.json`. taken: what was asked for in the end."""
-        decisions = [{"layers": label(group), **each.as_json()} for group, each in self.decisions.items()]
+        decisions = [{"layers": part.label, **each.as_json()} for part, each in self.decisions.items()]
         return {
             "rounds": [look.prompts for look in self.rounds.looks],
             "decisions": decisions,
@@ -114,27 +114,27 @@ class Until:
         decided = sum(decision.decided for decision in self.decisions.values())
         spared = len(self.asked.cells) - len(taken.cells)
         return (
-            f"{decided} of {len(self.asked.groups)} groups of layers are decided at similarity "
+            f"{decided} of {len(self.asked.parts)} groups of layers are decided at similarity "
             f"{self.rounds.threshold:g}, which spared {spared} of {len(self.asked.cells)} cells"
         )
 
-    def lines(self) -> Iterator[tuple[Group, str, Decision | None]]:
+    def lines(self) -> Iterator[tuple[Part, str, Decision | None]]:
         """Each group with its verdict in words, in the order of the spec."""
-        for group in self.asked.groups:
-            decision = self.decisions.get(group)
+        for part in self.asked.parts:
+            decision = self.decisions.get(part)
             if decision is None:
-                yield group, "not known: no picture could be made", None
+                yield part, "not known: no picture could be made", None
             elif decision.decided:
-                yield group, f"{decision.verdict}, decided after {decision.prompts} prompts", decision
+                yield part, f"{decision.verdict}, decided after {decision.prompts} prompts", decision
             else:
-                yield group, f"{decision.verdict} by the mean of all, undecided", decision
+                yield part, f"{decision.verdict} by the mean of all, undecided", decision
 
 
 def _ends(asked: Plan) -> list[int]:
     """How many prompts are in after each batch."""
     ends, total = [], 0
     for task in asked.tasks:
-        if not task.group and not task.repeat:
+        if not (task.part or task.repeat or task.source):
             total += len(task.prompts)
             ends.append(total)
     return ends
