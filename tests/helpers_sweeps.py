@@ -36,8 +36,13 @@ def draw_sweep(
     change: Change = lambda cell: 0.1 + 0.2 * sum(cell.part.layers) if cell.part else 0.0,
     size: tuple[int, int] = (64, 64),
     made: Callable[[Cell], bool] = lambda cell: True,
+    probe: str | dict = "skip",
+    windows: Sequence[Sequence[int]] | None = None,
 ) -> Path:
-    """Write a sweep. change: by cell, repeats too. made: which cells are there."""
+    """Write a sweep. change: by cell, repeats too. made: which cells are there.
+
+    Of carry the source of a prompt is the next one, with its keys and values.
+    """
     recipe = {
         "model": {"name": model, "weights": None},
         "prompts": [
@@ -47,6 +52,14 @@ def draw_sweep(
         **{"steps": 2, "guidance": 3.5, "width": size[0], "height": size[1]},
         **{"batch": max(1, noise), "noise_floor": noise, "until": None},
     }
+    given = {"name": probe} if isinstance(probe, str) else probe
+    if given["name"] == "carry":
+        texts = [each["prompt"] for each in recipe["prompts"]]
+        given = {"keys": True, "values": True, "sources": texts[1:] + texts[:1], **given}
+    if given != {"name": "skip"}:
+        recipe["probe"] = given
+    if windows:
+        recipe["windows"] = [list(window) for window in windows]
     run = RunFolder.open(folder, recipe, SETTING)
     plan = plan_of(recipe, SETTING)
     rows = []

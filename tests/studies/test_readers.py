@@ -227,7 +227,7 @@ LAYER_KEYS = {EditSpec: "layers", SkipSpec: "layers", LayerSpec: "attention"}
 
 def layers_of(spec) -> tuple[int, ...]:
     if isinstance(spec, SkipSpec):
-        return tuple(layer for group in spec.part.layerss() for layer in group)
+        return tuple(layer for group in spec.groups() for layer in group)
     return spec.attention_layers() if isinstance(spec, LayerSpec) else edit_of(spec, spec.edits[0]).layers
 
 

@@ -15,16 +15,18 @@ from helpers_demos import save_clone
 from helpers_sweeps import draw_sweep, drawn, save_clip, save_dino
 from PIL import Image
 from scipy import stats
-from test_demos import load_demo
+from test_demos import files, load_demo
 from test_pages import Tags
 
 import flux
 from flux.models import configs
 from flux.pictures.features import Clip, Dino
+from flux.pictures.metrics import ssim
 from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec
-from flux.studies.sweep.cells import Cell
+from flux.studies.sweep.cells import Cell, Part
+from flux.studies.sweep.folder import read_sweep
 from flux.studies.vital import read_vital_set
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +95,7 @@ def test_a_sweep(demo, models, tmp_path, capsys):
     sweep = draw_sweep(
         tmp_path / "s",
         **{"groups": groups, "prompts": PICTURES, "noise": 2},
-        change=lambda cell: 0.02 if cell.repeat else strength[cell.part],
+        change=lambda cell: 0.02 if cell.repeat else strength[cell.part.layers],
     )
     metrics = ["--metrics", "dino", "clip", "psnr", "ssim", "--clip", models["clip"]]
     assert demo("--sweep", "s", *metrics, "--by", "top 2", "--confidence", "0.9") == 0
@@ -189,7 +191,7 @@ def test_vital_among_one_kind_of_block(demo, tmp_path, capsys):
 
 def test_a_sweep_that_is_not_whole_is_said_to_be(demo, tmp_path, capsys):
     """Means over unlike prompts are not alike; and an empty set is nothing to edit with."""
-    draw_sweep(tmp_path / "s", made=lambda cell: cell.part != (1,) or cell.prompt < 2)
+    draw_sweep(tmp_path / "s", made=lambda cell: cell.part.layers != (1,) or cell.prompt < 2)
     assert demo("--sweep", "s", "--metrics", "ssim") == 0
     assert "Layers were measured over unlike numbers of prompts, 2 to 4" in capsys.readouterr().out
     vital = json.loads((tmp_path / "output" / "dino" / "dino" / "vital_layers.json").read_text())
@@ -209,7 +211,7 @@ def test_a_picture_of_another_size_has_no_figure(demo, tmp_path, capsys):
 
 
 def _doubles_matter(cell):
-    return {(): 0.0, (0,): 0.9, (1,): 0.8, (4,): 0.2, (5,): 0.5}[cell.part]
+    return {(): 0.0, (0,): 0.9, (1,): 0.8, (4,): 0.2, (5,): 0.5}[cell.part.layers]
 
 
 def test_no_layer_is_vital_for_the_noise(demo, tmp_path, capsys):
@@ -261,7 +263,7 @@ def test_a_partial_sweep(demo, tmp_path, capsys):
     draw_sweep(
         tmp_path / "s",
         prompts=4,
-        made=lambda cell: cell.prompt < (1 if cell.part.layers == (1,) else 3) and cell.part != (2,),
+        made=lambda cell: cell.prompt < (1 if cell.part.layers == (1,) else 3) and cell.part.layers != (2,),
     )
     assert demo("--sweep", "s") == 0
     folder = tmp_path / "output" / "dino" / "dino"
@@ -326,7 +328,7 @@ def test_a_sweep_that_is_none(what, says, demo, tmp_path, capsys):
         (tmp_path / "s").mkdir()
         (tmp_path / "s" / "run.json").write_text('{"spec": {"prompts": ["a"]}, "finished": true}')
     elif what == "references":
-        draw_sweep(tmp_path / "s", made=lambda cell: cell.part != ())
+        draw_sweep(tmp_path / "s", made=lambda cell: cell.part.layers != ())
     elif what == "layers":
         draw_sweep(tmp_path / "s", groups=[(12,)])
     elif what == "model":
@@ -656,3 +658,70 @@ def test_a_dry_run_writes_nothing(demo, tmp_path, capsys):
     assert "would compare 14 pairs of 18 pictures by dino, clip, in" in out
     assert "openai/clip-vit-large-patch14: not here, to be downloaded" in out
     assert before == {path for path in tmp_path.rglob("*")} and sweep in before
+
+
+# Other probes
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory) -> Path:
+    """A carry sweep of layers 0, 4 and 11: layer 4 moves a picture half the way to its source."""
+    folder = tmp_path_factory.mktemp("carried") / "s"
+    return draw_sweep(folder, groups=[(0,), (4,), (11,)], prompts=3, noise=3, probe="carry", change=_towards)
+
+
+def _towards(cell: Cell) -> float:
+    """The source is what all changed blocks of the reference are; see `drawn`."""
+    if cell.source:
+        return 1.0
+    return {(0,): 0.05, (4,): 0.5, (11,): 0.2}.get(cell.part.layers, 0.0)
+
+
+def test_a_carry_sweep_says_how_far_pictures_move_to_their_source(carried, demo, tmp_path, capsys):
+    assert demo("--sweep", str(carried), "--metrics", "ssim", "psnr") == 0
+    run = tmp_path / "output" / "dino" / "dino"
+    out = capsys.readouterr().out
+    assert "Most moved: 4 (" in out and "what the layer carries of the source" in out
+    found = json.loads((run / "probe_layers.json").read_text())
+    assert [each["layers"] for each in found["order"]] == [[4], [11], [0]]
+    assert found["probe"] == {"name": "carry", "keys": True, "values": True}
+    assert not (run / "vital_layers.json").exists()
+    # The figure, from the pictures themselves.
+    sweep = read_sweep(carried)
+    gains = []
+    for prompt in range(3):
+        source, reference, picture = (
+            Image.open(sweep.cells[cell])
+            for cell in (Cell(prompt, source=True), Cell(prompt), Cell(prompt, Part((4,), word="carry")))
+        )
+        gains.append(ssim(picture, source) - ssim(reference, source))
+    assert found["order"][0]["mean"] == pytest.approx(sum(gains) / 3, abs=1e-9)
+    with open(run / "moved.csv", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["layers"] == "4"]
+    assert [float(row["ssim"]) for row in rows] == pytest.approx(gains, abs=1e-7)
+    assert {"layers.png", "layers-narrow.png", "side-by-side.png", "index.html"} <= set(files(run))
+    assert "source: a 1" in (run / "index.html").read_text()
+
+
+def test_heads_and_windows_are_maps(demo, tmp_path):
+    draw_sweep(
+        tmp_path / "s",
+        prompts=2,
+        probe={"name": "attention", "heads": [0, 2]},
+        windows=[[0, 1], [1, 2]],
+        change=lambda cell: 0.1 * sum(cell.part.layers) + 0.1 * (cell.part.head or 0),
+    )
+    assert demo("--sweep", "s", "--metrics", "ssim") == 0
+    run = tmp_path / "output" / "dino" / "dino"
+    assert {"layers-by-head.png", "layers-by-steps.png"} <= set(files(run))
+    assert not (run / "layers.png").exists()
+    first = json.loads((run / "probe_layers.json").read_text())["order"][0]
+    assert (first["layers"], first["head"]) == ([2], 2) and first["window"] in ([0, 1], [1, 2])
+
+
+def test_a_carry_sweep_without_its_sources_is_refused(demo, tmp_path, capsys):
+    draw_sweep(tmp_path / "s", probe="carry", prompts=2, made=lambda cell: not cell.source)
+    with pytest.raises(SystemExit) as end:
+        sys.exit(demo("--sweep", "s", "--metrics", "ssim"))
+    err = capsys.readouterr().err
+    assert end.value.code == 2 and err.count("\n") == 1 and "no picture beside its source" in err

@@ -438,7 +438,7 @@ def test_a_sweep_that_is_stopped_lists_what_it_has_made(tmp_path, monkeypatch):
     monkeypatch.setattr(make, "make_task", make_task)
     with pytest.raises(KeyboardInterrupt), local(job_of(tmp_path, small_models()), workers=1) as run:
         for each in run([Task((0,), (group,)) for group in range(3)]):
-            done.append(each.task.part)
+            done.append(each.task.part.layers)
     assert done == [(0,), (1,)]
 
 
@@ -446,7 +446,7 @@ def test_a_full_disk_ends_a_sweep(tmp_path, monkeypatch):
     calls = []
 
     def save_picture(folder, cell, *others):
-        calls.append(cell.part)
+        calls.append(cell.part.layers)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(make, "save_picture", save_picture)

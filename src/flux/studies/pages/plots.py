@@ -63,11 +63,14 @@ def importance_plot(
     threshold: float | None = None,
     floor: float | None = None,
     narrow: bool = False,
+    along: str | None = None,
+    across: str = "layer that is skipped",
 ) -> bytes:
     """Bars of 1 - mean similarity with their intervals.
 
     measure: what the similarity is, in words. threshold: as a similarity. floor: the noise floor, as a
     difference. narrow: bars lie below each other, so that it can be read at the width of a phone.
+    along: what the bars show, where it is not that; across: what they are of.
     """
     width = NARROW if narrow else min(15.0, max(7.5, 2.2 + 0.2 * len(bars)))
     with _figure(width, 1.8 + 0.19 * len(bars) if narrow else 4.6) as figure:
@@ -87,16 +90,17 @@ def importance_plot(
             line(floor, color=QUIET, linestyle=":", linewidth=1.2, label=label)
         line(0, color=QUIET, linewidth=0.8)
         if narrow:
-            _lie(axes, bars, bottom, top, f"importance: 1 − mean {measure}")
+            _lie(axes, bars, bottom, top, along or f"importance: 1 − mean {measure}")
             # The page says what it is of, in larger letters.
             figure.legend(loc="outside lower center", ncols=1, frameon=False)
             return _png(figure)
         axes.set(xlim=(-0.7, len(bars) - 0.3), ylim=(bottom, top), title=title)
-        axes.set_xlabel("layer that is skipped")
-        axes.set_ylabel(f"importance: 1 − mean {measure}")
+        axes.set_xlabel(across)
+        axes.set_ylabel(along or f"importance: 1 − mean {measure}")
         _label_layers(axes, bars)
-        right = axes.secondary_yaxis("right", functions=(lambda y: 1 - y, lambda y: 1 - y))
-        right.set_ylabel(f"mean {measure}")
+        if along is None:
+            right = axes.secondary_yaxis("right", functions=(lambda y: 1 - y, lambda y: 1 - y))
+            right.set_ylabel(f"mean {measure}")
         figure.legend(loc="outside lower center", ncols=3 if width < 10 else 7, frameon=False)
         return _png(figure)
 
@@ -205,6 +209,68 @@ def _label_layers(axes: Any, bars: Sequence[Bar]) -> None:
         label.set_fontweight("bold" if bar.vital else "normal")
         if bar.kind == "joint":
             label.set(rotation=90)
+
+
+def grid_plot(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, title: str, label: str, across: str
+) -> bytes:
+    """A map of layers and windows, or heads. values: (R, C), NaN where there is none; 0 is white."""
+    width = min(16.0, max(5.0, 2.6 + 0.55 * len(columns)))
+    with _figure(width, 1.6 + max(1.2, min(0.24 * len(rows), 16.0))) as figure:
+        axes = figure.add_subplot()
+        axes.patch.set(hatch="xxxx", edgecolor="#d4d4d8", facecolor="#ffffff")
+        known = values[np.isfinite(values)]
+        largest = max(float(np.abs(known).max(initial=0)), 1e-6)
+        image = axes.imshow(
+            np.ma.masked_invalid(values), cmap="PuOr_r", aspect="auto", vmin=-largest, vmax=largest
+        )
+        axes.set_yticks(range(len(rows)), rows, fontsize=7 if len(rows) > 24 else 9)
+        axes.set_xticks(range(len(columns)), columns, fontsize=9)
+        axes.set(xlabel=across, ylabel="layer")
+        axes.set_title(title, pad=14)
+        axes.tick_params(length=0)
+        figure.colorbar(image, ax=axes, label=label, fraction=0.05, pad=0.02)
+        return _png(figure)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A layer by two figures. kind: double, single or joint."""
+
+    label: str
+    kind: str
+    x: float
+    y: float
+
+
+def scatter_plot(points: Sequence[Point], *, title: str, x: str, y: str) -> bytes:
+    """Layers by two figures, each with its name."""
+    with _figure(7.5, 5.6) as figure:
+        axes = figure.add_subplot()
+        for kind, style in STYLES.items():
+            chosen = [point for point in points if point.kind == kind]
+            if chosen:
+                axes.scatter(
+                    [point.x for point in chosen],
+                    [point.y for point in chosen],
+                    s=60,
+                    marker={"double": "s", "single": "o", "joint": "D"}[kind],
+                    facecolor=style["facecolor"],
+                    edgecolor=INK,
+                    linewidth=0.8,
+                    label=NAMES[kind],
+                    zorder=2,
+                )
+        for point in points:
+            axes.annotate(
+                point.label, (point.x, point.y), xytext=(5, 4), textcoords="offset points", fontsize=8
+            )
+        axes.axhline(0, color=QUIET, linewidth=0.8)
+        axes.axvline(0, color=QUIET, linewidth=0.8)
+        axes.margins(0.08)
+        axes.set(title=title, xlabel=x, ylabel=y)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        return _png(figure)
 
 
 def difference_in_words(value: float) -> str:

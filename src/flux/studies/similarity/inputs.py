@@ -81,9 +81,13 @@ def find_inputs(spec: DinoSpec) -> Inputs:
     if spec.sweep is not None:
         sweep = read_sweep(spec.sweep)
         model_layers(sweep)
-        if not any(cell.part and sweep.reference(cell.prompt) for cell in sweep.cells):
+        able = {cell.prompt for cell in sweep.cells if cell.part and sweep.reference(cell.prompt)}
+        beside = "reference"
+        if able and sweep.probe.sources:
+            able, beside = {cell.prompt for cell in sweep.cells if cell.source} & able, "source"
+        if not able:
             why = f": {sweep.problems[0]}" if sweep.problems else ""
-            raise ValueError(f"{spec.sweep} has no picture beside its reference to compare{why}")
+            raise ValueError(f"{spec.sweep} has no picture beside its {beside} to compare{why}")
         return sweep
     if spec.pictures is not None:
         return _matrix(spec.pictures)

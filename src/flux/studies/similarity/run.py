@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import flux
 from flux.device import pick_device
@@ -16,13 +16,15 @@ from flux.studies.similarity.inputs import Comparison, Inputs, Matrix, Ranking, 
 from flux.studies.similarity.measures import Pair
 from flux.studies.similarity.measuring import Store, measure
 from flux.studies.similarity.pictures_report import report_matrix, report_ranking
+from flux.studies.similarity.probe_report import report_probe
+from flux.studies.similarity.probed import files_of
 from flux.studies.similarity.sources import MetricModel, metric_models
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.similarity.sweep_report import report_sweep
 from flux.studies.sweep.folder import Sweep
 from flux.weights.identity import pretrained_id
 
-REPORTS = {Sweep: report_sweep, Matrix: report_matrix, Ranking: report_ranking}
+REPORTS = {Matrix: report_matrix, Ranking: report_ranking}
 """What writes the report, by what was compared."""
 
 
@@ -53,7 +55,7 @@ def make(spec: DinoSpec) -> None:
     first = models.get(spec.metrics[0])
     record = first.record(spec.dtype) if first else {}
     comparison = Comparison(inputs, measured.figures, problems, record)
-    said = REPORTS[type(inputs)](spec, run, comparison)
+    said = _report(inputs)(spec, run, comparison)
     for line in said:
         print(line)
     seconds = time.perf_counter() - start
@@ -91,7 +93,15 @@ def resolved(spec: DinoSpec) -> DinoSpec:
 
 
 def _pairs(inputs: Inputs) -> list[Pair]:
-    return list(pairs_of(inputs).values()) if isinstance(inputs, Sweep) else inputs.pairs
+    if not isinstance(inputs, Sweep):
+        return inputs.pairs
+    return list(pairs_of(inputs).values()) if inputs.skips else files_of(inputs)
+
+
+def _report(inputs: Inputs) -> Callable[[DinoSpec, RunFolder, Comparison], list[str]]:
+    if isinstance(inputs, Sweep):
+        return report_sweep if inputs.skips else report_probe
+    return REPORTS[type(inputs)]
 
 
 def _open(spec: DinoSpec, inputs: Inputs, models: Mapping[str, MetricModel]) -> RunFolder:

@@ -176,6 +176,11 @@ class Sweep:
     probe: Probe = Probe()
     sources: tuple[str, ...] = ()
 
+    @property
+    def skips(self) -> bool:
+        """Whether layers were skipped, each in all steps: what a vital set comes from."""
+        return self.probe == Probe() and all(part == Part(part.layers) for part in self.parts)
+
     def reference(self, prompt: int) -> Path | None:
         return self.cells.get(Cell(prompt))
 
