@@ -14,7 +14,7 @@ from flux.pictures.opening import open_picture
 from flux.sampling import unpack
 from flux.studies.reading import load_spec
 from flux.studies.sweep import make
-from flux.studies.sweep.cells import Cell, Part, plan, shard
+from flux.studies.sweep.cells import Cell, CellPart, plan, shard
 from flux.studies.sweep.dry_run import estimate_sweep
 from flux.studies.sweep.engines.local import local
 from flux.studies.sweep.folder import done_cells
@@ -112,7 +112,7 @@ def test_cells_are_layers_by_heads_by_windows():
     for cell in asked.cells:
         assert Cell.labelled(cell.prompt, cell.label) == cell
     assert len({cell.file for cell in asked.cells}) == len(asked.cells)
-    part = Part((1, 2), 3, (4, 8), "carry")
+    part = CellPart((1, 2), 3, (4, 8), "carry")
     assert part.label == "carry:1+2.h3@4-8"
     assert Cell(0, part).file == "pictures/0000/carry-01+02-head-03-steps-04-08.png"
     assert asked.of(Cell(0, source=True)).text == "b" and asked.of(Cell(0, part)).text == "a"
@@ -181,7 +181,7 @@ def test_a_carry_cell_is_its_prompt_with_the_sources_keys_and_values(tmp_path):
         for cell, wanted in (
             (Cell(prompt), picture([target])),
             (Cell(prompt, source=True), picture([source])),
-            (Cell(prompt, Part((0,), None, (1, 2), "carry")), picture([source, target], hooks=copied)),
+            (Cell(prompt, CellPart((0,), None, (1, 2), "carry")), picture([source, target], hooks=copied)),
         ):
             found = open_picture(tmp_path / cell.file)
             levels = [torch.tensor(list(image.tobytes()), dtype=torch.int32) for image in (found, wanted)]

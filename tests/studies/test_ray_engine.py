@@ -17,7 +17,7 @@ from test_sweep import arguments, cells, run_demo
 
 from flux.generate import Sampling
 from flux.studies.sweep import make
-from flux.studies.sweep.cells import Cell, Part, Plan, Prompt, Task, tasks
+from flux.studies.sweep.cells import Cell, CellPart, Plan, Prompt, Task, tasks
 from flux.studies.sweep.engines import Done
 from flux.studies.sweep.engines.local import local
 from flux.studies.sweep.engines.ray import OBJECT_STORE, Worker, need_ray, ray
@@ -31,7 +31,7 @@ except ImportError:
 needs_ray = pytest.mark.skipif(library is None, reason='ray is not installed: pip install "flux[ray]"')
 
 SAMPLING = Sampling(steps=2, guidance=3.5, width=32, height=32)
-TASKS, TRAP = tasks(6, [Part((0,)), Part((3,)), Part((1, 2))], 2, 2), Task((0, 1), (3,))
+TASKS, TRAP = tasks(6, [CellPart((0,)), CellPart((3,)), CellPart((1, 2))], 2, 2), Task((0, 1), (3,))
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from flux.pictures.metrics import ssim
 from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec
-from flux.studies.sweep.cells import Cell, Part
+from flux.studies.sweep.cells import Cell, CellPart
 from flux.studies.sweep.folder import read_sweep
 from flux.studies.vital import read_vital_set
 
@@ -692,7 +692,7 @@ def test_a_carry_sweep_says_how_far_pictures_move_to_their_source(carried, demo,
     for prompt in range(3):
         source, reference, picture = (
             Image.open(sweep.cells[cell])
-            for cell in (Cell(prompt, source=True), Cell(prompt), Cell(prompt, Part((4,), word="carry")))
+            for cell in (Cell(prompt, source=True), Cell(prompt), Cell(prompt, CellPart((4,), word="carry")))
         )
         gains.append(ssim(picture, source) - ssim(reference, source))
     assert found["order"][0]["mean"] == pytest.approx(sum(gains) / 3, abs=1e-9)

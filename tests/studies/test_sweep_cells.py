@@ -19,7 +19,7 @@ from flux.sampling import unpack
 from flux.studies.folder import RunFolder
 from flux.studies.reading import SpecError, load_spec
 from flux.studies.sweep import engines, make
-from flux.studies.sweep.cells import Cell, Part, Plan, Prompt, Task, plan, shard, tasks
+from flux.studies.sweep.cells import Cell, CellPart, Plan, Prompt, Task, plan, shard, tasks
 from flux.studies.sweep.engines.local import local
 from flux.studies.sweep.folder import COLUMNS, CellRow, CellTable, done_cells, read_sweep, save_picture
 from flux.studies.sweep.spec import SkipSpec
@@ -170,7 +170,7 @@ def test_tasks_hold_each_cell_once_in_batches_that_do_not_depend_on_the_groups()
     chance = random.Random(0)
     for _ in range(50):
         prompts, batch, noise = chance.randint(1, 20), chance.randint(1, 9), chance.randint(0, 20)
-        groups = [Part((i,)) for i in range(chance.randint(1, 5))] + [Part((1, 2))]
+        groups = [CellPart((i,)) for i in range(chance.randint(1, 5))] + [CellPart((1, 2))]
         made = tasks(prompts, groups, batch, noise)
         counts = Counter(cell for task in made for cell in task.cells)
         assert set(counts.values()) == {1}
@@ -187,7 +187,7 @@ def test_tasks_hold_each_cell_once_in_batches_that_do_not_depend_on_the_groups()
 
 
 def test_shards_are_even_disjoint_and_complete():
-    made = tasks(20, [Part((i,)) for i in range(5)], 3, 4)
+    made = tasks(20, [CellPart((i,)) for i in range(5)], 3, 4)
     for count in range(1, len(made) + 3):
         parts = [shard(made, index, count) for index in range(1, count + 1)]
         assert Counter(task for part in parts for task in part) == Counter(made)
@@ -270,7 +270,7 @@ def test_a_whole_sweep_is_read(folder):
     sweep = read_sweep(folder)
     assert sweep.problems == () and done_cells(folder, asked) == set(asked.cells)
     assert sweep.cells == {cell: folder / cell.file for cell in asked.cells if not cell.repeat}
-    assert sweep.parts == (Part((0,)), Part((1, 2))) and sweep.prompts[1] == Prompt("b", 1)
+    assert sweep.parts == (CellPart((0,)), CellPart((1, 2))) and sweep.prompts[1] == Prompt("b", 1)
     assert len(sweep.noise) == 3 and sweep.setting == SETTING and sweep.recipe == recipe_of()
     assert sweep.reference(1) == folder / "pictures/0001/reference.png"
     assert (folder / "cells.csv").read_text().splitlines()[0] == ",".join(COLUMNS)

@@ -10,7 +10,7 @@ from flux.studies.similarity.inputs import model_layers
 from flux.studies.similarity.measures import Figures, Pair
 from flux.studies.similarity.measuring import finite
 from flux.studies.similarity.spec import DinoSpec
-from flux.studies.sweep.cells import NOTHING, SKIP, Cell, Part
+from flux.studies.sweep.cells import NOTHING, SKIP, Cell, CellPart
 from flux.studies.sweep.folder import Sweep
 
 
@@ -26,7 +26,7 @@ class ComparedCell:
 class Layer:
     """A part of the model that was changed, mostly one layer. figures: by metric, as far as measured."""
 
-    part: Part
+    part: CellPart
     name: str
     kind: str
     figures: Mapping[str, Summary]
@@ -117,14 +117,14 @@ def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> F
     return replace(found, vital=vital)
 
 
-def _summaries(spec: DinoSpec, rows: Sequence[ComparedCell], part: Part) -> Iterator[tuple[str, Summary]]:
+def _summaries(spec: DinoSpec, rows: Sequence[ComparedCell], part: CellPart) -> Iterator[tuple[str, Summary]]:
     for metric in spec.metrics:
         values = finite(row.figures[metric] for row in rows if row.cell.part == part and not row.cell.repeat)
         if values:
             yield metric, summary(values, spec.confidence)
 
 
-def _names(part: Part, layers: Layers) -> tuple[str, str]:
+def _names(part: CellPart, layers: Layers) -> tuple[str, str]:
     """`double.3` and what kind of bar it has."""
     names = [layers.name(layer) for layer in part.layers]
     return " + ".join(names), names[0].partition(".")[0] if len(names) == 1 else "joint"

@@ -18,7 +18,7 @@ from flux.studies.similarity.places import size_of
 from flux.studies.similarity.probed import Probed, ProbedPart, axis, layers_file, probed
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.similarity.tables import csv_text
-from flux.studies.sweep.cells import NOTHING, Cell, Part
+from flux.studies.sweep.cells import NOTHING, Cell, CellPart
 from flux.studies.sweep.folder import Sweep
 
 ROWS, LAYERS, ORDER = "moved.csv", "layers.csv", "probe_layers.json"
@@ -166,7 +166,7 @@ def _strips(sweep: Sweep, found: Probed, run: RunFolder) -> dict[str, list[list[
     }
 
 
-def _examples(sweep: Sweep, parts: Sequence[Part]) -> list[int]:
+def _examples(sweep: Sweep, parts: Sequence[CellPart]) -> list[int]:
     """The prompts that have most of the pictures of these parts; of equal ones the first."""
     counts = {
         prompt: sum(Cell(prompt, part) in sweep.cells for part in parts)
@@ -196,7 +196,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:59].rstrip() + "…"
 
 
-def _cells_of(part: Part) -> list[object]:
+def _cells_of(part: CellPart) -> list[object]:
     window = "" if part.window is None else "{}-{}".format(*part.window)
     return ["+".join(map(str, part.layers)), "" if part.head is None else part.head, window]
 

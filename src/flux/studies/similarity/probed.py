@@ -15,7 +15,7 @@ from flux.studies.similarity.inputs import model_layers
 from flux.studies.similarity.measures import MEASURES, Figures, Pair
 from flux.studies.similarity.measuring import finite
 from flux.studies.similarity.spec import DinoSpec
-from flux.studies.sweep.cells import Cell, Part
+from flux.studies.sweep.cells import Cell, CellPart
 from flux.studies.sweep.folder import Sweep
 
 
@@ -31,7 +31,7 @@ class Moved:
 class ProbedPart:
     """A part of the model. figures: by metric, as far as measured."""
 
-    part: Part
+    part: CellPart
     name: str
     kind: str
     figures: Mapping[str, Summary]
@@ -89,7 +89,7 @@ def probed(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> Pro
     """Means and intervals from the figures of each pair."""
     layers = model_layers(sweep)
     rows = [Moved(cell, _moved(spec, pairs, figures)) for cell, pairs in moved_pairs(sweep).items()]
-    by_part: dict[Part, list[Moved]] = {}
+    by_part: dict[CellPart, list[Moved]] = {}
     for row in rows:
         by_part.setdefault(row.cell.part, []).append(row)
     parts = [
@@ -121,7 +121,7 @@ def _summaries(spec: DinoSpec, rows: Sequence[Moved]) -> dict[str, Summary]:
     return {metric: summary(each, spec.confidence) for metric, each in values.items() if each}
 
 
-def _names(part: Part, layers: Layers) -> tuple[str, str]:
+def _names(part: CellPart, layers: Layers) -> tuple[str, str]:
     names = [layers.name(layer) for layer in part.layers]
     return " + ".join(names), names[0].partition(".")[0] if len(names) == 1 else "joint"
 

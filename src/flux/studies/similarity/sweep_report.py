@@ -21,7 +21,7 @@ from flux.studies.similarity.places import size_of
 from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.similarity.sweep_tables import layers_csv, rows_csv
 from flux.studies.similarity.words import sentences
-from flux.studies.sweep.cells import NOTHING, Cell, Part
+from flux.studies.sweep.cells import NOTHING, Cell, CellPart
 from flux.studies.sweep.folder import Sweep
 
 ROWS, LAYERS, VITAL = "similarity.csv", "layers.csv", "vital_layers.json"
@@ -201,7 +201,7 @@ def _shown(
     sweep: Sweep, found: Findings, run: RunFolder, prompt: int, layer: int | None
 ) -> PagePicture | None:
     """A picture of the sweep as a small copy in the run; None where it is missing. layer: None: reference."""
-    cell = Cell(prompt, NOTHING if layer is None else Part((layer,), word=sweep.probe.word))
+    cell = Cell(prompt, NOTHING if layer is None else CellPart((layer,), word=sweep.probe.word))
     if cell not in sweep.cells:
         return None
     file = cell.file.replace("/", "-", 2).replace("pictures-", "pictures/")

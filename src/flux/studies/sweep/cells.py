@@ -33,7 +33,7 @@ LABEL = re.compile(r"(?:([a-z-]+):)?([0-9]+(?:\+[0-9]+)*)(?:\.h([0-9]+))?(?:@([0
 
 
 @dataclass(frozen=True)
-class Part:
+class CellPart:
     """What a probe changes: layers together, one head of them or all, in a window of steps or in all.
 
     With no layer it is what references have: nothing changed. word: what the probe is called in files.
@@ -64,17 +64,17 @@ class Part:
         return len(self.layers) > 1, self.layers, -1 if self.head is None else self.head, self.window or ()
 
     @staticmethod
-    def labelled(label: str) -> "Part":
+    def labelled(label: str) -> "CellPart":
         """The part of a label; ValueError for what is none."""
         found = LABEL.fullmatch(label)
         if found is None:
             raise ValueError(f"{label!r} is no label of layers")
         head = None if found[3] is None else int(found[3])
         window = None if found[4] is None else (int(found[4]), int(found[5]))
-        return Part(tuple(map(int, found[2].split("+"))), head, window, found[1] or SKIP)
+        return CellPart(tuple(map(int, found[2].split("+"))), head, window, found[1] or SKIP)
 
 
-NOTHING = Part()
+NOTHING = CellPart()
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ class Cell:
     """
 
     prompt: int
-    part: Part = NOTHING
+    part: CellPart = NOTHING
     repeat: bool = False
     source: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.part, Part):
-            object.__setattr__(self, "part", Part(tuple(self.part)))
+        if not isinstance(self.part, CellPart):
+            object.__setattr__(self, "part", CellPart(tuple(self.part)))
 
     @property
     def label(self) -> str:
@@ -122,7 +122,7 @@ class Cell:
         """The cell of a prompt by its label; ValueError for what is no label."""
         if label in (REFERENCE, REPEAT, SOURCE):
             return Cell(prompt, repeat=label == REPEAT, source=label == SOURCE)
-        return Cell(prompt, Part.labelled(label))
+        return Cell(prompt, CellPart.labelled(label))
 
 
 @dataclass(frozen=True)
@@ -133,13 +133,13 @@ class Task:
     """
 
     prompts: tuple[int, ...]
-    part: Part = NOTHING
+    part: CellPart = NOTHING
     repeat: bool = False
     source: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.part, Part):
-            object.__setattr__(self, "part", Part(tuple(self.part)))
+        if not isinstance(self.part, CellPart):
+            object.__setattr__(self, "part", CellPart(tuple(self.part)))
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -148,7 +148,7 @@ class Task:
 
 
 def tasks(
-    prompts: int, parts: Sequence[Part], batch: int, noise: int, *, sources: bool = False
+    prompts: int, parts: Sequence[CellPart], batch: int, noise: int, *, sources: bool = False
 ) -> list[Task]:
     """All tasks, batch by batch: references, for the noise floor their repeat, sources, then every part.
 
@@ -163,7 +163,7 @@ def tasks(
     ]
 
 
-def _batch(rows: tuple[int, ...], parts: Sequence[Part], repeated: bool, sources: bool) -> Iterator[Task]:
+def _batch(rows: tuple[int, ...], parts: Sequence[CellPart], repeated: bool, sources: bool) -> Iterator[Task]:
     yield Task(rows)
     if repeated:
         half = (len(rows) + 1) // 2
@@ -175,7 +175,7 @@ def _batch(rows: tuple[int, ...], parts: Sequence[Part], repeated: bool, sources
 
 
 def shard(tasks: Sequence[Task], index: int, count: int) -> list[Task]:
-    """Part `index`, from 1, of `count`. Parts differ by one task at most and together hold each task once."""
+    """CellPart `index`, from 1, of `count`. Parts differ by one task at most and together hold each task once."""
     if not 1 <= index <= count:
         raise ValueError(f"shard {index}/{count}: the first number must be between 1 and the second")
     return list(tasks[index - 1 :: count])
@@ -218,7 +218,7 @@ class Plan:
     """
 
     prompts: tuple[Prompt, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[CellPart, ...]
     tasks: tuple[Task, ...]
     identities: Mapping[Cell, str]
     probe: Probe = Probe()
@@ -255,7 +255,7 @@ def plan(recipe: Json, setting: Json) -> Plan:
             raise ValueError("a source for each prompt")
         groups = [tuple(int(layer) for layer in group) for group in recipe["layers"]]
         windows = [tuple(map(int, window)) for window in recipe.get("windows") or ()] or [None]
-        parts = tuple(Part(*each, probe.word) for each in product(groups, heads, windows))
+        parts = tuple(CellPart(*each, probe.word) for each in product(groups, heads, windows))
         batch, noise = int(recipe["batch"]), int(recipe["noise_floor"])
         common = {"model": recipe["model"]["name"], **{key: recipe[key] for key in DECISIVE}, **setting}
         all_tasks = tuple(tasks(len(prompts), parts, batch, noise, sources=bool(sources)))
@@ -312,7 +312,7 @@ def identity(plan: Plan, task: Task, row: int, common: Json) -> str:
         "skip": list(task.part.layers),
         "repeat": task.repeat,
     }
-    if task.part and task.part != Part(task.part.layers):
+    if task.part and task.part != CellPart(task.part.layers):
         sources = [plan.sources[index] for index in task.prompts] if plan.sources else []
         made_from |= {
             "probe": [plan.probe.name, [list(option) for option in plan.probe.options]],

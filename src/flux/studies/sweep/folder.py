@@ -28,7 +28,7 @@ from flux.studies.sweep.cells import (
     REPEAT,
     SOURCE,
     Cell,
-    Part,
+    CellPart,
     Plan,
     Probe,
     Prompt,
@@ -169,7 +169,7 @@ class Sweep:
     recipe: dict[str, Any]
     setting: dict[str, Any]
     prompts: tuple[Prompt, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[CellPart, ...]
     cells: dict[Cell, Path]
     noise: tuple[tuple[Path, Path], ...]
     problems: tuple[str, ...]
@@ -179,7 +179,7 @@ class Sweep:
     @property
     def skips(self) -> bool:
         """Whether layers were skipped, each in all steps: what a vital set comes from."""
-        return self.probe == Probe() and all(part == Part(part.layers) for part in self.parts)
+        return self.probe == Probe() and all(part == CellPart(part.layers) for part in self.parts)
 
     def reference(self, prompt: int) -> Path | None:
         return self.cells.get(Cell(prompt))

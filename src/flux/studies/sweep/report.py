@@ -11,7 +11,7 @@ from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE, SHEET, about
-from flux.studies.sweep.cells import Cell, Part, Plan
+from flux.studies.sweep.cells import Cell, CellPart, Plan
 from flux.studies.sweep.folder import TABLE
 from flux.studies.sweep.spec import SkipSpec
 from flux.studies.sweep.until import Until
@@ -142,7 +142,7 @@ def _decisions(spec: SkipSpec, until: Until) -> Iterator[Sequence[str]]:
             yield name, verdict, str(decision.n), f"{decision.mean:.3f}", interval
 
 
-def _sheets(asked: Plan) -> Iterator[tuple[Sequence[int], Sequence[Part]]]:
+def _sheets(asked: Plan) -> Iterator[tuple[Sequence[int], Sequence[CellPart]]]:
     """Prompts and parts of each sheet."""
     columns = COLUMNS - 1 - bool(asked.sources)
     for start in range(0, len(asked.prompts), ROWS):
@@ -152,7 +152,7 @@ def _sheets(asked: Plan) -> Iterator[tuple[Sequence[int], Sequence[Part]]]:
 
 
 def _row(
-    spec: SkipSpec, run: RunFolder, result: SweepResult, prompt: int, parts: Sequence[Part]
+    spec: SkipSpec, run: RunFolder, result: SweepResult, prompt: int, parts: Sequence[CellPart]
 ) -> list[SheetCell | None]:
     """A prompt's reference, its source where there is one, and its pictures with some parts changed."""
     row: list[SheetCell | None] = []
@@ -177,12 +177,12 @@ def _shown(spec: SkipSpec, result: SweepResult, prompt: int) -> Iterator[PagePic
             yield PagePicture(cell.file, caption_of(spec, cell.part) if cell.part else caption)
 
 
-def _cells(asked: Plan, prompt: int, parts: Sequence[Part]) -> list[Cell]:
+def _cells(asked: Plan, prompt: int, parts: Sequence[CellPart]) -> list[Cell]:
     sources = [Cell(prompt, source=True)] if asked.sources else []
     return [Cell(prompt), *sources, *(Cell(prompt, part) for part in parts)]
 
 
-def caption_of(spec: SkipSpec, part: Part) -> str:
+def caption_of(spec: SkipSpec, part: CellPart) -> str:
     """`layer 6, single.2`, or `layers 17+18`; with head and steps where it has them."""
     names = "+".join(map(str, part.layers))
     said = f"layers {names}"

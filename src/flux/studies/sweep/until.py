@@ -12,7 +12,7 @@ from flux.studies.folder import RunFolder
 from flux.studies.run import dino_source
 from flux.studies.similarity.measuring import Store, load_extractor, measure
 from flux.studies.similarity.spec import DinoSpec
-from flux.studies.sweep.cells import Cell, Part, Plan, Task, order_of
+from flux.studies.sweep.cells import Cell, CellPart, Plan, Task, order_of
 from flux.studies.sweep.folder import done_cells
 from flux.studies.sweep.rounds import Decision, Rounds, plan_rounds
 from flux.studies.sweep.spec import SkipSpec
@@ -30,7 +30,7 @@ class Until:
     run: RunFolder
     asked: Plan
     rounds: Rounds
-    decisions: dict[Part, Decision]
+    decisions: dict[CellPart, Decision]
 
     @staticmethod
     def of(spec: SkipSpec, run: RunFolder, asked: Plan) -> "Until":
@@ -61,7 +61,7 @@ class Until:
             if self._open() == []:
                 return
 
-    def _open(self) -> list[Part]:
+    def _open(self) -> list[CellPart]:
         return [part for part in self.asked.parts if part not in self.decisions]
 
     def _decide(self, look: int, prompts: Sequence[int]) -> None:
@@ -75,8 +75,8 @@ class Until:
         print(f"after {len(prompts)} prompts {decided} of {len(self.asked.parts)} groups are decided")
 
     def _similarities(
-        self, parts: Sequence[Part], prompts: Sequence[int], done: set[Cell]
-    ) -> dict[Part, list[float]]:
+        self, parts: Sequence[CellPart], prompts: Sequence[int], done: set[Cell]
+    ) -> dict[CellPart, list[float]]:
         """Of the pictures that are there, by group."""
         pairs = {
             part: [
@@ -118,7 +118,7 @@ class Until:
             f"{self.rounds.threshold:g}, which spared {spared} of {len(self.asked.cells)} cells"
         )
 
-    def lines(self) -> Iterator[tuple[Part, str, Decision | None]]:
+    def lines(self) -> Iterator[tuple[CellPart, str, Decision | None]]:
         """Each group with its verdict in words, in the order of the spec."""
         for part in self.asked.parts:
             decision = self.decisions.get(part)
