@@ -175,7 +175,7 @@ def _batch(rows: tuple[int, ...], parts: Sequence[CellPart], repeated: bool, sou
 
 
 def shard(tasks: Sequence[Task], index: int, count: int) -> list[Task]:
-    """CellPart `index`, from 1, of `count`. Parts differ by one task at most and together hold each task once."""
+    """Part `index`, from 1, of `count`. Parts differ by one task at most and together hold each task once."""
     if not 1 <= index <= count:
         raise ValueError(f"shard {index}/{count}: the first number must be between 1 and the second")
     return list(tasks[index - 1 :: count])
