@@ -40,13 +40,13 @@ def test_a_trajectory_holds_both_ends():
 
 
 def test_an_inversion_written_out():
-    task = small_task()
+    task = small_task(steps=3)
     times = task.times[::-1]
     for name in ("euler", "euler-released"):
         trajectory = inverted(task, integrator=name, guidance=1.5, nudge=1.15)
         for pair, source in ((0, 0), (2, 1)):
             z = 1.15 * task.clean[source].double()
-            for i in range(4):
+            for i in range(3):
                 asked = times[i + 1] if name == "euler-released" else times[i]
                 z = z + (times[i + 1] - times[i]) * velocity_of(task, z, asked, "source", pair, 1.5)
                 torch.testing.assert_close(
@@ -63,8 +63,8 @@ def test_steps_at_the_noisy_end_can_be_left_out():
 
 @pytest.mark.parametrize("name", [record.name for record in INTEGRATORS])
 def test_a_pinned_source_ends_at_the_picture_itself(name):
-    task = small_task()
-    for nudge, undo in ((1.0, True), (1.0, False), (1.15, True)):
+    task = small_task(steps=2)
+    for nudge, undo in ((1.0, False), (1.15, True)):
         trajectory = inverted(task, integrator=name, nudge=nudge)
         steps = list(replay(task, trajectory, guidances=(1, 3), undo_nudge=undo))
         for step, (t, latent) in zip(steps, trajectory.back[1:], strict=True):
@@ -102,11 +102,11 @@ def look(of, count, mask):
 @pytest.mark.parametrize("pinning", PINNINGS)
 def test_a_replay_written_out(pinning):
     """One source and edit at a time, looked at in a layer; what the source is at each step is by hand."""
-    task = small_task(look=look)
+    task = small_task(steps=3, look=look)
     trajectory = inverted(task, nudge=1.15)
     steps = list(replay(task, trajectory, guidances=(1, 3), pinning=pinning))
-    latents, times, n = [latent.double() for _, latent in trajectory.points], task.times, 4
-    for pair, source in enumerate(task.field.of):
+    latents, times, n = [latent.double() for _, latent in trajectory.points], task.times, 3
+    for pair, source in ((0, 0), (2, 1)):
         z = z_source = latents[n][source]
         for i in range(n):
             t, ahead = times[i], 0
@@ -168,10 +168,10 @@ def test_exact_replays_are_of_eulers_inversions():
 
 
 def test_a_free_replay_is_a_reconstruction():
-    task, again = small_task(), prompts_of_the_sources()
-    for settings in ({}, {"nudge": 1.15}, {"integrator": "fireflow"}, {"nudge": 1.15, "undo_nudge": False}):
+    task, again = small_task(steps=2), prompts_of_the_sources(steps=2)
+    for settings in ({"nudge": 1.15}, {"integrator": "fireflow"}, {"nudge": 1.15, "undo_nudge": False}):
         steps = list(reconstruct(task, **settings))
-        assert [step.phase for step in steps] == ["invert"] * 4 + ["reconstruct"] * 4
+        assert [step.phase for step in steps] == ["invert"] * 2 + ["reconstruct"] * 2
         undo = settings.pop("undo_nudge", True)
         *_, free = replay(
             again, inverted(again, **settings), guidances=(1, 1), pinning="free", undo_nudge=undo
@@ -180,9 +180,9 @@ def test_a_free_replay_is_a_reconstruction():
 
 
 def test_reconstructions_improve_with_a_better_rule():
-    task = small_task(steps=8)
+    task = small_task(steps=5)
     errors = {}
-    for choice in ("euler", "midpoint", "uni-inv", {"name": "fixed-point", "iterations": 30}):
+    for choice in ("euler", "midpoint", "uni-inv", {"name": "fixed-point", "iterations": 8}):
         *_, last = reconstruct(task, integrator=choice)
         name = choice if isinstance(choice, str) else choice["name"]
         errors[name] = (last.source - task.clean).square().mean().sqrt().item()
