@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from helpers_methods import small_task
 
+from flux.integrators import INTEGRATORS
 from flux.methods import METHODS, MethodRecord
 from flux.methods.lookup import find_method, load_function
 
@@ -31,6 +32,15 @@ def line(row: MethodRecord) -> str:
 
 def shown(value: float | str | bool) -> str:
     return str(value).lower() if isinstance(value, bool | str) else f"{value:.3g}"
+
+
+def test_the_table_of_integrators_is_that_of_the_code():
+    rows = [each for each in PAGE.read_text().splitlines() if each.startswith("| **")]
+    facts = [
+        (f"**{row.name}**", row.about, row.source, row.order, row.evaluations, row.replay)
+        for row in INTEGRATORS
+    ]
+    assert rows == [f"| {' | '.join(map(str, each))} |" for each in facts]
 
 
 def test_the_table_is_that_of_the_code():
