@@ -21,10 +21,11 @@ def kv_edit(
     """Go back from the source's inversion, outside the mask as the source; the mask is the task's.
 
     The paper keeps the inversion's keys and values of all layers and steps (65.8 GB at 768 x 768 pixels) and
-    asks for masked and text tokens alone. Here the source stands beside its edits at the very noise level,
-    pinned to its inversion, and outside the mask they take its keys and values in all layers. In a layer no
-    other token tells masked ones anything, so these come out the same, to rounding, at no memory; for one
-    evaluation more a step. (What the paper keeps was found one level nearer to the picture.)
+    asks for masked and text tokens alone. Here the source stands beside its edits, pinned to its inversion,
+    and outside the mask they take its keys and values in all layers. What an edit makes there reaches no
+    masked token then, so these are as if they alone had been asked for, at no memory and one evaluation more
+    a step; and the keys are those of the very noise level, where the paper's were found one level nearer to
+    the picture.
 
     start: the share of steps left out at the noisy end. background: how many times the source's tokens count
     in the edits' attention. origin: what edits start from: "inverted" pictures; pictures "noised" afresh,
