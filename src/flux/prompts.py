@@ -6,7 +6,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,12 +68,17 @@ def prompt_rows(path: Path) -> Any:
 
     Raises ValueError, in words to stand behind the file's name.
     """
+    return file_rows(path, _of_table)
+
+
+def file_rows(path: Path, of_table: Callable[[str], Iterator[FileRow]]) -> Any:
+    """As `prompt_rows`, with another way to read the text of a table."""
     text = read_text(path)
     ending = path.suffix.lower()
     if ending == ".json":
         return parse_json(text)
     if ending == ".csv":
-        return list(_of_table(text))
+        return list(of_table(text))
     lines = [FileRow(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
     rows = [row for row in lines if row.value]
     return [_of_json_line(row) for row in rows] if ending == ".jsonl" else rows
@@ -89,6 +94,25 @@ def _of_json_line(row: FileRow) -> FileRow:
 
 def _of_table(text: str) -> Iterator[FileRow]:
     """Rows of a table as {"prompt": ..., "seed": ...}."""
+    rows = table_rows(text)
+    names = next(rows).value
+    column = next((names.index(name) for name in COLUMNS if name in names), None)
+    if column is None:
+        found = ", ".join(names) or "nothing"
+        raise ValueError(f"needs a column prompt or caption in its first line, which has {found[:200]}")
+    seed = names.index("seed") if "seed" in names else None
+    for line, cells in rows:
+        value = {"prompt": cells[column]}
+        if seed is not None and cells[seed]:
+            value["seed"] = number_in(cells[seed])
+        yield FileRow(line, value)
+
+
+def table_rows(text: str) -> Iterator[FileRow]:
+    """The names of a table's columns, in lower case, then the cells of each row that is not blank.
+
+    Commas, semicolons or tabs stand between them. Raises ValueError for a row of another length.
+    """
     import csv  # here, for most commands read none
 
     first = text.partition("\n")[0]
@@ -96,11 +120,7 @@ def _of_table(text: str) -> Iterator[FileRow]:
     reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
-        column = next((names.index(name) for name in COLUMNS if name in names), None)
-        if column is None:
-            found = ", ".join(names) or "nothing"
-            raise ValueError(f"needs a column prompt or caption in its first line, which has {found[:200]}")
-        seed = names.index("seed") if "seed" in names else None
+        yield FileRow(1, names)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -109,13 +129,11 @@ def _of_table(text: str) -> Iterator[FileRow]:
                     f"line {reader.line_num}: has {len(cells)} columns and the first line {len(names)}; a "
                     'prompt with commas stands in quotes, "a cat, asleep"'
                 )
-            value = {"prompt": cells[column].strip()}
-            if seed is not None and cells[seed].strip():
-                value["seed"] = _number(cells[seed].strip())
-            yield FileRow(reader.line_num, value)
+            yield FileRow(reader.line_num, [cell.strip() for cell in cells])
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from None
 
 
-def _number(cell: str) -> int | str:
+def number_in(cell: str) -> int | str:
+    """The whole number in a cell; the cell itself where it holds something else."""
     return int(cell) if re.fullmatch(r"-?[0-9]{1,20}", cell) else cell

@@ -32,7 +32,7 @@ class Work:
     files: the pictures to make. batches: rows of each run of the sampler. prompts: each once.
     decoded: how many latents.
     models: those that are needed beside the spec's own, folder or hub name by title.
-    kept: files that are made with the pictures and are none, such as latents.
+    evaluations: of one row, all together; None where every row takes one a step. notes: further lines.
     """
 
     files: Sequence[str]
@@ -40,25 +40,22 @@ class Work:
     prompts: Sequence[str]
     decoded: int
     models: Mapping[str, str] = field(default_factory=dict)
-    kept: Sequence[str] = ()
-
-    @property
-    def every(self) -> list[str]:
-        """All files that are made."""
-        return [*self.files, *self.kept]
+    evaluations: float | None = None
+    notes: Sequence[str] = ()
 
 
 def estimate(spec: Spec, work: Work) -> str:
     """The whole answer for pictures that are made in one go, as lines of text."""
     run = RunFolder.find(spec.output, spec.recipe(), setting(spec))
     there = [file for file in work.files if run.is_whole(file)]
-    damaged = run.damaged(work.every) if run.finished else []
+    damaged = run.damaged(work.files) if run.finished else []
     seconds, size = cost(spec, work)
     count = len(work.files)
     lines = [
         f"would make {count} picture{'s' * (count != 1)} of {spec.width} x {spec.height}, "
         f"{spec.steps} steps, in {run.path}" + (f"; {len(there)} are there already" if there else ""),
         *(f"  {file}" for file in _shortened(work.files)),
+        *work.notes,
         *([f"because {run.note}"] if run.note else []),
         *(["finished already: nothing to do without --overwrite"] if run.finished and not damaged else []),
         *([f"gone or damaged, to be made again: {', '.join(_shortened(damaged, 4))}"] if damaged else []),
@@ -96,8 +93,9 @@ def cost(spec: Spec, work: Work) -> tuple[float, float]:
     dtype = pick_dtype(spec.model.dtype, device)
     tokens = model.t5_length + (spec.width // 16) * (spec.height // 16)
     evaluations = len(work.batches) * spec.steps
+    rows = sum(work.batches) * spec.steps if work.evaluations is None else work.evaluations
     operations = (
-        sum(work.batches) * spec.steps * flow_operations(model, tokens)
+        rows * flow_operations(model, tokens)
         + len(work.prompts) * 2 * model.t5_parameters * model.t5_length
         + work.decoded * model.decoder_operations * spec.width * spec.height
     )

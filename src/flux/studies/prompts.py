@@ -70,12 +70,12 @@ def read_prompts(path: Path) -> tuple[PromptItem, ...]:
     try:
         return PromptFile.model_validate({"prompts": values} if isinstance(data, list) else data).prompts
     except ValidationError as error:
-        problems = [_at_line(problem, lines) for problem in problems_of(PromptFile, error)]
+        problems = [at_line(problem, lines) for problem in problems_of(PromptFile, error)]
         rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise SpecError(one_line(problems[:3], str(path)) + rest) from None
 
 
-def _at_line(problem: Problem, lines: list[int]) -> Problem:
+def at_line(problem: Problem, lines: list[int]) -> Problem:
     """With the line of the file in the place of the prompt's number, where the file has lines."""
     if not lines or len(problem.path) < 2:
         return problem

@@ -1,103 +1,45 @@
-"""The spec of demo 4: a source, its edits, and when to say that one did not work."""
+"""The spec of demo 4: what is edited, by which method, and when to say that an edit did not work."""
 
 from collections.abc import Iterator
+from functools import reduce
+from operator import getitem
 from typing import Annotated, Any, ClassVar, Literal
 
 from flux.flags import UsageError, shown
-from flux.methods import STRATEGIES
+from flux.limits import MOST_GUIDANCE, MOST_PIXELS
+from flux.methods import METHODS
+from flux.models import configs
 from flux.prompts import prompt_file
+from flux.studies.edit.choices import MethodChoice, OperatorChoice, Schedules, usual_steps
+from flux.studies.edit.conflicts import items_of, missing, too_many, with_method, without_method
+from flux.studies.edit.items import AMask, EditItem, Paste, Source, Sparse, Strategy, Strength, Window
+from flux.studies.edit.sources import SourceItem, Sources
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
-from flux.studies.prompts import OnePrompt, Prompt, PromptItem, from_file, read_prompts
+from flux.studies.prompts import PromptItem, from_file, read_prompts
 from flux.studies.spec import (
+    ConfigDict,
     Field,
     HubOrFolder,
-    PlainValidator,
     Problem,
     Rows,
-    Section,
     Seed,
-    Seeds,
     Several,
     Share,
     Spec,
-    WithJsonSchema,
     below,
+    model_validator,
+    or_one,
     whole,
 )
 
-MOST_PAIRS = 1000
-
-_PARAMETERS = {row.name: row.parameter for row in STRATEGIES if row.parameter is not None}
-
-
-def _parameter(name: str) -> Any:
-    """The type of the key that holds a strategy's number."""
-    known = _PARAMETERS[name]
-    about = f'for "{name}": {known.about}'
-    return Annotated[float | None, Field(ge=known.lowest, le=known.highest, description=about)]
+DEFAULT_METHOD = "flowedit"
+"""For photos, where the spec names none."""
 
 
-class Strategy(Section):
-    """What an injection copies from the source, and to which image tokens."""
-
-    text_key: ClassVar[str] = "name"
-
-    name: Literal[tuple(row.name for row in STRATEGIES)] = Field(
-        STRATEGIES[0].name, description="; ".join(f"{row.name}: {row.about}" for row in STRATEGIES)
-    )
-    ratio: _parameter("ratio") = None
-    threshold: _parameter("threshold") = None
-    keys: bool = Field(True, description="copy the keys")
-    values: bool = Field(True, description="copy the values")
-
-    def problems(self) -> Iterator[Problem]:
-        for name in _PARAMETERS:
-            value = getattr(self, name)
-            if value is None and self.name == name:
-                yield Problem((name,), f'missing: strategy "{name}" needs it')
-            if value is not None and self.name != name:
-                yield Problem((name,), f'is for strategy "{name}", and the strategy is "{self.name}"', value)
-
-
-def _window(value: Any) -> tuple[int, int]:
-    whole = isinstance(value, list | tuple) and all(type(step) is int for step in value)
-    if not whole or len(value) != 2 or not 0 <= value[0] < value[1]:
-        raise ValueError("must be [start, stop], two whole numbers with 0 <= start < stop")
-    return tuple(value)
-
-
-Window = Annotated[
-    tuple[int, int],
-    PlainValidator(_window),
-    WithJsonSchema(
-        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
-    ),
-]
-
-
-class Source(Section):
-    """The picture to edit."""
-
-    text_key: ClassVar[str] = "prompt"
-
-    prompt: OnePrompt = Field(description="what the source picture shows")
-
-
-class EditItem(Section):
-    """One edit. What it does not say itself, it takes from the spec."""
-
-    text_key: ClassVar[str] = "prompt"
-
-    prompt: Prompt = Field(description="what the edited picture shows")
-    seeds: Seeds | None = Field(None, description="several pairs of source and edit, one from each seed")
-    layers: LayerChoice | None = Field(None, description="its own layers")
-    strategy: Strategy | None = Field(None, description="its own strategy")
-    strength: Share | None = Field(None, description="its own strength")
-    window: Window | None = Field(None, description="its own step window")
-
-
-class Checks(Section):
+class Checks(Sparse):
     """When a run says that an edit did not work."""
+
+    quiet: ClassVar[frozenset[str]] = frozenset({"gate"})
 
     pixel: whole(0, 255) = Field(
         8, description="a pixel counts as changed when a channel differs by more than so many of 255 levels"
@@ -118,6 +60,9 @@ class Checks(Section):
         description="the DINOv2 model for similarities: auto (the model's own, or facebook/dinov2-base), "
         "off, a folder, or a hub name",
     )
+    gate: bool = Field(
+        True, description="with a method: measure before editing how well each picture can be given back"
+    )
 
 
 def _edit(item: PromptItem) -> Any:
@@ -134,28 +79,90 @@ def _typed_prompts(words: list[Any]) -> list[Any]:
         raise UsageError(f"--prompts = {shown(words)}: {error}") from None
 
 
-class EditSpec(Spec):
-    """Demo 4: a source picture and its edits, made side by side from the same noise."""
+def _complete_method(data: dict[str, Any]) -> dict[str, Any]:
+    """Steps and guidance that the method decides, where they are null and its row and the model are known."""
+    method, model = data["method"], data.get("model", "flux-tiny")
+    given = method if isinstance(method, dict) else {"name": method}
+    row = next((row for row in METHODS if row.name == given.get("name")), None)
+    name = model.get("name", "flux-tiny") if isinstance(model, dict) else model
+    record = configs.get(name) if isinstance(name, str) else None
+    if row is None or record is None:
+        return data
+    if data.get("steps") is None:
+        data = data | {"steps": usual_steps(row, record)}
+    if data.get("guidance") is None and record.guidance is not None and "guidance" in row.settings:
+        own = given.get("guidance")
+        fits = isinstance(own, int | float) and 0 <= own <= MOST_GUIDANCE
+        data = data | {"guidance": own if fits else row.settings["guidance"].default}
+    return data
+
+
+def _one_or_many(schema: dict[str, Any]) -> None:
+    """In the JSON Schema: source and edits, or sources."""
+    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["sources"]}]
+
+
+class EditSpec(Spec, Sparse):
+    """Demo 4: pictures, generated or photographed, and their edits."""
 
     demo: ClassVar[str] = "edit"
+    quiet: ClassVar[frozenset[str]] = frozenset(
+        ("sources", "method", "mask", "outside", "operators", "schedules", "paste", "fit", "pixels")
+    )
+    model_config = ConfigDict(json_schema_extra=_one_or_many)
 
-    source: Source = Field(description="the picture to edit: its prompt")
-    edits: Annotated[Several[EditItem], from_file(EditItem, alone=(), entry=_edit)] = Field(
+    source: Source | None = Field(description="the picture to edit: its prompt")
+    edits: Annotated[Several[EditItem], from_file(EditItem, alone=(), entry=_edit)] | None = Field(
         description="the edits: prompts, or objects with keys of their own; or the path of a file of prompts"
     )
-    layers: LayerChoice = Field(
-        "default",
-        description='layers that are injected: numbers, double.i, single.i, "0-3", double.*, "all"; the name '
-        "of a set; or the path of a vital-set file (.json)",
+    layers: LayerChoice | None = Field(
+        None,
+        description='layers in which an edit looks at its source: numbers, double.i, single.i, "0-3", '
+        'double.*, "all"; the name of a set; a vital-set file (.json); null: "default", with a method none',
     )
     any_model: bool = Field(False, description="take a vital-set file that was found on another model")
     strategy: Strategy = Field("copy", validate_default=True, description="what is copied, to which tokens")
-    strength: Share = Field(1.0, description="0 leaves an edit's own keys and values, 1 takes the source's")
+    strength: Strength = Field(
+        1.0,
+        description="0 leaves an edit's own keys and values, 1 takes the source's; with a method also "
+        "linear or cosine, from 1 to 0, or a number for each step",
+    )
     window: Window | None = Field(None, description="[start, stop]: inject from step start to before stop")
     seed: Seed = Field(0, description="of the noise that source and edits start from; -1 is drawn")
     batch: Rows = Field(4, description="edits that run beside the source at once; fewer need less memory")
-    compare: bool = Field(True, description="make each edit without injection too")
+    compare: bool = Field(True, description="make each edit without injection too; not with a method")
     checks: Checks = Field({}, validate_default=True, description="when to say that an edit did not work")
+    sources: Sources | None = Field(
+        None,
+        description="many pictures in the place of one: a list of objects, or a table (.csv, .json, .jsonl) "
+        "with image, prompt and edit in each row",
+    )
+    method: MethodChoice | None = Field(
+        None,
+        description=f"how pictures are edited; null: photos by {DEFAULT_METHOD}, generated pictures side by "
+        "side from one noise",
+    )
+    mask: AMask | None = Field(None, description="where edits may change their source")
+    outside: LayerChoice | None = Field(
+        None, description="layers in which an edit looks at its source outside the mask only, as `layers`"
+    )
+    operators: Annotated[Several[OperatorChoice], or_one(OperatorChoice)] | None = Field(
+        None, description="what becomes of the edit's velocity beside the source's, in turn"
+    )
+    schedules: Schedules | None = Field(None, description="what becomes of guidance from noise to picture")
+    paste: Paste = Field(
+        "auto",
+        description="true, false or auto: whether the edit comes back into the photo's own pixels; auto: if "
+        "only a part changed",
+    )
+    fit: Literal["fit", "crop", "pad"] = Field(
+        "fit",
+        description="how a photo becomes a picture of multiples of 16: fit, all of it in about as many "
+        "pixels as width x height; crop, its middle, and pad, all of it, in exactly width x height",
+    )
+    pixels: whole(256, MOST_PIXELS**2) | None = Field(
+        None, description="about how many pixels a photo is edited at, with fit; null: width x height"
+    )
 
     @classmethod
     def from_flags(cls, flags: dict[str, Any]) -> dict[str, Any]:
@@ -172,30 +179,82 @@ class EditSpec(Spec):
             return {"source": {"prompt": source.prompt}, "edits": list(map(_edit, edits)), **own, **flags}
         return {"source": {"prompt": source} if isinstance(source, str) else source, "edits": edits, **flags}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _completed(cls, data: Any) -> Any:
+        """With what stands for null, of which other keys decide."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        if data.get("sources") is not None:
+            data = {"source": None, "edits": None} | data
+        photo = isinstance(data.get("source"), dict) and data["source"].get("image") is not None
+        if data.get("method") is None and (photo or data.get("sources") is not None):
+            data["method"] = DEFAULT_METHOD
+        if data.get("method") is not None:
+            return _complete_method(data)
+        if data.get("layers") is None:
+            data["layers"] = "default"
+        return data
+
+    @property
+    def pictures(self) -> tuple[SourceItem, ...]:
+        """All sources, each with its edits, mask and seed."""
+        if self.sources is None:
+            own = {name: getattr(self.source, name) for name in Source.model_fields}
+            return (SourceItem.model_construct(**own, edit=self.edits, mask=self.mask, seed=self.seed),)
+        return tuple(
+            each.model_copy(
+                update={
+                    "edit": self.edits if each.edit is None else each.edit,
+                    "mask": self.mask if each.mask is None else each.mask,
+                    "seed": self.seed if each.seed is None else each.seed,
+                }
+            )
+            for each in self.sources
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those that the method runs with, as far as they are known here."""
+        if self.method is None:
+            return {}
+        guidance = {} if self.guidance is None or self.method.is_own else {"guidance": self.guidance}
+        known = self.method.settings
+        return known | {name: value for name, value in guidance.items() if name in known}
+
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        pairs = sum(1 if edit.seeds is None else len(edit.seeds) for edit in self.edits)
-        if pairs > MOST_PAIRS:
-            yield Problem(
-                ("edits",), f"{pairs} pairs of source and edit are more than the {MOST_PAIRS} of one run"
-            )
+        if wrong := list(missing(self)) or list(too_many(self)):
+            yield from wrong
             return
         yield from self._choice_problems(self)
-        for i, edit in enumerate(self.edits):
-            yield from below(("edits", i), self._choice_problems(edit))
+        for path, item in items_of(self):
+            yield from below(path, self._choice_problems(item))
+        yield from without_method(self) if self.method is None else with_method(self, self.method)
 
     def _choice_problems(self, chosen: "EditSpec | EditItem") -> Iterator[Problem]:
         """What is wrong with the layers and the window of the spec, or of an edit."""
-        if chosen.layers is not None:
-            yield from layer_problems(("layers",), chosen.layers, self.model, any_model=self.any_model)
+        for name in ("layers", "outside"):
+            if (layers := getattr(chosen, name)) is not None:
+                yield from layer_problems((name,), layers, self.model, any_model=self.any_model)
         if chosen.window is not None and chosen.window[1] > self.steps:
             yield Problem(
                 ("window",), f"stop must be at most {self.steps}, the number of steps", list(chosen.window)
             )
+        if isinstance(chosen.strength, tuple) and len(chosen.strength) != self.steps:
+            text = f"has {len(chosen.strength)} entries, and there are {self.steps} steps"
+            yield Problem(("strength",), text, list(chosen.strength))
 
     def recipe(self) -> dict[str, Any]:
-        recipe = super().recipe() | {"layers": list(layer_numbers(self.layers, self.model))}
-        for item, edit in zip(recipe["edits"], self.edits, strict=True):
-            if edit.layers is not None:
-                item["layers"] = list(layer_numbers(edit.layers, self.model))
+        recipe = super().recipe()
+        if self.method is not None:
+            recipe["method"] = {"name": self.method.name, **self.settings}
+        for name in ("layers", "outside"):
+            if (choice := getattr(self, name)) is not None:
+                recipe[name] = list(layer_numbers(choice, self.model))
+        for path, item in items_of(self):
+            for name in ("layers", "outside"):
+                if (choice := getattr(item, name)) is not None:
+                    reduce(getitem, path, recipe)[name] = list(layer_numbers(choice, self.model))
         return recipe

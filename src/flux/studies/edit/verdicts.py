@@ -157,15 +157,15 @@ def what_went_wrong(
         if figures.plain_changed is not None and figures.plain_changed <= limit:
             yield said + "Without injection its prompt changes nothing either. Try another prompt."
         else:
-            yield said + f"Try {_either(_to_free(spec, edit))}."
+            yield said + f"Try {either(_to_free(spec, edit))}."
         return
     lost, unmet = seen or (_lost_by_pictures(spec, figures), [])
     if lost and unmet:  # what binds an edit and what frees it would undo each other
-        yield f"lost the source: {'; '.join(lost)}; and {'; '.join(unmet)}. Try {_either(_to_redo())}."
+        yield f"lost the source: {'; '.join(lost)}; and {'; '.join(unmet)}. Try {either(_to_redo())}."
     elif lost:
-        yield f"lost the source: {'; '.join(lost)}. Try {_either(_to_bind(spec, edit))}."
+        yield f"lost the source: {'; '.join(lost)}. Try {either(_to_bind(spec, edit))}."
     elif unmet:
-        yield f"did not make all that was asked for: {'; '.join(unmet)}. Try {_either(_to_free(spec, edit))}."
+        yield f"did not make all that was asked for: {'; '.join(unmet)}. Try {either(_to_free(spec, edit))}."
 
 
 def share(loss: float) -> str:
@@ -216,6 +216,6 @@ def _to_bind(spec: EditSpec, edit: Edit) -> Iterator[str]:
     yield "a prompt closer to the source's"
 
 
-def _either(ways: Iterator[str]) -> str:
+def either(ways: Iterator[str]) -> str:
     *others, last = ways
     return f"{', '.join(others)}, or {last}" if others else last

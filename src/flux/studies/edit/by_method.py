@@ -1,0 +1,203 @@
+"""Demo 4 with a method: sources are opened, edited and brought home; pictures come with their figures.
+
+What is known of a picture beside its pixels, such as how many evaluations it took, is kept in its file, so
+that a run that goes on, or is mended, knows it as well.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict
+from typing import Any
+
+from PIL import Image
+
+from flux.generate import Sampling
+from flux.methods.lookup import find_method, load_function
+from flux.photos.editing import EditedPhoto, PhotoRequest, SourceEdit, edit_photo_steps
+from flux.photos.framing import Frame
+from flux.photos.sources import EditSource, OpenedSource
+from flux.pictures.features import Dino
+from flux.pictures.files import to_pil
+from flux.studies.cost import Work
+from flux.studies.edit.choices import evaluations_of
+from flux.studies.edit.items import MASKS
+from flux.studies.edit.jobs import Batch, Job, batches_of, jobs_of, mask_picture, size_of, sizes
+from flux.studies.edit.method_report import FIGURES, report
+from flux.studies.edit.spec import EditSpec
+from flux.studies.edit.verdicts import load_dino
+from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
+from flux.studies.picture_run import Picture, PictureRun, Progress
+from flux.studies.run import dino_source
+from flux.weights.load import Models
+
+
+def work(spec: EditSpec) -> Work:
+    batches, jobs = batches_of(spec), jobs_of(spec)
+    each = _evaluations(spec)
+    sources = {job.file("source"): job.source.image is None for job in jobs}
+    dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
+    prompts = [prompt for job in jobs for prompt in (job.source.prompt, job.edit.prompt)]
+    return Work(
+        files=[file for batch in batches for file in batch.files],
+        batches=[2 * len(batch.jobs) for batch in batches],
+        prompts=list(dict.fromkeys([*prompts, ""])),
+        decoded=len(jobs) + len(sources),
+        models=dino,
+        evaluations=None if each is None else sum(each) + spec.steps * sum(sources.values()),
+        notes=_notes(spec, each),
+    )
+
+
+def _evaluations(spec: EditSpec) -> list[int] | None:
+    """Of one row, for each edit, its source's included; twice where a first pass finds its mask."""
+    once = evaluations_of(find_method(spec.method.name), spec.steps, spec.settings)
+    if once is None:
+        return None
+    return [
+        once * (2 if job.way.mask is not None and job.way.mask[0] == "auto" else 1) for job in jobs_of(spec)
+    ]
+
+
+def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
+    """What `--dry-run` says of the method and of the photos."""
+    row = find_method(spec.method.name)
+    settings = {name: setting.default for name, setting in row.settings.items()} | spec.settings
+    said = ", ".join(
+        f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in settings.items()
+    )
+    count = "" if each is None else f" = {max(each)}" + (f", {sum(each)} for all" if len(each) > 1 else "")
+    return (
+        f"by {row.name} ({row.source}): {row.about}",
+        f"  {said or 'no settings'}",
+        f"  evaluations of one row an edit: {row.evaluations}{count}, T being {spec.steps} steps",
+        *(f"  {line}" for line in sizes(spec)),
+    )
+
+
+def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
+    """Make the batches that lack a picture."""
+    dino: Dino | None = None
+    if spec.checks.gate and any(job.source.image is not None for job in jobs_of(spec)):
+        dino, _ = load_dino(spec)
+    for batch in batches_of(spec):
+        if missing.isdisjoint(batch.files):
+            continue
+        for step in edit_photo_steps(models, request_of(spec, batch, models), dino):
+            made = []
+            for number, source in step.sources.items():
+                job = next(job for job in batch.jobs if _sources(batch)[job.file("source")] == number)
+                made += _of_source(job, source, models)
+            for number, result in step.results.items():
+                made += _of_edit(batch.jobs[number], result, models)
+            yield Progress(step.step, made)
+
+
+def request_of(spec: EditSpec, batch: Batch, models: Models) -> PhotoRequest:
+    """What is asked of the photos' room for a batch."""
+    numbers = _sources(batch)
+    firsts = {number: job for job in reversed(batch.jobs) for number in [numbers[job.file("source")]]}
+    size = size_of(spec) if batch.jobs[0].source.image is not None else (spec.width, spec.height)
+    schedules, method, way = spec.schedules, spec.method, batch.jobs[0].way
+    return PhotoRequest(
+        sources=tuple(
+            EditSource(firsts[i].source.prompt, firsts[i].source.image, firsts[i].seed)
+            for i in range(len(firsts))
+        ),
+        edits=tuple(
+            SourceEdit(job.edit.prompt, numbers[job.file("source")], _given_mask(job)) for job in batch.jobs
+        ),
+        sampling=Sampling(spec.steps, spec.model.record.guidance, *size),
+        method=load_function(method.name) if method.is_own else method.name,
+        settings=spec.settings,
+        fit=spec.fit,
+        mask=mask_of(way),
+        look=look_of(way, models.spec.layers),
+        operators=operators_of(spec, any(job.mask is not None for job in batch.jobs)),
+        source_schedule=schedule_of(schedules and schedules.source),
+        edit_schedule=schedule_of(schedules and schedules.edit),
+        paste=spec.paste,
+        gate=spec.checks.gate and bool(batch.first),
+        batch=len(batch.jobs),
+        offload=spec.model.offload,
+    )
+
+
+def _sources(batch: Batch) -> dict[str, int]:
+    """The number of each source in the batch's request, by the source's file and seed."""
+    numbers: dict[str, int] = {}
+    for job in batch.jobs:
+        numbers.setdefault(job.file("source"), len(numbers))
+    return numbers
+
+
+def _given_mask(job: Job) -> Image.Image | None:
+    mask = job.mask
+    return None if mask is None or mask.where in MASKS else mask_picture(mask, job.frame.photo)
+
+
+def _of_source(job: Job, source: OpenedSource, models: Models) -> list[Picture]:
+    figures = {} if source.gate is None else {"gate": asdict(source.gate)}
+    about = {"prompt": job.source.prompt, "model": models.name, FIGURES: _as_text(figures)}
+    if job.source.image is None:
+        about["seed"] = str(job.seed)
+    shown = {"source": source.image, "reconstruction": to_pil(source.reconstruction)}
+    return [Picture(job.file(kind), shown[kind], about) for kind in job.shown]
+
+
+def _of_edit(job: Job, result: EditedPhoto, models: Models) -> list[Picture]:
+    figures = {
+        "evaluations": result.evaluations,
+        "mask": result.share,
+        "pasted": result.pasted is not None,
+        "note": result.note,
+    }
+    about = {
+        "prompt": job.edit.prompt,
+        "source prompt": job.source.prompt,
+        "seed": str(job.seed),
+        "model": models.name,
+        "method": _as_text({"name": job.spec.method.name, **job.spec.settings}),
+        FIGURES: _as_text(figures),
+    }
+    made = {"edit": result.image, "full": _at_own_size(result), "mask": result.mask_image}
+    return [Picture(job.file(kind), image, about) for kind, image in made.items()]
+
+
+def _as_text(figures: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(figures), ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    """With null in the place of what JSON has no number for: the PSNR of equal pictures."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _at_own_size(result: EditedPhoto) -> Image.Image:
+    """The edit in the photo's own pixels; where it is not pasted, scaled to what it shows of the photo."""
+    if result.pasted is not None:
+        return result.pasted
+    return scaled_home(result.image, result.source.frame)
+
+
+def scaled_home(picture: Image.Image, frame: Frame) -> Image.Image:
+    """A picture of a frame at the size that the part of the photo has which it shows; padding goes."""
+    left, top, right, bottom = frame.box
+    inside = (max(left, 0), max(top, 0), min(right, frame.photo[0]), min(bottom, frame.photo[1]))
+    across, down = picture.width / (right - left), picture.height / (bottom - top)
+    box = (
+        (inside[0] - left) * across,
+        (inside[1] - top) * down,
+        (inside[2] - left) * across,
+        (inside[3] - top) * down,
+    )
+    size = round(inside[2] - inside[0]), round(inside[3] - inside[1])
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS, box=box)
+
+
+BY_METHOD = PictureRun(work, pictures, report)

@@ -1,0 +1,165 @@
+"""What is chosen by name and has settings of its own: the method of an edit, operators, guidance schedules.
+
+Their tables stand in `flux.methods`; here is how a spec names them, and how many evaluations a method takes.
+"""
+
+import ast
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from flux.flags import choices
+from flux.methods import METHODS, MethodRecord, Setting
+from flux.methods.tables import OPERATORS, SCHEDULES
+from flux.models import ModelSpec
+from flux.studies.spec import ConfigDict, Field, Problem, Section, Text
+
+OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+"""The dotted name of a user's own method."""
+
+
+class Row(Protocol):
+    """A row of a table: what is chosen."""
+
+    name: str
+    settings: Mapping[str, Setting]
+
+
+class Choice(Section):
+    """A row of a table by its name, with settings of its own as further keys."""
+
+    model_config = ConfigDict(extra="allow")
+    text_key: ClassVar[str] = "name"
+    rows: ClassVar[Sequence[Row]]
+    more: ClassVar[str] = ""
+
+    name: Text
+
+    @property
+    def row(self) -> Row | None:
+        return next((row for row in self.rows if row.name == self.name), None)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The settings that the spec gives."""
+        return dict(self.model_extra or {})
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that are known: the given ones, others at their defaults."""
+        known = {} if self.row is None else self.row.settings
+        return {name: setting.default for name, setting in known.items()} | self.given
+
+    def problems(self) -> Iterator[Problem]:
+        if self.row is None:
+            yield Problem(
+                ("name",), choices([row.name for row in self.rows], self.name) + self.more, self.name
+            )
+        else:
+            yield from setting_problems(self.name, self.row.settings, self.given)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"name": self.name, **self.settings}
+
+
+class MethodChoice(Choice):
+    """How pictures are edited. Further keys are settings of the method."""
+
+    rows: ClassVar[Sequence[Row]] = METHODS
+    more: ClassVar[str] = ", or name your own, package.module:function"
+
+    name: Text = Field(description="the method, or package.module:function of your own; settings beside it")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a function of the user's own, whose settings only its code knows."""
+        return OWN.fullmatch(self.name) is not None
+
+    def problems(self) -> Iterator[Problem]:
+        if not self.is_own:
+            yield from super().problems()
+
+
+class OperatorChoice(Choice):
+    """What becomes of an edit's velocity, beside its source's. Further keys are settings of it."""
+
+    rows: ClassVar[Sequence[Row]] = OPERATORS
+
+    name: Text = Field(
+        description="gate, blend and others; see docs/editing.md; its settings stand beside it"
+    )
+
+
+class ScheduleChoice(Choice):
+    """What becomes of guidance from noise to picture. Further keys are settings of it."""
+
+    rows: ClassVar[Sequence[Row]] = SCHEDULES
+
+    name: Text = Field(description="constant, exponential or vags; its settings stand beside it")
+
+
+class Schedules(Section):
+    """What becomes of guidance, from noise to picture."""
+
+    source: ScheduleChoice | None = Field(None, description="of the source's guidance")
+    edit: ScheduleChoice | None = Field(None, description="of the edit's guidance")
+
+
+def setting_problems(
+    owner: str, settings: Mapping[str, Setting], given: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """What is wrong with the settings that are given to `owner`, which has these."""
+    for key, value in given.items():
+        if key not in settings:
+            known = choices(settings, key) if settings else "it has none"
+            yield Problem((key,), f"no setting of {owner}: {known}", value)
+            continue
+        setting = settings[key]
+        if isinstance(setting.default, bool):
+            if not isinstance(value, bool):
+                yield Problem((key,), "must be true or false", value)
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            yield Problem((key,), "must be a number", value)
+        elif isinstance(setting.default, int) and not isinstance(value, int):
+            yield Problem((key,), "must be a whole number", value)
+        elif not setting.lowest <= value <= setting.highest:
+            yield Problem((key,), f"must be between {setting.lowest:g} and {setting.highest:g}", value)
+
+
+def usual_steps(row: MethodRecord, model: ModelSpec) -> int:
+    """The paper's number of steps; on flux-tiny and schnell, which have few of their own, the model's."""
+    return model.num_steps if model.embedded or model.guidance is None else row.steps
+
+
+# Evaluations
+
+FACTOR = re.compile(r"(?<=[\w)])\s+(?=[\w(])|(?<=[0-9)])(?=[A-Za-z(])")
+"""Between two factors of a formula, as in `2 T (1 - start)`."""
+
+
+def evaluations_of(row: MethodRecord, steps: int, settings: Mapping[str, float]) -> int | None:
+    """How many evaluations of one row an edit takes, by the row's formula; None where that is no formula."""
+    try:
+        tree = ast.parse(FACTOR.sub(" * ", row.evaluations), mode="eval")
+        return round(_value(tree.body, {"T": steps, **settings}))
+    except (SyntaxError, KeyError, TypeError, ZeroDivisionError):
+        return None
+
+
+def _value(node: ast.expr, names: Mapping[str, float]) -> float:
+    match node:
+        case ast.Constant(int() | float() as value):
+            return value
+        case ast.Name(name):
+            return names[name]
+        case ast.BinOp(left, ast.Add(), right):
+            return _value(left, names) + _value(right, names)
+        case ast.BinOp(left, ast.Sub(), right):
+            return _value(left, names) - _value(right, names)
+        case ast.BinOp(left, ast.Mult(), right):
+            return _value(left, names) * _value(right, names)
+        case ast.BinOp(left, ast.Div(), right):
+            return _value(left, names) / _value(right, names)
+        case ast.Call(ast.Name("round"), [value], []):
+            return round(_value(value, names))
+    raise TypeError(node)

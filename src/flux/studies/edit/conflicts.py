@@ -1,0 +1,103 @@
+"""What of demo 4's keys does not go together: sources and edits, and what methods take and do not take."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from flux.studies.edit.choices import MethodChoice
+from flux.studies.edit.items import EditItem, Source
+from flux.studies.spec import KeyPath, Problem, Section
+
+if TYPE_CHECKING:
+    from flux.studies.edit.spec import EditSpec
+
+MOST_PAIRS = 1000
+
+NEEDS_METHOD = "is for edits by a method: name one, as in --method flowedit"
+
+
+def as_written(value: Any) -> Any:
+    """A part of a spec as it would stand in the file, for messages."""
+    if isinstance(value, tuple):
+        return [as_written(each) for each in value]
+    return value.as_json() if isinstance(value, Section) else value
+
+
+def items_of(spec: "EditSpec") -> Iterator[tuple[KeyPath, EditItem]]:
+    """Every edit of a spec, and where it stands."""
+    for i, edit in enumerate(spec.edits or ()):
+        yield ("edits", i), edit
+    for i, each in enumerate(spec.sources or ()):
+        for j, edit in enumerate(each.edit or ()):
+            yield ("sources", i, "edit", j), edit
+
+
+def missing(spec: "EditSpec") -> Iterator[Problem]:
+    """What is missing of sources and edits, or there twice; and whether there are too many."""
+    if spec.sources is None:
+        if spec.source is None:
+            keys = ", ".join(Source.model_fields)
+            yield Problem(("source",), f"must be an object with the keys {keys}", None)
+        if spec.edits is None:
+            yield Problem(("edits",), "must be a list", None)
+    elif spec.source is not None:
+        yield Problem(("sources",), "stands in the place of source: name one of both")
+    elif spec.edits is None:
+        for i, each in enumerate(spec.sources):
+            if each.edit is None:
+                yield Problem(("sources", i, "edit"), "missing: its own edit, or edits for all sources")
+
+
+def too_many(spec: "EditSpec") -> Iterator[Problem]:
+    edits = (edit for each in spec.pictures for edit in each.edit)
+    pairs = sum(1 if edit.seeds is None else len(edit.seeds) for edit in edits)
+    if pairs > MOST_PAIRS:
+        key = "edits" if spec.sources is None else "sources"
+        yield Problem((key,), f"{pairs} pairs of source and edit are more than the {MOST_PAIRS} of one run")
+
+
+def without_method(spec: "EditSpec") -> Iterator[Problem]:
+    """Keys that only methods take."""
+    fields = type(spec).model_fields
+    for name in fields:
+        if name in spec.quiet and getattr(spec, name) != fields[name].default:
+            yield Problem((name,), NEEDS_METHOD, as_written(getattr(spec, name)))
+    for path, item in ((), spec), *items_of(spec):
+        if isinstance(item.strength, str | tuple):
+            yield Problem((*path, "strength"), NEEDS_METHOD, as_written(item.strength))
+        for name in ("outside", "mask") if path else ():
+            if getattr(item, name) is not None:
+                yield Problem((*path, name), NEEDS_METHOD, as_written(getattr(item, name)))
+
+
+def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
+    """What the method of a spec cannot do, as far as it is known without its code."""
+    row, model = method.row, spec.model.record
+    if spec.pixels is not None and spec.fit != "fit":
+        yield Problem(("pixels",), f'is for fit "fit"; "{spec.fit}" takes width and height', spec.pixels)
+    if row is None:
+        return
+    if row.needs_guidance and model.guidance is None:
+        able = ", ".join(each.name for each in method.rows if not each.needs_guidance)
+        text = f"needs a model with guidance, which {spec.model.name} has not: choose from {able}"
+        yield Problem(("method",), text, method.name)
+    if method.given.get("guidance", spec.guidance) != spec.guidance:
+        yield Problem(("guidance",), "stands in method too, with another value", spec.guidance)
+    if row.needs_mask:
+        for i, each in enumerate(spec.pictures):
+            if any((edit.mask or each.mask) is None for edit in each.edit):
+                path = ("mask",) if spec.sources is None else ("sources", i, "mask")
+                yield Problem(path, f"missing: {method.name} edits inside a mask alone; give one")
+    elif not row.pairs:
+        yield from _alone(spec, method)
+
+
+def _alone(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
+    """What a method does not take that never evaluates source and edit side by side."""
+    able = ", ".join(row.name for row in method.rows if row.pairs)
+    text = f"{method.name} takes none, as it never sees source and edit side by side; those that do: {able}"
+    places: list[tuple[KeyPath, Any]] = [((), spec), *items_of(spec)]
+    places += [(("sources", i), each) for i, each in enumerate(spec.sources or ())]
+    for path, place in places:
+        for name in ("layers", "outside", "mask", "operators"):
+            if (value := getattr(place, name, None)) is not None:
+                yield Problem((*path, name), text, as_written(value))

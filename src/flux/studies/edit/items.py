@@ -1,0 +1,291 @@
+"""Parts of demo 4's spec: how an edit looks at its source, and where it may change it."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from flux.files import sha256_of
+from flux.flags import nearest
+from flux.limits import MOST_PIXELS
+from flux.methods import STRATEGIES
+from flux.studies.layers import LayerChoice
+from flux.studies.prompts import OnePrompt, Prompt
+from flux.studies.spec import (
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    Problem,
+    Section,
+    Seeds,
+    Several,
+    Share,
+    ValidationInfo,
+    WithJsonSchema,
+    WrapValidator,
+    absolute,
+)
+
+_PARAMETERS = {row.name: row.parameter for row in STRATEGIES if row.parameter is not None}
+
+
+class Sparse(Section):
+    """A section some of whose keys are left out of its JSON where they stand at their defaults.
+
+    quiet: these keys. They came later, and runs of specs without them are still the same runs.
+    """
+
+    quiet: ClassVar[frozenset[str]] = frozenset()
+
+    def as_json(self) -> dict[str, Any]:
+        fields = type(self).model_fields
+        return {
+            name: value
+            for name, value in super().as_json().items()
+            if name not in self.quiet or getattr(self, name) != fields[name].default
+        }
+
+
+# How an edit looks at its source
+
+
+def _parameter(name: str) -> Any:
+    """The type of the key that holds a strategy's number."""
+    known = _PARAMETERS[name]
+    about = f'for "{name}": {known.about}'
+    return Annotated[float | None, Field(ge=known.lowest, le=known.highest, description=about)]
+
+
+class Strategy(Section):
+    """What an injection copies from the source, and to which image tokens."""
+
+    text_key: ClassVar[str] = "name"
+
+    name: Literal[tuple(row.name for row in STRATEGIES)] = Field(
+        STRATEGIES[0].name, description="; ".join(f"{row.name}: {row.about}" for row in STRATEGIES)
+    )
+    ratio: _parameter("ratio") = None
+    threshold: _parameter("threshold") = None
+    keys: bool = Field(True, description="copy the keys")
+    values: bool = Field(True, description="copy the values")
+
+    def problems(self) -> Iterator[Problem]:
+        for name in _PARAMETERS:
+            value = getattr(self, name)
+            if value is None and self.name == name:
+                yield Problem((name,), f'missing: strategy "{name}" needs it')
+            if value is not None and self.name != name:
+                yield Problem((name,), f'is for strategy "{name}", and the strategy is "{self.name}"', value)
+
+
+def _window(value: Any) -> tuple[int, int]:
+    whole = isinstance(value, list | tuple) and all(type(step) is int for step in value)
+    if not whole or len(value) != 2 or not 0 <= value[0] < value[1]:
+        raise ValueError("must be [start, stop], two whole numbers with 0 <= start < stop")
+    return tuple(value)
+
+
+Window = Annotated[
+    tuple[int, int],
+    PlainValidator(_window),
+    WithJsonSchema(
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
+    ),
+]
+
+FADES = ("linear", "cosine")
+"""Strengths that go from 1 in the first step to 0 behind the last one."""
+
+
+def _strength(value: Any, handler: Callable[[Any], Any]) -> Any:
+    if isinstance(value, str) and value in FADES:
+        return str(value)
+    if isinstance(value, list | tuple):
+        if not value or any(type(each) not in (int, float) or not 0 <= each <= 1 for each in value):
+            raise ValueError("must be numbers from 0 to 1, one a step")
+        return tuple(float(each) for each in value)
+    return handler(value)
+
+
+Strength = Annotated[
+    Share, WrapValidator(_strength, json_schema_input_type=Share | Literal[FADES] | Several[Share])
+]
+"""A number; with a method also a fade, or a number for each step."""
+
+
+# Where it may change it
+
+
+def _picture(value: Any, info: ValidationInfo) -> Path:
+    """A file; whether there is a picture in it is asked before models load."""
+    if isinstance(value, Path):
+        return value
+    if not isinstance(value, str) or not value:
+        raise ValueError("must be the path of a picture, as text")
+    path = absolute(value, info)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the picture in it")
+    if not path.is_file():
+        raise ValueError(f"{path} is no file" if path.exists() else f"no such file: {path}")
+    return path
+
+
+APicture = Annotated[Path, PlainValidator(_picture), WithJsonSchema({"type": "string"})]
+
+
+def _digest(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise ValueError("must be a SHA-256 in 64 hexadecimal digits")
+    return value
+
+
+Sha256 = Annotated[
+    str, PlainValidator(_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{64}$"})
+]
+
+
+def _paste(value: Any) -> bool | str:
+    if value != "auto" and not isinstance(value, bool):
+        raise ValueError("choose from auto, true, false")
+    return value
+
+
+Paste = Annotated[bool | str, PlainValidator(_paste), WithJsonSchema({"enum": ["auto", True, False]})]
+
+MASKS = {
+    "auto": "the edit's own change, found by a first pass",
+    "velocity": "where the velocities of source and edit differ (DecFlowEdit)",
+    "words": "where words that only one of the prompts has look",
+}
+"""Masks that are found; others are pictures and boxes."""
+
+Box = tuple[int, int, int, int]
+
+
+def _where(value: Any, info: ValidationInfo) -> str | Path | Box:
+    if isinstance(value, str) and value in MASKS:
+        return str(value)
+    if isinstance(value, list | tuple):
+        return _box(value)
+    if isinstance(value, str) and (near := nearest(value, MASKS)) and "." not in value:
+        raise ValueError(f"did you mean {near}? choose from {', '.join(MASKS)}, a picture, or a box")
+    if not isinstance(value, str | Path):
+        raise ValueError(f"must be {', '.join(MASKS)}, the path of a picture, or a box [x0, y0, x1, y1]")
+    return _picture(value, info)
+
+
+def _box(value: Any) -> Box:
+    whole = len(value) == 4 and all(type(each) is int and 0 <= each <= 2**20 for each in value)
+    if not whole or not (value[0] < value[2] and value[1] < value[3]):
+        raise ValueError("must be a box [x0, y0, x1, y1] in the source's pixels, with x0 < x1 and y0 < y1")
+    return tuple(value)
+
+
+Where = Annotated[
+    str | Path | Box,
+    PlainValidator(
+        _where,
+        json_schema_input_type=str
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=4, max_length=4)],
+    ),
+]
+
+
+class Mask(Sparse):
+    """Where an edit may change its source."""
+
+    text_key: ClassVar[str] = "where"
+    quiet: ClassVar[frozenset[str]] = frozenset({"threshold", "feather", "sha256"})
+
+    where: Where = Field(
+        description="auto, velocity or words; a picture of the source's size, white where it may change; "
+        "or a box [x0, y0, x1, y1] in the source's pixels"
+    )
+    threshold: Annotated[float | None, Field(ge=0, le=10)] = Field(
+        None,
+        description="for masks that are found: how much counts as changed, auto in standard deviations of "
+        "the latent; null: the mask's own",
+    )
+    feather: Annotated[float | None, Field(ge=0, le=MOST_PIXELS)] = Field(
+        None, description="how softly it ends, in pixels of the source; null: as it is"
+    )
+    sha256: Sha256 | None = Field(None, description="of the picture's file; another one is refused")
+
+    @cached_property
+    def digest(self) -> str | None:
+        return sha256_of(self.where) if isinstance(self.where, Path) else None
+
+    def problems(self) -> Iterator[Problem]:
+        yield from changed_file(("where",), self.where, self.digest, self.sha256)
+        if self.threshold is not None and self.where not in MASKS:
+            yield Problem(("threshold",), f"is for masks that are found: {', '.join(MASKS)}", self.threshold)
+
+    def as_json(self) -> dict[str, Any]:
+        return super().as_json() | ({"sha256": self.digest} if self.digest else {})
+
+
+def changed_file(path: tuple, file: Any, digest: str | None, expected: str | None) -> Iterator[Problem]:
+    """What is wrong with a file that is not the one whose SHA-256 the spec holds."""
+    if expected is not None and digest is None:
+        yield Problem(("sha256",), "is of a file, and no file is named", expected)
+    elif expected is not None and digest != expected:
+        yield Problem(
+            path, "is another file than sha256 says: leave sha256 out to take it as it is", str(file)
+        )
+
+
+def _mask(value: Any) -> Any:
+    return {"where": value} if isinstance(value, list | tuple) else value
+
+
+AMask = Annotated[
+    Mask,
+    BeforeValidator(_mask, json_schema_input_type=Mask | list[int]),
+]
+
+
+class EditItem(Sparse):
+    """One edit. What it does not say itself, it takes from the spec."""
+
+    text_key: ClassVar[str] = "prompt"
+    quiet: ClassVar[frozenset[str]] = frozenset({"outside", "mask"})
+
+    prompt: Prompt = Field(description="what the edited picture shows")
+    seeds: Seeds | None = Field(None, description="several pairs of source and edit, one from each seed")
+    layers: LayerChoice | None = Field(None, description="its own layers")
+    strategy: Strategy | None = Field(None, description="its own strategy")
+    strength: Strength | None = Field(None, description="its own strength")
+    window: Window | None = Field(None, description="its own step window")
+    outside: LayerChoice | None = Field(None, description="its own layers outside the mask")
+    mask: AMask | None = Field(None, description="its own mask")
+
+
+# What is edited
+
+
+class Source(Sparse):
+    """The picture to edit."""
+
+    text_key: ClassVar[str] = "prompt"
+    quiet: ClassVar[frozenset[str]] = frozenset({"image", "sha256"})
+
+    prompt: OnePrompt = Field(description="what the source picture shows")
+    image: APicture | None = Field(
+        None,
+        description="a photo, of any kind that Pillow opens and any size; null: the source is generated from "
+        "its prompt",
+    )
+    sha256: Sha256 | None = Field(None, description="of the photo's file; another one is refused")
+
+    @cached_property
+    def digest(self) -> str | None:
+        return None if self.image is None else sha256_of(self.image)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from changed_file(("image",), self.image, self.digest, self.sha256)
+        if self.image is not None and not self.prompt.strip():
+            yield Problem(("prompt",), "must say what the photo shows, as edits do", self.prompt)
+
+    def as_json(self) -> dict[str, Any]:
+        return super().as_json() | ({"sha256": self.digest} if self.digest else {})

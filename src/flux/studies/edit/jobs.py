@@ -1,0 +1,249 @@
+"""A spec's edits by a method, one by one: what each is made from, its files, and which are made together.
+
+Imports no torch: sources are opened, framed and checked, and edits counted, before models load.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageFilter
+
+from flux.methods.lookup import find_method
+from flux.photos.framing import Frame, frame_photo
+from flux.pictures.opening import PictureError, open_picture
+from flux.studies.edit.choices import setting_problems
+from flux.studies.edit.items import MASKS, EditItem, Mask, Strategy
+from flux.studies.edit.sources import SourceItem
+from flux.studies.edit.spec import EditSpec
+from flux.studies.layers import layer_numbers
+from flux.studies.reading import one_line
+from flux.studies.spec import below, dotted
+
+SHOWN = ("source", "reconstruction")
+"""Pictures of a source: as the model sees it; a photo also as the autoencoder gives it back."""
+
+MADE = ("edit", "full", "mask")
+"""Pictures of an edit: at the model's size, at the source's own, and where it changed."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an edit looks at its source, and which mask is found for it; edits of one way run together."""
+
+    layers: tuple[int, ...]
+    outside: tuple[int, ...]
+    strategy: Strategy
+    strength: float | str | tuple[float, ...]
+    window: tuple[int, int] | None
+    mask: tuple[str, float | None, float | None] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One edit of one source from one seed.
+
+    place: of its files in the run's folder, empty or with a slash at its end. number: of the edit, from 1.
+    """
+
+    spec: EditSpec
+    place: str
+    source: SourceItem
+    number: int
+    edit: EditItem
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """What its files are called behind the kind, such as `02-seed-7`."""
+        return f"{self.number:02}" if self.edit.seeds is None else f"{self.number:02}-seed-{self.seed}"
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The pictures of its source. What was generated is what the autoencoder gave."""
+        return SHOWN[:1] if self.source.image is None else SHOWN
+
+    def file(self, kind: str) -> str:
+        """The file of a picture of its source, of `SHOWN`, or of the edit."""
+        if kind not in SHOWN:
+            return f"{self.place}{kind}-{self.title}.png"
+        drawn = self.source.image is None and self.seed != self.source.seed
+        return f"{self.place}{kind}{f'-seed-{self.seed}' if drawn else ''}.png"
+
+    @property
+    def mask(self) -> Mask | None:
+        return self.source.mask if self.edit.mask is None else self.edit.mask
+
+    @property
+    def frame(self) -> Frame:
+        """What the model sees of the source."""
+        return frame_of(self.spec, self.source)
+
+    @property
+    def way(self) -> Way:
+        spec, edit, mask = self.spec, self.edit, self.mask
+        found = mask is not None and mask.where in MASKS
+        window = spec.window if edit.window is None else edit.window
+        return Way(
+            layers=_layers(spec, spec.layers if edit.layers is None else edit.layers),
+            outside=_layers(spec, spec.outside if edit.outside is None else edit.outside),
+            strategy=spec.strategy if edit.strategy is None else edit.strategy,
+            strength=spec.strength if edit.strength is None else edit.strength,
+            window=window,
+            mask=(str(mask.where), mask.threshold, mask.feather) if found else None,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Jobs that are made together. sources: the first of the jobs whose sources' pictures come from here."""
+
+    jobs: tuple[Job, ...]
+    first: tuple[Job, ...]
+
+    @property
+    def files(self) -> list[str]:
+        return [
+            *(job.file(kind) for job in self.first for kind in job.shown),
+            *(job.file(kind) for job in self.jobs for kind in MADE),
+        ]
+
+
+def _layers(spec: EditSpec, choice: object) -> tuple[int, ...]:
+    return () if choice is None else layer_numbers(choice, spec.model)
+
+
+def jobs_of(spec: EditSpec) -> list[Job]:
+    """Every edit of a spec that names a method, in the spec's order."""
+    return [
+        Job(spec, _place(spec, index), source, number, edit, seed)
+        for index, source in enumerate(spec.pictures)
+        for number, edit in enumerate(source.edit, start=1)
+        for seed in edit.seeds or (source.seed,)
+    ]
+
+
+def _place(spec: EditSpec, index: int) -> str:
+    """The folder of a source's pictures below the run's; none where there is one source."""
+    if spec.sources is None:
+        return ""
+    image = spec.sources[index].image
+    name = re.sub(r"[^a-z0-9]+", "-", "" if image is None else image.stem.lower()).strip("-")[:40]
+    return f"{index + 1:0{max(2, len(str(len(spec.sources))))}}{f'-{name}' if name else ''}/"
+
+
+def batches_of(spec: EditSpec) -> list[Batch]:
+    """The jobs as they are made: at most `batch` together, of one size and one way."""
+    groups: dict[object, list[Job]] = {}
+    for job in jobs_of(spec):
+        groups.setdefault((job.frame.size, job.source.image is None, job.way), []).append(job)
+    shown: set[str] = set()
+    batches = []
+    for jobs in groups.values():
+        for start in range(0, len(jobs), spec.batch):
+            part = jobs[start : start + spec.batch]
+            first = []
+            for job in part:
+                if job.file("source") not in shown:
+                    shown.add(job.file("source"))
+                    first.append(job)
+            batches.append(Batch(tuple(part), tuple(first)))
+    return batches
+
+
+# Sources and masks
+
+
+def frame_of(spec: EditSpec, source: SourceItem) -> Frame:
+    """What the model sees of a source. Raises ValueError, one line, for a photo that cannot be edited."""
+    if source.image is None:
+        size = (spec.width, spec.height)
+        return Frame(size, size, (0.0, 0.0, *map(float, size)))
+    try:
+        return frame_photo(
+            _size(source.image, source.digest),
+            spec.fit,
+            size=size_of(spec),
+            largest=spec.model.record.largest,
+        )
+    except PictureError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{source.image}: {error}") from None
+
+
+def size_of(spec: EditSpec) -> tuple[int, int]:
+    """The size that photos are edited at; with `fit` its number of pixels counts alone."""
+    if spec.pixels is None:
+        return spec.width, spec.height
+    side = max(16, 16 * round(spec.pixels**0.5 / 16))
+    return side, side
+
+
+@lru_cache(maxsize=4096)
+def _size(image: Path, digest: str) -> tuple[int, int]:
+    return open_picture(image).size
+
+
+def check(spec: EditSpec) -> None:
+    """Open all that a spec with a method names. Raises ValueError, one line, for what cannot be edited."""
+    if spec.method is None:
+        return
+    _check_own(spec)
+    for job in jobs_of(spec):
+        frame, mask = job.frame, job.mask
+        if mask is not None and mask.where not in MASKS:
+            mask_picture(mask, frame.photo)
+
+
+def _check_own(spec: EditSpec) -> None:
+    """Import a method of the user's own, which may stand in the working directory, and check its settings."""
+    if not spec.method.is_own:
+        return
+    if "" not in sys.path:
+        sys.path.append("")
+    row = find_method(spec.method.name)
+    if problems := list(below(("method",), setting_problems(row.name, row.settings, spec.method.given))):
+        raise ValueError(one_line(problems, "the spec"))
+
+
+def mask_picture(mask: Mask, size: tuple[int, int]) -> Image.Image:
+    """A mask that was given, as a grey picture of the source's size, white where the edit may change it.
+
+    Raises ValueError, one line, for one of another size, and for one that is all black or all white.
+    """
+    if isinstance(mask.where, Path):
+        picture, name = open_picture(mask.where).convert("L"), str(mask.where)
+        if picture.size != size:
+            (width, height), (own_width, own_height) = size, picture.size
+            raise ValueError(
+                f"{name}: the mask has {own_width} x {own_height} pixels and its source {width} x {height}: "
+                "save it at the source's size"
+            )
+    else:
+        name = f"mask = {list(mask.where)}"
+        picture = Image.new("L", size)
+        picture.paste(255, mask.where)
+    lowest, highest = picture.getextrema()
+    if highest < 128:
+        raise ValueError(f"{name}: the mask is empty: white says where the edit may change the picture")
+    if lowest >= 128:
+        raise ValueError(f"{name}: the mask is full: all may change, as without a mask; leave it out")
+    return picture.filter(ImageFilter.GaussianBlur(mask.feather)) if mask.feather else picture
+
+
+def sizes(spec: EditSpec) -> Iterator[str]:
+    """Each photo, and what size it is edited at, in words."""
+    for index, source in enumerate(spec.pictures):
+        if source.image is None:
+            continue
+        frame = frame_of(spec, source)
+        name = (
+            source.image.name
+            if spec.sources is None
+            else f"{dotted(('sources', index))}, {source.image.name},"
+        )
+        yield "{} of {} x {} pixels is edited at {} x {}".format(name, *frame.photo, *frame.size)

@@ -1,0 +1,24 @@
+"""Demo 4, one way or the other: by a method, or side by side from one noise."""
+
+from flux.studies.edit.spec import EditSpec
+from flux.studies.picture_run import PictureRun
+
+
+def run_of(spec: EditSpec) -> PictureRun:
+    if spec.method is None:
+        from flux.studies.edit.run import RUN
+
+        return RUN
+    from flux.studies.edit.by_method import BY_METHOD
+
+    return BY_METHOD
+
+
+def make(spec: EditSpec) -> None:
+    """Make, or finish, the run of a spec."""
+    run_of(spec).make(spec)
+
+
+def describe(spec: EditSpec) -> str:
+    """What `--dry-run` says."""
+    return run_of(spec).describe(spec)

@@ -1,0 +1,232 @@
+"""What a run of edits by a method shows: figures of sources and edits, what went wrong, a sheet, a page."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from flux.pictures.metrics import Score, difference, psnr, score
+from flux.studies.edit.jobs import Job, jobs_of
+from flux.studies.edit.method_verdicts import what_went_wrong
+from flux.studies.edit.spec import EditSpec
+from flux.studies.edit.verdicts import load_dino, load_judge, share
+from flux.studies.folder import RunFolder
+from flux.studies.pages.render import PagePicture, render
+from flux.studies.pages.sheets import SheetCell, contact_sheet, difference_map
+from flux.studies.run import PAGE, SHEET, about
+
+FIGURES = "figures"
+"""The text in a picture's file that holds what is known of it beside its pixels, as JSON."""
+
+OUTSIDE = 0.01
+"""Where the mask is below, a picture counts as outside the edit."""
+
+CHANGES = ("edit", "full", "mask", "difference")
+
+CAPTIONS = {
+    "source": "source",
+    "reconstruction": "given back by the autoencoder",
+    "edit": "edit",
+    "full": "edit, at the source's size",
+    "mask": "mask: white may change",
+    "difference": "where edit and source differ",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """An edit and what was found of it. kept: PSNR in dB outside the mask, as the model left it."""
+
+    job: Job
+    score: Score
+    figures: Mapping[str, Any]
+    kept: float | None
+    notices: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return self.job.file("edit").removesuffix(".png")
+
+    @property
+    def files(self) -> dict[str, str]:
+        return {kind: self.job.file(kind) for kind in (*self.job.shown, *CHANGES)}
+
+    def record(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {
+            "edit": self.job.number,
+            "seed": self.job.seed,
+            "prompt": self.job.edit.prompt,
+            "source": self.job.file("source"),
+            "files": {kind: self.job.file(kind) for kind in CHANGES},
+            **self.figures,
+            "kept_outside": self.kept,
+            **{name: value for name, value in asdict(self.score).items() if not name.startswith("plain_")},
+            "notices": list(self.notices),
+        }
+
+
+def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
+    """Compare the pictures of a run and write all that shows them; returns the figures for `run.json`.
+
+    Prints how well photos come back where that is poor, what went wrong with an edit, and what to try.
+    """
+    dino, no_dino = load_dino(spec)
+    judge, no_judge = load_judge(spec)
+    jobs = jobs_of(spec)
+    gates = {job.file("source"): figures_of(run, job.file("source")).get("gate") for job in jobs}
+    for file, gate in gates.items():
+        for line in (gate or {}).get("advice", ()):
+            print(f"{file.removesuffix('.png')}: {line}")
+    found = []
+    for job in jobs:
+        each = _finding(spec, run, job, dino, judge)
+        found.append(each)
+        for text in each.notices:
+            print(f"{each.title}: {text}")
+    unchecked = "; ".join(line for line in (no_dino, no_judge) if line) or None
+    if unchecked:
+        print(unchecked)
+    run.save_picture(SHEET, _sheet(spec, run, found))
+    run.write_text(PAGE, _page(spec, run, found, gates, unchecked))
+    return {
+        "method": spec.method.name,
+        "settings": spec.settings,
+        "dino": dino.source if dino else None,
+        "sources": [{"file": file, "gate": gate} for file, gate in gates.items()],
+        "edits": [each.record() for each in found],
+    }
+
+
+def figures_of(run: RunFolder, name: str) -> dict[str, Any]:
+    """What a picture's file says of it; nothing where it says nothing."""
+    with Image.open(run.path / name) as image:
+        image.load()
+        return json.loads(image.text.get(FIGURES, "{}"))
+
+
+def _finding(spec: EditSpec, run: RunFolder, job: Job, dino, judge) -> Finding:
+    """Compare an edit with its source as the model sees both, and write the difference map."""
+    source, edit = run.picture(job.file("source")), run.picture(job.file("edit"))
+    figures = figures_of(run, job.file("edit"))
+    # Where it was pasted that is the result, and it is looked at as the source is.
+    result = job.frame.cut(run.picture(job.file("full"))) if figures["pasted"] else edit
+    scores = score(source, result, dino=dino, pixel=spec.checks.pixel)
+    run.save_picture(job.file("difference"), difference_map(difference(source, result)))
+    seen = judge((job.source.prompt, job.edit.prompt), (source, result)) if judge else None
+    notices = tuple(what_went_wrong(spec, job, scores, seen))
+    return Finding(job, scores, figures, _kept(source, edit, run.picture(job.file("mask"))), notices)
+
+
+def _kept(source: Image.Image, edit: Image.Image, mask: Image.Image) -> float | None:
+    """PSNR of the edit to its source where the mask is dark; None where it is nowhere, or nothing differs."""
+    outside = np.asarray(mask.convert("L")) < 255 * OUTSIDE
+    if not outside.any():
+        return None
+    rows = [Image.fromarray(np.asarray(image)[outside][None]) for image in (source, edit)]
+    value = psnr(*rows)
+    return value if np.isfinite(value) else None
+
+
+# To look at
+
+
+def _facts(each: Finding) -> dict[str, str]:
+    figures, scores = each.figures, each.score
+    facts = {
+        "edit": each.title,
+        "evaluations": f"{figures['evaluations']} of one row",
+        "mask": f"{figures['mask']:.1%} of the picture",
+        "pasted": "yes: outside the mask the source's own pixels" if figures["pasted"] else "no",
+        "changed pixels": f"{scores.changed:.1%}",
+        "PSNR to the source": "equal" if scores.psnr is None else f"{scores.psnr:.1f} dB",
+    }
+    if each.kept is not None:
+        facts["PSNR outside the mask, before pasting"] = f"{each.kept:.1f} dB"
+    if scores.similarity is not None:
+        facts["DINO similarity to the source"] = f"{scores.similarity:.3f}"
+    if scores.loss is not None:
+        facts["lost of the source"] = share(scores.loss)
+    return facts
+
+
+def _gate_facts(gate: Mapping[str, Any] | None) -> dict[str, str]:
+    """How well a source comes back, in words."""
+    facts = {}
+    names = {"autoencoder": "given back by the autoencoder alone", "replay": "given back from noise"}
+    for key, name in names.items():
+        figures = (gate or {}).get(key)
+        if figures:
+            parts = [
+                "equal" if figures["psnr"] is None else f"{figures['psnr']:.1f} dB",
+                *([] if figures["ssim"] is None else [f"SSIM {figures['ssim']:.3f}"]),
+                *([] if figures["dino"] is None else [f"DINO {figures['dino']:.3f}"]),
+            ]
+            facts[name] = ", ".join(parts)
+    return facts
+
+
+def _sheet(spec: EditSpec, run: RunFolder, found: list[Finding]) -> Image.Image:
+    rows = []
+    for each in found:
+        captions = CAPTIONS | {
+            "source": _brief(each.job.source.prompt),
+            "edit": _brief(each.job.edit.prompt),
+            "difference": f"difference, {each.score.changed:.1%} of pixels changed",
+        }
+        rows.append([SheetCell(run.picture(file), captions[kind]) for kind, file in each.files.items()])
+    title = f"{spec.model.name}, {spec.method.name}, {spec.steps} steps: sources and edits"
+    return contact_sheet(rows, title)
+
+
+def _brief(prompt: str) -> str:
+    return prompt if len(prompt) <= 200 else prompt[:199].rstrip() + "…"
+
+
+def _page(
+    spec: EditSpec,
+    run: RunFolder,
+    found: list[Finding],
+    gates: Mapping[str, Mapping[str, Any] | None],
+    unchecked: str | None,
+) -> str:
+    sources: dict[str, dict[str, Any]] = {}
+    for each in found:
+        file = each.job.file("source")
+        gate = gates[file]
+        source = sources.setdefault(
+            file,
+            {
+                "prompt": each.job.source.prompt,
+                "problems": list((gate or {}).get("advice", ())),
+                "pictures": [PagePicture(each.files[kind], CAPTIONS[kind]) for kind in each.job.shown],
+                "facts": _gate_facts(gate),
+                "edits": [],
+                "width": each.job.frame.size[0],
+            },
+        )
+        source["edits"].append(
+            {
+                "prompt": each.job.edit.prompt,
+                "problems": [f"This edit {text}" for text in each.notices],
+                "pictures": [PagePicture(each.files[kind], CAPTIONS[kind]) for kind in CHANGES],
+                "facts": _facts(each),
+            }
+        )
+    settings = ", ".join(f"{name} {_number(value)}" for name, value in spec.settings.items())
+    return render(
+        "photos.html",
+        title=found[0].job.source.prompt if len(sources) == 1 else f"{len(sources)} sources",
+        about={**about(spec, run), "guidance": "see the method", "method": f"{spec.method.name}: {settings}"},
+        problems=[unchecked] if unchecked else [],
+        sources=list(sources.values()),
+        sheet=SHEET,
+        recipe=spec.recipe(),
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

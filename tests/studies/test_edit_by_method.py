@@ -1,0 +1,338 @@
+"""Demo 4 with a method: photographs and generated pictures, one and many, made, resumed, mended, refused."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers_demos import save_clone
+from PIL import Image
+from test_demos import assert_whole_run, files, load_demo, pictures, run_blocked, run_demo
+
+from flux.methods import METHODS
+from flux.studies.edit.choices import evaluations_of
+from flux.studies.edit.jobs import batches_of, check, jobs_of
+from flux.studies.edit.spec import EditSpec
+from flux.studies.reading import load_spec
+
+FEW = ["--steps", "2", "--width", "48", "--height", "32", "--checks.dino", "off"]
+DOG = ["--source.prompt", "a dog", "--edits", '["a red cat"]']
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory) -> Path:
+    return save_clone(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture
+def demo(clone, tmp_path, monkeypatch):
+    """`demo("--steps", "2")` runs demo 4 in an empty working folder and returns its exit code."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.json").write_text("{}")
+
+    def run(*argv: str) -> int:
+        own = [] if argv and argv[0].endswith(".json") else ["none.json"]
+        return load_demo("demo_4_edit").main([*own, *argv, "--model.weights", str(clone)])
+
+    return run
+
+
+def photograph(path: Path, width: int = 96, height: int = 64, seed: int = 0) -> Path:
+    levels = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    Image.fromarray(levels).resize((width, height), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def spec_of(tmp_path: Path, **changes) -> EditSpec:
+    whole = {"source": {"image": "photo.png", "prompt": "a dog"}, "edits": ["a cat"], **changes}
+    (tmp_path / "my.json").write_text(
+        json.dumps({key: value for key, value in whole.items() if value != "-"})
+    )
+    return load_spec(EditSpec, tmp_path / "my.json")
+
+
+# What is made
+
+
+def test_a_photo_is_edited_and_comes_back_at_its_own_size(demo, tmp_path, capsys):
+    photo = photograph(tmp_path / "photo.png")
+    mask = ["--mask", "[64, 0, 96, 64]"]
+    assert demo("--source.image", str(photo), *DOG, "--method", "flowedit", *mask, *FEW) == 0
+    folder = tmp_path / "output" / "edit" / "none"
+    record = assert_whole_run(folder)
+    assert files(folder) == {
+        *("source.png", "reconstruction.png", "edit-01.png", "full-01.png", "mask-01.png"),
+        *("difference-01.png", "sheet.png", "index.html", "run.json", "spec.json"),
+    }
+    with Image.open(folder / "edit-01.png") as edit, Image.open(folder / "full-01.png") as full:
+        assert edit.size == (48, 32) and full.size == (96, 64)
+        assert edit.text["prompt"] == "a red cat" and edit.text["source prompt"] == "a dog"
+        own, after = np.asarray(Image.open(photo)), np.asarray(full)
+    assert np.array_equal(own[:, :56], after[:, :56]) and not np.array_equal(own[:, 72:], after[:, 72:])
+    (source,), (each,) = record["sources"], record["edits"]
+    assert source["gate"]["autoencoder"]["psnr"] > 0 and source["gate"]["advice"]
+    assert each["evaluations"] == 4 and each["pasted"] and 0.2 < each["mask"] < 0.5
+    assert record["spec"]["source"]["sha256"] and record["settings"]["start"] == pytest.approx(4 / 28)
+    out = capsys.readouterr().out
+    assert "source: the autoencoder gives the picture back at" in out
+    page = (folder / "index.html").read_text()
+    assert "the autoencoder gives the picture back at" in page and "PSNR outside the mask" in page
+
+
+def test_a_generated_picture_is_edited_by_a_method(demo, tmp_path):
+    edits = json.dumps(["a red cat", {"prompt": "a boat", "seeds": [0, 3], "layers": "all"}])
+    assert demo("--source", "a dog", "--edits", edits, "--method", "flowedit", *FEW) == 0
+    folder = tmp_path / "output" / "edit" / "none"
+    record = assert_whole_run(folder)
+    names = ("01", "02-seed-0", "02-seed-3")
+    assert files(folder) == {
+        *(f"{kind}-{name}.png" for kind in ("edit", "full", "mask", "difference") for name in names),
+        *("source.png", "source-seed-3.png", "sheet.png", "index.html", "run.json", "spec.json"),
+    }
+    assert [each["source"] for each in record["edits"]] == ["source.png", "source.png", "source-seed-3.png"]
+
+
+def test_a_folder_of_photos_with_an_instruction_each_is_one_run(demo, tmp_path):
+    for i, size in enumerate([(96, 64), (64, 96), (96, 64)]):
+        photograph(tmp_path / f"My Photo {i}.png", *size, seed=i)
+    table = "image,prompt,edit,seed\n" + "".join(f"My Photo {i}.png,a dog,a cat {i},{i}\n" for i in range(3))
+    (tmp_path / "table.csv").write_text(table)
+    assert demo("--sources", "table.csv", "--batch", "2", *FEW) == 0
+    folder = tmp_path / "output" / "edit" / "none"
+    record = assert_whole_run(folder)
+    assert [each["seed"] for each in record["edits"]] == [0, 1, 2]
+    for i in range(3):
+        own = Image.open(tmp_path / f"My Photo {i}.png").size
+        assert Image.open(folder / f"0{i + 1}-my-photo-{i}" / "full-01.png").size == own
+
+
+def test_edits_of_one_size_and_one_way_are_made_together(tmp_path):
+    photograph(tmp_path / "photo.png")
+    own = {"prompt": "a bird", "layers": [0]}
+    spec = spec_of(tmp_path, edits=["a cat", own, "a cow", "a boat"], batch=2)
+    assert [[job.number for job in batch.jobs] for batch in batches_of(spec)] == [[1, 3], [4], [2]]
+    assert [len(batch.first) for batch in batches_of(spec)] == [1, 0, 0]
+
+
+def test_a_method_of_ones_own_stands_in_the_working_directory(demo, tmp_path, capsys):
+    photograph(tmp_path / "photo.png")
+    (tmp_path / "mine.py").write_text(
+        "from flux.methods.task import MethodStep\n"
+        "def half(task, *, share=0.5):\n"
+        "    edit = share * task.field.of_edits(task.clean)\n"
+        "    yield MethodStep('edit', 0, 1, 1.0, 0.0, edit)\n"
+    )
+    argv = ["--source.image", "photo.png", *DOG, "--method", "mine:half", *FEW]
+    assert demo(*argv, "--method.share", "0.25") == 0
+    assert json.loads((tmp_path / "output/edit/none/run.json").read_text())["settings"] == {"share": 0.25}
+    assert demo(*argv, "--method.shore", "0.25") == 2
+    assert "no setting of mine:half: did you mean share?" in capsys.readouterr().err
+
+
+# The same run, and another
+
+
+def test_a_changed_photo_is_another_run(demo, tmp_path, capsys):
+    argv = ["--source.image", "photo.png", *DOG, *FEW]
+    photograph(tmp_path / "photo.png")
+    assert demo(*argv) == demo(*argv) == 0
+    assert "made already" in capsys.readouterr().out
+    photograph(tmp_path / "photo.png", seed=1)
+    assert demo(*argv) == 0
+    assert "a run of another spec (source.sha256 was" in capsys.readouterr().out
+    # What a run leaves beside its pictures makes them again, from the photo that it was made from.
+    with pytest.raises(SystemExit, match="2"):
+        load_demo("demo_4_edit").main(["output/edit/none/spec.json", "--output", "c"])
+    assert "is another file than sha256 says" in capsys.readouterr().err
+    assert load_demo("demo_4_edit").main(["output/edit/none-2/spec.json", "--output", "c"]) == 0
+    assert pictures(tmp_path / "c") == pictures(tmp_path / "output/edit/none-2")
+
+
+def test_a_recipe_reads_as_the_same_spec(tmp_path):
+    photograph(tmp_path / "photo.png")
+    photograph(tmp_path / "mask.png")
+    item = {"prompt": "a bird", "mask": "mask.png", "strength": [1, 0.5], "outside": "all"}
+    spec = spec_of(
+        tmp_path,
+        method={"name": "flowedit", "start": 0.5},
+        steps=2,
+        guidance=3,
+        operators=["gate"],
+        schedules={"edit": "vags"},
+        mask={"where": "auto", "feather": 1},
+        source="-",
+        edits="-",
+        sources=[{"image": "photo.png", "prompt": "a dog", "edit": item, "mask": [0, 0, 8, 8]}],
+    )
+    assert EditSpec.model_validate(spec.recipe()).recipe() == spec.recipe()
+    assert spec.settings["guidance"] == 3 == spec.recipe()["method"]["guidance"]
+
+
+def test_without_a_method_recipes_are_what_they_were(tmp_path):
+    spec = spec_of(tmp_path, source="a dog", edits=["a cat"])
+    assert spec.recipe() == {
+        "model": {"name": "flux-tiny", "weights": None, "device": "auto", "dtype": "auto", "offload": False},
+        **{"steps": 16, "guidance": 3.5, "width": 128, "height": 128, "source": {"prompt": "a dog"}},
+        "edits": [
+            {
+                **{"prompt": "a cat", "seeds": None, "layers": None, "strategy": None},
+                **{"strength": None, "window": None},
+            }
+        ],
+        **{"layers": [1, 11], "any_model": False},
+        "strategy": {"name": "copy", "ratio": None, "threshold": None, "keys": True, "values": True},
+        **{"strength": 1.0, "window": None, "seed": 0, "batch": 4, "compare": True},
+        "checks": {"pixel": 8, "did_nothing": 0.002, "lost_source": 0.2, "dino": "auto"},
+    }
+
+
+def test_steps_and_guidance_are_the_papers_but_flux_tinys_steps_its_own(tmp_path):
+    photograph(tmp_path / "photo.png")
+    tiny, dev = (spec_of(tmp_path, model=name, method="flowedit") for name in ("flux-tiny", "flux-dev"))
+    assert (tiny.steps, tiny.guidance, dev.steps, dev.guidance) == (16, 5.5, 28, 5.5)
+    schnell = spec_of(tmp_path, model="flux-schnell", method="flowedit")
+    assert (schnell.steps, schnell.guidance) == (4, None)
+    assert spec_of(tmp_path, method={"name": "flowedit", "guidance": 2}, steps=5).steps == 5
+
+
+# Stopped and damaged
+
+
+def test_a_killed_run_is_finished_by_the_next(clone, tmp_path):
+    for i in range(3):
+        photograph(tmp_path / f"{i}.png", seed=i)
+    edits = ["a " + "red " * i + "hat" for i in range(3)]
+    sources = [{"image": f"{i}.png", "prompt": "a dog", "edit": edits} for i in range(3)]
+    (tmp_path / "my.json").write_text(json.dumps({"sources": sources, "batch": 2, "method": "flowedit"}))
+    argv = ["my.json", *FEW, "--model.weights", str(clone)]
+    folder = tmp_path / "output" / "edit" / "my"
+    running = run_demo("edit", *argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (folder / "01-0" / "edit-01.png").exists():
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    assert made and not json.loads((folder / "run.json").read_text())["finished"]
+
+    again = run_demo("edit", *argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert_whole_run(folder)
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+    whole = run_demo("edit", *argv, "--output", "whole", cwd=tmp_path, stdout=subprocess.DEVNULL)
+    assert whole.wait() == 0
+    assert pictures(folder) == pictures(tmp_path / "whole")
+    kept = [json.loads((place / "run.json").read_text()) for place in (folder, tmp_path / "whole")]
+    assert kept[0]["edits"] == kept[1]["edits"] and kept[0]["sources"] == kept[1]["sources"]
+
+
+def test_damaged_pictures_of_a_finished_run_are_made_again(demo, tmp_path):
+    photograph(tmp_path / "photo.png")
+    argv = ["--source.image", "photo.png", "--source.prompt", "a dog", "--edits", '["a cat", "a cow"]', *FEW]
+    assert demo(*argv, "--batch", "1") == 0
+    folder = tmp_path / "output" / "edit" / "none"
+    whole = pictures(folder)
+    (folder / "reconstruction.png").write_bytes(b"")
+    (folder / "mask-02.png").unlink()
+    kept = {name: (folder / name).stat().st_mtime_ns for name in ("source.png", "edit-01.png", "edit-02.png")}
+    assert demo(*argv, "--batch", "1") == 0
+    assert pictures(folder) == whole
+    assert kept == {name: (folder / name).stat().st_mtime_ns for name in kept}
+
+
+# Before anything is made
+
+
+def test_a_dry_run_says_what_the_method_will_do(demo, tmp_path, capsys):
+    photograph(tmp_path / "photo.png", 400, 304)
+    argv = ["--source.image", "photo.png", *DOG, "--method", "flowedit", "--steps", "28", "--dry-run"]
+    assert demo(*argv) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "by flowedit (arXiv 2412.08629)",
+        "start 0.142857, last 0, draws 1, source_guidance 1.5, guidance 5.5",
+        "= 48, T being 28 steps",
+        "photo.png of 400 x 304 pixels is edited at 128 x 96",
+        "full-01.png",
+    ):
+        assert words in out
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
+def test_evaluations_are_counted_before(row):
+    settings = {name: setting.default for name, setting in row.settings.items()}
+    assert evaluations_of(row, row.steps, settings) is not None
+
+
+def bomb() -> bytes:
+    """A PNG that claims 20000 x 20000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+WRONG = {
+    "notes.png": (lambda path: path.write_bytes(b"not a picture"), "it is no picture"),
+    "cut.png": (lambda path: path.write_bytes(photograph(path).read_bytes()[:200]), "it is cut short"),
+    "empty.png": (lambda path: path.write_bytes(b""), "it is empty"),
+    "bomb.png": (lambda path: path.write_bytes(bomb()), "it has 400 million pixels"),
+    "small.png": (lambda path: Image.new("RGB", (8, 40)).save(path), "too small to be edited"),
+    "long.png": (lambda path: Image.new("RGB", (32, 600)).save(path), "too long to be edited"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_photo_that_cannot_be_edited_ends_in_one_line_before_torch(name, tmp_path):
+    write, said = WRONG[name]
+    write(tmp_path / name)
+    (tmp_path / "my.json").write_text(
+        json.dumps({"source": {"image": name, "prompt": "a dog"}, "edits": ["a cat"], "method": "flowedit"})
+    )
+    done = run_blocked({"torch", "transformers"}, "edit", "my.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"{tmp_path / name}: ") and said in done.stderr
+    assert not (tmp_path / "output").exists()
+
+
+MASKS = {
+    "size": (Image.new("L", (96, 40), 255), "the mask has 96 x 40 pixels and its source 96 x 64"),
+    "empty": (Image.new("L", (96, 64)), "the mask is empty"),
+    "full": (Image.new("L", (96, 64), 255), "the mask is full"),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_a_mask_that_masks_nothing_is_refused(name, tmp_path):
+    mask, said = MASKS[name]
+    mask.save(tmp_path / "mask.png")
+    photograph(tmp_path / "photo.png")
+    with pytest.raises(ValueError, match=said) as caught:
+        check(spec_of(tmp_path, mask="mask.png"))
+    assert str(caught.value).startswith(f"{tmp_path / 'mask.png'}: ")
+
+
+def test_boxes_are_masks_too(tmp_path):
+    photograph(tmp_path / "photo.png")
+    check(spec_of(tmp_path, mask=[0, 0, 48, 64]))
+    for box, said in (([96, 0, 200, 64], "is empty"), ([0, 0, 96, 64], "is full")):
+        with pytest.raises(ValueError, match=said):
+            check(spec_of(tmp_path, mask=box))
+
+
+def test_a_mask_of_an_edit_comes_before_its_sources(tmp_path):
+    photograph(tmp_path / "photo.png")
+    own = {"prompt": "a bird", "mask": [0, 0, 8, 8]}
+    spec = spec_of(tmp_path, edits=["a cat", own], mask="auto")
+    assert [job.mask.where for job in jobs_of(spec)] == ["auto", (0, 0, 8, 8)]
