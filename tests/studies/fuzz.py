@@ -49,6 +49,17 @@ SPECS: dict[str, dict[str, Any]] = {
         "strategy": {"name": "ratio", "ratio": 0.5},
         "window": [0, 4],
     },
+    "photo": {
+        "source": {"image": "pics/0.png", "prompt": "a red hat"},
+        "edits": [
+            "a blue hat",
+            {"prompt": "the sea", "seeds": [0, 2], "outside": "all", "mask": [0, 0, 8, 8]},
+        ],
+        "method": {"name": "flowedit", "guidance": 4},
+        "mask": {"where": "auto", "feather": 2},
+        "operators": ["gate", {"name": "blend", "share": 0.1}],
+        "schedules": {"edit": "vags"},
+    },
     "dino": {"pictures": ["pics"], "metrics": ["psnr"]},
 }
 STUDIES = {
@@ -56,6 +67,7 @@ STUDIES = {
     "layer": (timesteps.STUDY, LayerSpec),
     "skip": (sweep.STUDY, SkipSpec),
     "edit": (edit.STUDY, EditSpec),
+    "photo": (edit.STUDY, EditSpec),
     "dino": (similarity.STUDY, DinoSpec),
 }
 FILES = {
@@ -66,6 +78,7 @@ FILES = {
     "prompts.YAML": "- a red hat\n",
     "layers.json": "[0, 1, 7]\n",
     "vital.json": '{"model": "flux-dev", "layers": [0, "single.3"]}\n',
+    "table.csv": "image,prompt,edit\npics/0.png,a hat,a boat\npics/1.png,a hat,the sea\n",
     "cut.json": '{"model": "flux-tiny", "layers": [0,\n',
     "notes": "not ours",
 }
@@ -209,6 +222,24 @@ FITTING: dict[str, list[Any]] = {
     ),
     **dict.fromkeys(("picture", "sweep"), ["pics/0.png", "pics", "my.json"]),
     "metrics": [["psnr"], "dino", ["clip", "dino"], ["ssim"]],
+    "image": ["pics/0.png", "pics/1.png", "table.csv", "pics"],
+    "sha256": ["0" * 64, None],
+    "sources": [
+        "table.csv",
+        [{"image": "pics/0.png", "prompt": "a hat", "edit": "the sea"}],
+        [{"prompt": "a hat", "edit": ["the sea"], "seed": 3}, {"image": "pics/1.png", "prompt": "a"}],
+    ],
+    "method": ["flowedit", "noise", "fuzz:mutant", "os:getcwd", {"name": "flowedit", "start": 0.5}],
+    **dict.fromkeys(
+        ("mask", "where"), ["auto", "velocity", "words", "pics/0.png", [0, 0, 8, 8], [4, 4, 40, 40]]
+    ),
+    "feather": [0, 3, 8192],
+    "operators": ["gate", ["gate", "blend"], [{"name": "masked", "strength": 0.5}]],
+    **dict.fromkeys(("schedules",), [{"source": "vags"}, {"edit": {"name": "exponential", "rate": 2}}]),
+    "outside": ["all", [0], "double.*"],
+    "paste": ["auto", True, False],
+    "fit": ["fit", "crop", "pad"],
+    "pixels": [256, 10000, 10**6],
     "by": ["gap", "top 3", "similarity 0.5", "vitality 0.1"],
     **dict.fromkeys(("device", "dtype"), ["auto", "cpu", "float32", "bfloat16"]),
     **dict.fromkeys(("output", "output_dir", "work", "out", "folder"), ["here", "a/b", "out/" + "x" * 200]),
