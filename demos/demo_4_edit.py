@@ -1,10 +1,12 @@
-"""Edit a picture: a source and its edits, side by side from the same noise.
+"""Edit a picture: a generated one side by side with its edits, or a photo by one of many methods.
 
     python demos/demo_4_edit.py [spec.json] [--key value ...] [--dry-run]
     python demos/demo_4_edit.py --prompts "source" "edit 1" "edit 2"
+    python demos/demo_4_edit.py --source.image photo.jpg --prompts "what it shows" "edit 1" --method flowedit
 
-Writes source, edits, the same prompts without injection, difference maps, sheet.png, run.json and index.html,
-and says when an edit did nothing or lost the source. The same command goes on with a run that was stopped.
+Writes source, edits, the same prompts without injection (of a photo its reconstruction, the edit at its own
+size, and masks), difference maps, sheet.png, run.json and index.html, and says when an edit did nothing or lost
+the source. The same command goes on with a run that was stopped.
 """
 
 import sys

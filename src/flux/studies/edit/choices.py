@@ -25,7 +25,7 @@ class Row(Protocol):
     settings: Mapping[str, Setting]
 
 
-class Choice(Section):
+class Named(Section):
     """A row of a table by its name, with settings of its own as further keys."""
 
     model_config = ConfigDict(extra="allow")
@@ -62,7 +62,7 @@ class Choice(Section):
         return {"name": self.name, **self.settings}
 
 
-class MethodChoice(Choice):
+class MethodChoice(Named):
     """How pictures are edited. Further keys are settings of the method."""
 
     rows: ClassVar[Sequence[Row]] = METHODS
@@ -80,7 +80,7 @@ class MethodChoice(Choice):
             yield from super().problems()
 
 
-class OperatorChoice(Choice):
+class OperatorChoice(Named):
     """What becomes of an edit's velocity, beside its source's. Further keys are settings of it."""
 
     rows: ClassVar[Sequence[Row]] = OPERATORS
@@ -90,7 +90,7 @@ class OperatorChoice(Choice):
     )
 
 
-class ScheduleChoice(Choice):
+class ScheduleChoice(Named):
     """What becomes of guidance from noise to picture. Further keys are settings of it."""
 
     rows: ClassVar[Sequence[Row]] = SCHEDULES
@@ -111,19 +111,23 @@ def setting_problems(
     """What is wrong with the settings that are given to `owner`, which has these."""
     for key, value in given.items():
         if key not in settings:
-            known = choices(settings, key) if settings else "it has none"
-            yield Problem((key,), f"no setting of {owner}: {known}", value)
+            said = choices(settings, key) if settings else "it has none"
+            yield Problem((key,), f"no setting of {owner}: {said}", value)
             continue
         setting = settings[key]
-        if isinstance(setting.default, bool):
-            if not isinstance(value, bool):
-                yield Problem((key,), "must be true or false", value)
+        if (known := getattr(setting, "choices", None)) is not None:
+            if not any(type(value) is type(each) and value == each for each in known):
+                yield Problem((key,), _among(known, value), value)
         elif isinstance(value, bool) or not isinstance(value, int | float):
             yield Problem((key,), "must be a number", value)
         elif isinstance(setting.default, int) and not isinstance(value, int):
             yield Problem((key,), "must be a whole number", value)
         elif not setting.lowest <= value <= setting.highest:
             yield Problem((key,), f"must be between {setting.lowest:g} and {setting.highest:g}", value)
+
+
+def _among(known: Sequence[str | bool], wrong: Any) -> str:
+    return "must be true or false" if isinstance(known[0], bool) else choices(known, wrong)
 
 
 def usual_steps(row: MethodRecord, model: ModelSpec) -> int:
