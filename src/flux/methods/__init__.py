@@ -93,6 +93,8 @@ class MethodRecord:
     pairs: whether source and edit are evaluated side by side, so that looks and operators apply.
     inverts: whether it goes from the picture to noise first. needs_mask: whether it does nothing without one.
     needs_guidance: whether it is of no use to a model without guidance, such as schnell.
+    layers: the set in which its edits look at their sources where nobody says; empty for none.
+    own_mask: whether it multiplies its changes by the task's mask itself.
     """
 
     name: str
@@ -106,6 +108,8 @@ class MethodRecord:
     inverts: bool = False
     needs_mask: bool = False
     needs_guidance: bool = False
+    layers: str = ""
+    own_mask: bool = False
 
 
 def _guidance(default: float, whose: str = "the edit's") -> Setting:
@@ -139,6 +143,7 @@ METHODS: tuple[MethodRecord, ...] = (
             "guidance": _guidance(3.0),
         },
         inverts=True,
+        layers="default",
     ),
     MethodRecord(
         "rf-solver",

@@ -23,7 +23,7 @@ from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.edit.choices import evaluations_of
 from flux.studies.edit.items import MASKS
-from flux.studies.edit.jobs import Batch, Job, batches_of, jobs_of, mask_picture, size_of, sizes
+from flux.studies.edit.jobs import Batch, EditJob, batches_of, jobs_of, mask_picture, size_of, sizes
 from flux.studies.edit.method_report import FIGURES, report
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
@@ -132,12 +132,12 @@ def _sources(batch: Batch) -> dict[str, int]:
     return numbers
 
 
-def _given_mask(job: Job) -> Image.Image | None:
+def _given_mask(job: EditJob) -> Image.Image | None:
     mask = job.mask
     return None if mask is None or mask.where in MASKS else mask_picture(mask, job.frame.photo)
 
 
-def _of_source(job: Job, source: OpenedSource, models: Models) -> list[Picture]:
+def _of_source(job: EditJob, source: OpenedSource, models: Models) -> list[Picture]:
     figures = {} if source.gate is None else {"gate": asdict(source.gate)}
     about = {"prompt": job.source.prompt, "model": models.name, FIGURES: _as_text(figures)}
     if job.source.image is None:
@@ -146,7 +146,7 @@ def _of_source(job: Job, source: OpenedSource, models: Models) -> list[Picture]:
     return [Picture(job.file(kind), shown[kind], about) for kind in job.shown]
 
 
-def _of_edit(job: Job, result: EditedPhoto, models: Models) -> list[Picture]:
+def _of_edit(job: EditJob, result: EditedPhoto, models: Models) -> list[Picture]:
     figures = {
         "evaluations": result.evaluations,
         "mask": result.share,

@@ -18,7 +18,7 @@ OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """The dotted name of a user's own method."""
 
 
-class Row(Protocol):
+class TableRow(Protocol):
     """A row of a table: what is chosen."""
 
     name: str
@@ -30,13 +30,13 @@ class Named(Section):
 
     model_config = ConfigDict(extra="allow")
     text_key: ClassVar[str] = "name"
-    rows: ClassVar[Sequence[Row]]
+    rows: ClassVar[Sequence[TableRow]]
     more: ClassVar[str] = ""
 
     name: Text
 
     @property
-    def row(self) -> Row | None:
+    def row(self) -> TableRow | None:
         return next((row for row in self.rows if row.name == self.name), None)
 
     @property
@@ -65,7 +65,7 @@ class Named(Section):
 class MethodChoice(Named):
     """How pictures are edited. Further keys are settings of the method."""
 
-    rows: ClassVar[Sequence[Row]] = METHODS
+    rows: ClassVar[Sequence[TableRow]] = METHODS
     more: ClassVar[str] = ", or name your own, package.module:function"
 
     name: Text = Field(description="the method, or package.module:function of your own; settings beside it")
@@ -83,7 +83,7 @@ class MethodChoice(Named):
 class OperatorChoice(Named):
     """What becomes of an edit's velocity, beside its source's. Further keys are settings of it."""
 
-    rows: ClassVar[Sequence[Row]] = OPERATORS
+    rows: ClassVar[Sequence[TableRow]] = OPERATORS
 
     name: Text = Field(
         description="gate, blend and others; see docs/editing.md; its settings stand beside it"
@@ -93,7 +93,7 @@ class OperatorChoice(Named):
 class ScheduleChoice(Named):
     """What becomes of guidance from noise to picture. Further keys are settings of it."""
 
-    rows: ClassVar[Sequence[Row]] = SCHEDULES
+    rows: ClassVar[Sequence[TableRow]] = SCHEDULES
 
     name: Text = Field(description="constant, exponential or vags; its settings stand beside it")
 

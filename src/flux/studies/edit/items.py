@@ -192,7 +192,7 @@ Where = Annotated[
 ]
 
 
-class Mask(Sparse):
+class MaskChoice(Sparse):
     """Where an edit may change its source."""
 
     text_key: ClassVar[str] = "where"
@@ -240,8 +240,8 @@ def _mask(value: Any) -> Any:
 
 
 AMask = Annotated[
-    Mask,
-    BeforeValidator(_mask, json_schema_input_type=Mask | list[int]),
+    MaskChoice,
+    BeforeValidator(_mask, json_schema_input_type=MaskChoice | list[int]),
 ]
 
 

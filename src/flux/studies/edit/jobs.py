@@ -16,7 +16,7 @@ from flux.methods.lookup import find_method
 from flux.photos.framing import Frame, frame_photo
 from flux.pictures.opening import PictureError, open_picture
 from flux.studies.edit.choices import setting_problems
-from flux.studies.edit.items import MASKS, EditItem, Mask, Strategy
+from flux.studies.edit.items import MASKS, EditItem, MaskChoice, Strategy
 from flux.studies.edit.sources import SourceItem
 from flux.studies.edit.spec import EditSpec
 from flux.studies.layers import layer_numbers
@@ -43,7 +43,7 @@ class Way:
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class EditJob:
     """One edit of one source from one seed.
 
     place: of its files in the run's folder, empty or with a slash at its end. number: of the edit, from 1.
@@ -74,7 +74,7 @@ class Job:
         return f"{self.place}{kind}{f'-seed-{self.seed}' if drawn else ''}.png"
 
     @property
-    def mask(self) -> Mask | None:
+    def mask(self) -> MaskChoice | None:
         return self.source.mask if self.edit.mask is None else self.edit.mask
 
     @property
@@ -101,8 +101,8 @@ class Job:
 class Batch:
     """Jobs that are made together. sources: the first of the jobs whose sources' pictures come from here."""
 
-    jobs: tuple[Job, ...]
-    first: tuple[Job, ...]
+    jobs: tuple[EditJob, ...]
+    first: tuple[EditJob, ...]
 
     @property
     def files(self) -> list[str]:
@@ -116,10 +116,10 @@ def _layers(spec: EditSpec, choice: object) -> tuple[int, ...]:
     return () if choice is None else layer_numbers(choice, spec.model)
 
 
-def jobs_of(spec: EditSpec) -> list[Job]:
+def jobs_of(spec: EditSpec) -> list[EditJob]:
     """Every edit of a spec that names a method, in the spec's order."""
     return [
-        Job(spec, _place(spec, index), source, number, edit, seed)
+        EditJob(spec, _place(spec, index), source, number, edit, seed)
         for index, source in enumerate(spec.pictures)
         for number, edit in enumerate(source.edit, start=1)
         for seed in edit.seeds or (source.seed,)
@@ -137,7 +137,7 @@ def _place(spec: EditSpec, index: int) -> str:
 
 def batches_of(spec: EditSpec) -> list[Batch]:
     """The jobs as they are made: at most `batch` together, of one size and one way."""
-    groups: dict[object, list[Job]] = {}
+    groups: dict[object, list[EditJob]] = {}
     for job in jobs_of(spec):
         groups.setdefault((job.frame.size, job.source.image is None, job.way), []).append(job)
     shown: set[str] = set()
@@ -210,7 +210,7 @@ def _check_own(spec: EditSpec) -> None:
         raise ValueError(one_line(problems, "the spec"))
 
 
-def mask_picture(mask: Mask, size: tuple[int, int]) -> Image.Image:
+def mask_picture(mask: MaskChoice, size: tuple[int, int]) -> Image.Image:
     """A mask that was given, as a grey picture of the source's size, white where the edit may change it.
 
     Raises ValueError, one line, for one of another size, and for one that is all black or all white.

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from flux.pictures.metrics import Score, difference, psnr, score
-from flux.studies.edit.jobs import Job, jobs_of
+from flux.studies.edit.jobs import EditJob, jobs_of
 from flux.studies.edit.method_verdicts import what_went_wrong
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino, load_judge, share
@@ -40,7 +40,7 @@ CAPTIONS = {
 class Finding:
     """An edit and what was found of it. kept: PSNR in dB outside the mask, as the model left it."""
 
-    job: Job
+    job: EditJob
     score: Score
     figures: Mapping[str, Any]
     kept: float | None
@@ -108,7 +108,7 @@ def figures_of(run: RunFolder, name: str) -> dict[str, Any]:
         return json.loads(image.text.get(FIGURES, "{}"))
 
 
-def _finding(spec: EditSpec, run: RunFolder, job: Job, dino, judge) -> Finding:
+def _finding(spec: EditSpec, run: RunFolder, job: EditJob, dino, judge) -> Finding:
     """Compare an edit with its source as the model sees both, and write the difference map."""
     source, edit = run.picture(job.file("source")), run.picture(job.file("edit"))
     figures = figures_of(run, job.file("edit"))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from flux.methods.lookup import find_method
 from flux.pictures.metrics import Score, did_nothing, lost_source
-from flux.studies.edit.jobs import Job
+from flux.studies.edit.jobs import EditJob
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Seen, either, share
 
@@ -21,7 +21,7 @@ FREES = {
 """Settings of methods that give an edit more room where they are larger, 1, or smaller, -1."""
 
 
-def what_went_wrong(spec: EditSpec, job: Job, figures: Score, seen: Seen = None) -> Iterator[str]:
+def what_went_wrong(spec: EditSpec, job: EditJob, figures: Score, seen: Seen = None) -> Iterator[str]:
     """In words, with what to try: if the edit did nothing, lost the source, or lacks what was asked for.
 
     seen: what a judge says of it. Nothing is said of an edit that worked.
@@ -40,14 +40,14 @@ def what_went_wrong(spec: EditSpec, job: Job, figures: Score, seen: Seen = None)
         yield f"did not make all that was asked for: {'; '.join(unmet)}. Try {either(_to_free(spec, job))}."
 
 
-def _lost_by_pictures(spec: EditSpec, job: Job, figures: Score) -> list[str]:
+def _lost_by_pictures(spec: EditSpec, job: EditJob, figures: Score) -> list[str]:
     limit = spec.checks.lost_source
     if not lost_source(figures, limit):
         return []
     return [f"{share(figures.loss)} of it, above {limit:.0%} counts as lost"]
 
 
-def _to_free(spec: EditSpec, job: Job) -> Iterator[str]:
+def _to_free(spec: EditSpec, job: EditJob) -> Iterator[str]:
     """What gives an edit more room."""
     yield from _settings(spec, frees=True)
     way = job.way
@@ -67,7 +67,7 @@ def _to_redo() -> Iterator[str]:
     yield "another seed"
 
 
-def _to_bind(spec: EditSpec, job: Job) -> Iterator[str]:
+def _to_bind(spec: EditSpec, job: EditJob) -> Iterator[str]:
     """What keeps an edit closer to its source."""
     row = find_method(spec.method.name)
     if job.mask is None and (row.pairs or row.needs_mask):

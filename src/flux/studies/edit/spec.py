@@ -90,6 +90,8 @@ def _complete_method(data: dict[str, Any]) -> dict[str, Any]:
         return data
     if data.get("steps") is None:
         data = data | {"steps": usual_steps(row, record)}
+    if data.get("layers") is None and row.layers:
+        data = data | {"layers": row.layers}
     if data.get("guidance") is None and record.guidance is not None and "guidance" in row.settings:
         own = given.get("guidance")
         fits = isinstance(own, int | float) and 0 <= own <= MOST_GUIDANCE
@@ -118,7 +120,7 @@ class EditSpec(Spec, Sparse):
     layers: LayerChoice | None = Field(
         None,
         description='layers in which an edit looks at its source: numbers, double.i, single.i, "0-3", '
-        'double.*, "all"; the name of a set; a vital-set file (.json); null: "default", with a method none',
+        'double.*, "all"; the name of a set; a vital-set file (.json); null: "default", by most methods none',
     )
     any_model: bool = Field(False, description="take a vital-set file that was found on another model")
     strategy: Strategy = Field("copy", validate_default=True, description="what is copied, to which tokens")

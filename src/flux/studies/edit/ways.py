@@ -44,7 +44,12 @@ def operators_of(spec: EditSpec, masked: bool) -> tuple[Operator, ...]:
     named = [(each.row, each.settings) for each in spec.operators or ()]
     row = find_method(spec.method.name)
     operators = tuple(build(part, **settings) for part, settings in named)
-    if masked and row.pairs and not row.needs_mask and "masked" not in [part.name for part, _ in named]:
+    if (
+        masked
+        and row.pairs
+        and not (row.needs_mask or row.own_mask)
+        and "masked" not in [part.name for part, _ in named]
+    ):
         operators += (build(part_record(OPERATORS, "masked")),)
     return operators
 
