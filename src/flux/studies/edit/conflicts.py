@@ -80,7 +80,7 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
         able = ", ".join(each.name for each in method.rows if not each.needs_guidance)
         text = f"needs a model with guidance, which {spec.model.name} has not: choose from {able}"
         yield Problem(("method",), text, method.name)
-    if method.given.get("guidance", spec.guidance) != spec.guidance:
+    if spec.guidance is not None and method.given.get("guidance", spec.guidance) != spec.guidance:
         yield Problem(("guidance",), "stands in method too, with another value", spec.guidance)
     if row.needs_mask:
         for i, each in enumerate(spec.pictures):
