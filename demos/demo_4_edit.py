@@ -4,9 +4,9 @@
     python demos/demo_4_edit.py --prompts "source" "edit 1" "edit 2"
     python demos/demo_4_edit.py --source.image photo.jpg --prompts "what it shows" "edit 1" --method flowedit
 
-Writes source, edits, the same prompts without injection (of a photo: its reconstruction, the edit at its own
-size, masks), difference maps, sheet.png, run.json and index.html, and says when an edit did nothing or lost the
-source. The same command goes on with a run that was stopped.
+Writes source, edits, the same prompts without injection (of a photo: its reconstruction, the edit at its
+own size, masks), difference maps, sheet.png, run.json and index.html, and says when an edit did nothing or
+lost the source. The same command goes on with a run that was stopped.
 """
 
 import sys
