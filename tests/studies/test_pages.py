@@ -314,6 +314,32 @@ FILE = "a folder/50% of #1? <b>'\"&%41 {{ 7*7 }} ü.png"
 SHOWN = PagePicture(FILE, NASTY)
 
 COMMON = {"about": {NASTY: NASTY, "guidance": None}, "recipe": {NASTY: [NASTY, None, 0.5]}}
+MAPS = {"means": [SHOWN], "table": SHOWN}
+WATCHED = {
+    "injected": True,
+    "pictures": [
+        {
+            "title": NASTY,
+            "marked": "vital layers",
+            "places_picture": SHOWN,
+            "places": [
+                {
+                    "name": NASTY,
+                    "said": NASTY,
+                    "bars": [{"title": NASTY, "parts": [20.0, 10.0, 70.0]}],
+                    "groups": 1,
+                    "steps": [NASTY],
+                    "by_step": [(NASTY, [30.0])],
+                    "words": [(NASTY, [(NASTY, NASTY)])],
+                    **MAPS,
+                }
+            ],
+            "words": [{"word": NASTY, **MAPS}],
+            "absent": [NASTY],
+        }
+    ],
+    "tables": {FILE: NASTY},
+}
 PAGES = {
     "text.html": {"groups": {NASTY: [SHOWN]}, "sheet": FILE, "width": 128},
     "timesteps.html": {
@@ -323,6 +349,7 @@ PAGES = {
         "estimates": [SHOWN],
         "maps": {NASTY: [SHOWN]},
         "scale": NASTY,
+        "watched": WATCHED,
         "filmstrip": FILE,
         "width": 128,
     },
@@ -387,7 +414,7 @@ def occurrences(value: object) -> int:
 
 
 def test_every_page_is_tested():
-    assert {file.name for file in TEMPLATES.iterdir()} == {*PAGES, "base.html", "macros.html"}
+    assert {file.name for file in TEMPLATES.iterdir()} == {*PAGES, "base.html", "macros.html", "watch.html"}
 
 
 @pytest.mark.parametrize("template", PAGES)
@@ -464,7 +491,7 @@ def test_a_phone_is_shown_a_narrow_picture():
 
 def test_small_pictures_have_square_pixels():
     def classes(width: int) -> list[str]:
-        tags = Tags(page("timesteps.html", width=width))
+        tags = Tags(page("timesteps.html", width=width, watched=None))
         return [name for name in tags.classes if name.startswith(("img", "figure"))]
 
     assert classes(SMALL) == ["figure.wide"]

@@ -17,7 +17,14 @@ The plan stands in `plan.py`. What an edit copies, and how far, is decided in `c
 copied in `selection.py`; `recording.py` keeps keys and values of one run for another.
 """
 
-from flux.hooks.attention import AttentionMaps, received_attention
+from flux.hooks.attention import (
+    AttentionMaps,
+    WatchAttention,
+    Watched,
+    attention_from,
+    attention_to,
+    received_attention,
+)
 from flux.hooks.copying import CopySource
 from flux.hooks.looking import LookAtSource
 from flux.hooks.plan import Attention, BoundHooks, Hook, Hooks, Injection, Residual, Select, Site
@@ -45,5 +52,9 @@ __all__ = [
     "Select",
     "Site",
     "TopRatio",
+    "WatchAttention",
+    "Watched",
+    "attention_from",
+    "attention_to",
     "received_attention",
 ]

@@ -17,6 +17,7 @@ from flux.formats.weights import Weights
 from flux.modules import encoders
 from flux.modules.encoders import load_encoder
 from flux.modules.pretrained import in_one_line, load_whole
+from flux.modules.words import Spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -82,6 +83,18 @@ class HFEmbedder(nn.Module):
         ids = self.tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
         room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair=False)
         return self.tokenizer.decode(ids[room:]).strip() if len(ids) > room else ""
+
+    def spans(self, prompt: str) -> Spans | None:
+        """Where each token that is read, padding aside, stands in the prompt: (start, stop) in letters.
+
+        Equal for a token that stands for none. None where the tokenizer does not know.
+        """
+        if not getattr(self.tokenizer, "is_fast", False):
+            return None
+        read = self.tokenizer(
+            prompt, truncation=True, max_length=self.max_length, return_offsets_mapping=True, verbose=False
+        )
+        return [tuple(span) for span in read["offset_mapping"]]
 
     def _warn_of_cuts(self, text: list[str]) -> None:
         prompts = [text] if isinstance(text, str) else text

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from flux.modules.words import Spans
+
 
 class KnownTexts(nn.Module):
     """Prompts that an encoder has read, each by itself. Holds no reference to the encoder.
@@ -15,7 +17,14 @@ class KnownTexts(nn.Module):
     @torch.no_grad()
     def __init__(self, encoder: nn.Module, prompts: Iterable[str]):
         super().__init__()
-        self._texts = {prompt: encoder([prompt]).cpu() for prompt in dict.fromkeys(prompts)}
+        prompts = list(dict.fromkeys(prompts))
+        self._texts = {prompt: encoder([prompt]).cpu() for prompt in prompts}
+        spans = getattr(encoder, "spans", lambda prompt: None)
+        self._spans = {prompt: spans(prompt) for prompt in prompts}
+
+    def spans(self, prompt: str) -> Spans | None:
+        """As the encoder's."""
+        return self._spans[prompt]
 
     def forward(self, text: list[str]) -> Tensor:
         """As the encoder's, (B, ...). Raises ValueError for a prompt that it was not given before."""

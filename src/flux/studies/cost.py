@@ -32,6 +32,7 @@ class Work:
     files: the pictures to make. batches: rows of each run of the sampler. prompts: each once.
     decoded: how many latents.
     models: those that are needed beside the spec's own, folder or hub name by title.
+    kept: files that are made with the pictures and are none, such as latents.
     evaluations: of one row, all together; None where every row takes one a step. notes: further lines.
     """
 
@@ -40,15 +41,21 @@ class Work:
     prompts: Sequence[str]
     decoded: int
     models: Mapping[str, str] = field(default_factory=dict)
+    kept: Sequence[str] = ()
     evaluations: float | None = None
     notes: Sequence[str] = ()
+
+    @property
+    def every(self) -> list[str]:
+        """All files that are made."""
+        return [*self.files, *self.kept]
 
 
 def estimate(spec: Spec, work: Work) -> str:
     """The whole answer for pictures that are made in one go, as lines of text."""
     run = RunFolder.find(spec.output, spec.recipe(), setting(spec))
     there = [file for file in work.files if run.is_whole(file)]
-    damaged = run.damaged(work.files) if run.finished else []
+    damaged = run.damaged(work.every) if run.finished else []
     seconds, size = cost(spec, work)
     count = len(work.files)
     lines = [

@@ -34,18 +34,32 @@ class Picture:
     image: Image.Image
     about: Mapping[str, str] = field(default_factory=dict)
 
+    def content(self) -> bytes:
+        return png_bytes(self.image, self.about)
+
+
+@dataclass(frozen=True)
+class KeptFile:
+    """A file of the run's folder that is no picture, and what is in it."""
+
+    file: str
+    data: bytes
+
+    def content(self) -> bytes:
+        return self.data
+
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: a step, from 0, of the pictures at work is done; pictures are made."""
+    """How far a run has come: a step, from 0, of the pictures at work is done; files are made."""
 
     step: int | None = None
-    pictures: Sequence[Picture] = ()
+    pictures: Sequence[Picture | KeptFile] = ()
 
 
-def _write(run: RunFolder, pictures: Sequence[Picture]) -> int:
-    """Write pictures that belong together; returns how many."""
-    run.write_files({each.file: png_bytes(each.image, each.about) for each in pictures})
+def _write(run: RunFolder, pictures: Sequence[Picture | KeptFile]) -> int:
+    """Write files that belong together; returns how many."""
+    run.write_files({each.file: each.content() for each in pictures})
     return len(pictures)
 
 
@@ -73,7 +87,7 @@ class PictureRun(Generic[S]):
         start = time.perf_counter()
         with open_run(spec) as run:
             before = run.record() if run.finished else None
-            if before and not say_damage(run, self.work(spec).files):
+            if before and not say_damage(run, self.work(spec).every):
                 say_made_already(run)
                 return
             for line in self.notes(spec):
@@ -93,7 +107,7 @@ class PictureRun(Generic[S]):
     def _make_pictures(self, spec: S, run: RunFolder) -> dict[str, float]:
         """Make what is not there yet, or damaged; returns seconds by what they were spent on."""
         work = self.work(spec)
-        files = work.files
+        files = work.every
         missing = {file for file in files if not run.is_whole(file)}
         if not missing:
             return {}

@@ -61,6 +61,7 @@ def _environment() -> "Environment":
         keep_trailing_newline=True,
     )
     environment.globals["SMALL"] = SMALL
+    environment.filters["zip"] = zip
     environment.filters["changed_words"] = changed_words
     # Jinja's own `tojson` is for scripts: in a text its \u003c for < would be read as it stands.
     environment.filters["json"] = partial(json.dumps, indent=2, ensure_ascii=False)

@@ -45,7 +45,7 @@ def contact_sheet(
     heights = [max(block.height for block in row if block is not None) for row in blocks]
     top = margin + _text_height(heading, TEXT_SIZE + 3)
     sheet = Image.new("RGB", (total, top + sum(heights) + GAP * (len(rows) - 1) + margin), PAPER)
-    _write(sheet, (margin, margin - 4), heading, INK, TEXT_SIZE + 3)
+    draw_lines(sheet, (margin, margin - 4), heading, INK, TEXT_SIZE + 3)
     for row, height in zip(blocks, heights, strict=True):
         for column, block in enumerate(row):
             if block is not None:
@@ -67,7 +67,7 @@ def _block(cell: SheetCell, width: int) -> Image.Image:
     lines = _few(wrapped(cell.caption, width, TEXT_SIZE))
     block = Image.new("RGB", (width, size[1] + 4 + _text_height(lines, TEXT_SIZE)), PAPER)
     block.paste(scaled(cell.image, *size), (0, 0))
-    _write(block, (0, size[1] + 4), lines, QUIET, TEXT_SIZE)
+    draw_lines(block, (0, size[1] + 4), lines, QUIET, TEXT_SIZE)
     return block
 
 
@@ -110,7 +110,14 @@ def _text_height(lines: Sequence[str], size: int) -> int:
     return round(len(lines) * size * 1.3) + (GAP // 2 if lines else 0)
 
 
-def _write(image: Image.Image, place: tuple[int, int], lines: Sequence[str], ink: tuple, size: int) -> None:
+def draw_lines(
+    image: Image.Image,
+    place: tuple[int, int],
+    lines: Sequence[str],
+    ink: tuple | str,
+    size: int = TEXT_SIZE,
+) -> None:
+    """Lines of text below each other, from their top left corner."""
     draw = ImageDraw.Draw(image)
     for i, line in enumerate(lines):
         draw.text((place[0], place[1] + round(i * size * 1.3)), line, fill=ink, font=_font(size))

@@ -18,7 +18,8 @@ from flux.studies.similarity.inputs import Comparison, Ranking
 from flux.studies.similarity.measures import MEASURES, Figures, Pair
 from flux.studies.similarity.places import printable
 from flux.studies.similarity.spec import COSINES, DinoSpec
-from flux.studies.similarity.tables import csv_text, figure_cells, figure_titles
+from flux.studies.similarity.tables import figure_cells, figure_titles
+from flux.studies.tables import csv_text
 
 ROWS = "similarity.csv"
 MOST = 16

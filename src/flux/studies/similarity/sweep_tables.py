@@ -2,8 +2,9 @@
 
 from flux.studies.similarity.findings import Findings
 from flux.studies.similarity.spec import DinoSpec
-from flux.studies.similarity.tables import csv_text, figure_cells, figure_titles
+from flux.studies.similarity.tables import figure_cells, figure_titles
 from flux.studies.sweep.folder import Sweep
+from flux.studies.tables import csv_text
 
 
 def rows_csv(spec: DinoSpec, sweep: Sweep, found: Findings) -> str:

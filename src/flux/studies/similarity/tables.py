@@ -1,27 +1,10 @@
-"""Tables of figures as CSV."""
+"""The columns of figures in tables."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from flux.pictures.metrics import scaled
 from flux.studies.similarity.measures import Figures
 from flux.studies.similarity.spec import COSINES
-
-
-def csv_text(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Numbers have eight digits; what is None is empty."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(titles)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return stream.getvalue()
-
-
-def _cell(value: object) -> object:
-    if value is None:
-        return ""
-    return f"{value:.8g}" if isinstance(value, float) else value
 
 
 def figure_titles(metrics: Sequence[str]) -> list[str]:

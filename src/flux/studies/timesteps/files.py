@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from flux.studies.timesteps.spec import LayerSpec
 
 PICTURE = "picture.png"
+WATCHED = "picture"
+"""Its name in tables of attention."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE, about
-from flux.studies.timesteps.files import PICTURE, files_of
+from flux.studies.timesteps.files import PICTURE, WATCHED, files_of
 from flux.studies.timesteps.maps import SCALE
 from flux.studies.timesteps.spec import LayerSpec
+from flux.studies.watch.kept import WatchedPicture
+from flux.studies.watch.report import Shown, data_file, show
 
 FILMSTRIP, ANIMATION, ATTENTION = "filmstrip.png", "animation.webp", "attention.png"
 
@@ -53,6 +55,7 @@ def report(spec: LayerSpec, run: RunFolder) -> dict[str, Any]:
         noisy=shown(files.noisy),
         estimates=shown(files.estimates),
         maps=maps,
+        watched=_watched(spec, run),
         scale=SCALE,
         filmstrip=FILMSTRIP,
         width=spec.width,
@@ -60,6 +63,21 @@ def report(spec: LayerSpec, run: RunFolder) -> dict[str, Any]:
     )
     run.write_text(PAGE, page)
     return {"timesteps": times}
+
+
+def _watched(spec: LayerSpec, run: RunFolder) -> dict[str, Any] | None:
+    if spec.watch is None:
+        return None
+    sets = spec.model.record.layer_sets
+    shown = Shown(
+        name=WATCHED,
+        title="Attention",
+        watched=WatchedPicture.read(run.path / data_file(WATCHED)),
+        picture=run.picture(PICTURE),
+        marked=sets.get("vital", sets.get("default", ())),
+        marked_name="vital layers",
+    )
+    return show(spec.watch, spec.model.record.layers, run, [shown])
 
 
 def timesteps(spec: LayerSpec) -> list[float]:

@@ -7,23 +7,28 @@ from flux.generate import at_work, decode, encode, sample_steps
 from flux.hooks import AttentionMaps, Hooks
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
-from flux.studies.picture_run import Picture, PictureRun, Progress
+from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.run import sampling_of
-from flux.studies.timesteps.files import PICTURE, files_of
+from flux.studies.timesteps.files import PICTURE, WATCHED, files_of
 from flux.studies.timesteps.maps import drawn
-from flux.studies.timesteps.report import report
+from flux.studies.timesteps.report import report, timesteps
 from flux.studies.timesteps.spec import LayerSpec
+from flux.studies.watch.report import data_file
+from flux.studies.watch.watching import watching
 from flux.weights.load import Models
 
 
 def work(spec: LayerSpec) -> Work:
-    return Work(files_of(spec).all(), [1], [spec.prompt], 2 * spec.steps + 1)
+    kept = [] if spec.watch is None else [data_file(WATCHED)]
+    return Work(files_of(spec).all(), [1], [spec.prompt], 2 * spec.steps + 1, kept=kept)
 
 
 def pictures(spec: LayerSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
     """Sample once, then decode what is missing, and draw the attention maps."""
     files, attention = files_of(spec), AttentionMaps()
+    watched = None if spec.watch is None else watching(spec.watch, spec, models, [0], [spec.prompt])
     hooks = Hooks(inject=dict.fromkeys(files.maps, attention)) if files.maps else None
+    hooks = hooks if watched is None else watched.behind(hooks)
     sampling, offload = sampling_of(spec), spec.model.offload
     texts = encode(models, [spec.prompt], offload=offload)
     tokens = {}  # packed latents (1, L, 64) by the file they are decoded into
@@ -34,6 +39,9 @@ def pictures(spec: LayerSpec, models: Models, missing: AbstractSet[str]) -> Iter
         tokens[files.estimates[step.index]] = step.estimate
         tokens[PICTURE] = step.after
         yield Progress(step.index)
+    if watched is not None:
+        kept = watched.picture(0, timesteps(spec)[:-1])
+        yield Progress(pictures=[KeptFile(data_file(WATCHED), kept.to_bytes())])
     about = {"prompt": spec.prompt, "seed": str(spec.seed)}
     with at_work(models.device, offload, models.ae):
         for file in sorted(missing & tokens.keys()):

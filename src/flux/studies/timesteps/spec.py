@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
 from flux.studies.prompts import OnePrompt
-from flux.studies.spec import Field, Problem, Seed, Spec, whole
+from flux.studies.spec import Field, Problem, Seed, Spec, below, whole
+from flux.studies.watch.spec import Watch, with_watch
 
 
 class LayerSpec(Spec):
@@ -20,6 +21,11 @@ class LayerSpec(Spec):
         description='layers whose attention maps are drawn: numbers, double.i, single.i, "0-3", "all"; the '
         "name of a set; or the path of a file of layers (.json)",
     )
+    watch: Watch | None = Field(
+        None,
+        description="whose attention is watched: where points or a box of the picture look, and which places "
+        "look at words of the prompt",
+    )
     frame_ms: whole(1, 60_000) = Field(
         200, description="how long the animation shows each step, in milliseconds"
     )
@@ -27,9 +33,18 @@ class LayerSpec(Spec):
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         yield from layer_problems(("attention",), self.attention, self.model)
+        if self.watch is not None:
+            prompts = {"prompt": self.prompt}
+            found = self.watch.problems_in(self.model, self.width, self.height, prompts)
+            yield from below(("watch",), found)
 
     def attention_layers(self) -> tuple[int, ...]:
         return layer_numbers(self.attention, self.model)
+        if self.watch is not None:
+            prompts = {"prompt": self.prompt}
+            found = self.watch.problems_in(self.model, self.width, self.height, prompts)
+            yield from below(("watch",), found)
 
     def recipe(self) -> dict[str, Any]:
-        return super().recipe() | {"attention": list(self.attention_layers())}
+        recipe = super().recipe() | {"attention": list(self.attention_layers())}
+        return with_watch(recipe, self.watch, self.model)

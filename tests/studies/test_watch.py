@@ -1,0 +1,192 @@
+"""Attention, watched in demo 1: nothing in the pictures changes, and the tables say what was seen."""
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from helpers_demos import save_clone
+from PIL import Image
+from test_pages import Tags
+
+from flux.studies.pages.overlays import overlay
+from flux.studies.reading import SpecError, load_spec
+from flux.studies.timesteps.spec import LayerSpec
+from flux.studies.watch.kept import WatchedPicture
+from flux.studies.watch.report import _spread
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPT = "a red hat and a boat"
+FEW = ["--steps", "3", "--width", "32", "--height", "48", "--prompt", PROMPT, "--attention", "0"]
+WATCH = {"points": [[20, 40]], "box": [0, 16, 17, 32], "words": ["hat", "boat"], "layers": [0, 3, "single.7"]}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    return save_clone(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture
+def layer(clone, tmp_path, monkeypatch):
+    """`layer("a", "--watch", ...)` runs demo 1 into a folder and returns it."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("demo_1_layer", ROOT / "demos" / "demo_1_layer.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(name: str, *argv: str) -> Path:
+        assert module.main([*FEW, *argv, "--output", name, "--model.weights", str(clone)]) == 0
+        return tmp_path / name
+
+    return run
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_a_run_that_is_watched(layer):
+    plain, watched = layer("plain"), layer("watched", "--watch", json.dumps(WATCH))
+    before, after = files(plain), files(watched)
+    pictures = {name: data for name, data in before.items() if name.endswith((".png", ".webp"))}
+    assert pictures.items() <= after.items(), "to watch changes nothing"
+    names = [f"{what}{part}.png" for what in ("point-1", "box", "word-1", "word-2") for part in _PARTS]
+    assert after.keys() - before.keys() == {
+        *(f"watch/picture/{name}" for name in [*names, "places.png"]),
+        *(f"watch/{name}" for name in ("picture.safetensors", "places.csv", "words.csv")),
+        "watch/places-to-words.csv",
+    }
+    for link in Tags((watched / "index.html").read_text()).links:
+        assert (watched / unquote(link)).is_file(), link
+    assert json.loads(after["spec.json"])["watch"]["layers"] == [0, 3, 11]
+    assert "watch" not in json.loads(before["spec.json"]), "a run made before goes on"
+
+
+_PARTS = ("", "-1", "-2", "-3")
+
+
+def test_what_the_tables_say(layer):
+    folder = layer("watched", "--watch", json.dumps(WATCH))
+    kept = WatchedPicture.read(folder / "watch" / "picture.safetensors")
+    assert kept.prompt == PROMPT and kept.layers == (0, 3, 11) and kept.looking == ()
+    # 32 x 48 pixels are two columns of three tokens.
+    assert kept.places == {"point 1": [5], "box": [2, 3]}
+    assert kept.from_places.shape == (3, 3, 2, 48 + 6) and kept.to_words.shape == (3, 3, 2, 6)
+    shares = rows(folder / "watch" / "places.csv")
+    assert len(shares) == 2 * 3 * 3
+    for row in shares:
+        assert sum(float(row[key]) for key in ("prompt", "rest_of_text", "image")) == pytest.approx(
+            1, abs=1e-5
+        )
+    first = shares[0]
+    assert (first["place"], first["name"], first["vital"], first["step"]) == (
+        "point 1",
+        "double.0",
+        "yes",
+        "1",
+    )
+    text = kept.from_places[0, 0, 0].float() / 54
+    assert float(first["image"]) == pytest.approx(float(text[48:].sum()), rel=1e-3)
+    assert float(first["prompt"]) == pytest.approx(float(text[:6].sum()), rel=1e-3)
+    assert [row["vital"] for row in shares[:9:3]] == ["yes", "yes", "no"]  # flux-tiny's are 0 and 3
+
+    words = rows(folder / "watch" / "words.csv")
+    assert [row["word"] for row in words] == ["hat"] * 9 + ["boat"] * 9
+    seen = kept.to_words[1, 2, 1].float()
+    row = words[9 + 3 + 2]
+    assert (row["layer"], row["step"]) == ("3", "3")
+    assert float(row["mean"]) == pytest.approx(float(seen.mean()), rel=1e-4)
+    assert float(row["in_box"]) == pytest.approx(float(seen[[2, 3]].mean()), rel=1e-4)
+    assert float(row["outside_box"]) == pytest.approx(float(seen[[0, 1, 4, 5]].mean()), rel=1e-4)
+    place = int(seen.argmax())
+    assert (int(row["most_x"]), int(row["most_y"])) == (place % 2 * 16 + 8, place // 2 * 16 + 8)
+
+    spread = rows(folder / "watch" / "places-to-words.csv")
+    assert [row["word"] for row in spread[:54:9]] == PROMPT.split()
+    assert float(spread[9]["times_uniform"]) == pytest.approx(float(kept.from_places[0, 0, 0, 1]), rel=1e-3)
+
+
+def test_a_lost_file_of_attention_is_made_again(layer):
+    folder = layer("watched", "--watch", json.dumps(WATCH))
+    before = files(folder)
+    (folder / "watch" / "picture.safetensors").unlink()
+    (folder / "watch" / "picture" / "box.png").write_bytes(b"")
+    after = files(layer("watched", "--watch", json.dumps(WATCH)))
+    assert {**after, "run.json": b""} == {**before, "run.json": b""}
+
+
+@pytest.mark.parametrize(
+    ("watch", "said"),
+    [
+        ({}, "watch = {"),
+        ({"points": [[32, 0]]}, "watch.points[0] = [32, 0]: lies outside the picture, 32 x 48"),
+        ({"points": [[1.5, 0]]}, "watch.points[0] = [1.5, 0]: must be [x, y] in pixels, two whole numbers"),
+        ({"points": []}, "watch.points = []: must be a list of points, such as [[64, 80]]"),
+        ({"points": [[0, 0]] * 33}, "must have at most 32 points"),
+        ({"box": [0, 0, 33, 48]}, "watch.box = [0, 0, 33, 48]: lies outside the picture, 32 x 48"),
+        ({"box": [8, 0, 8, 9]}, "watch.box = [8, 0, 8, 9]: must be [left, top, right, bottom] in pixels"),
+        ({"words": ["cat"]}, "watch.words[0] = \"cat\": is no word of prompt 'a red hat and a boat'"),
+        ({"words": ["ha"]}, 'watch.words[0] = "ha": is no word of'),
+        ({"words": [" "]}, 'watch.words[0] = " ": must not be blank'),
+        ({"words": "hat", "layers": [99]}, "watch.layers[0] = 99: flux-tiny has layers 0 to 11"),
+    ],
+)
+def test_a_wrong_thing_to_watch_is_said_in_one_line(watch, said):
+    with pytest.raises(SpecError) as error:
+        load_spec(LayerSpec, None, {"prompt": PROMPT, "width": 32, "height": 48, "watch": watch})
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_tokenizer_that_does_not_tell_is_named():
+    from helpers_demos import small_models
+
+    from flux.studies.watch.watching import watching
+
+    spec = load_spec(LayerSpec, None, {"prompt": PROMPT, "watch": {"words": "hat"}})
+    with pytest.raises(ValueError, match=r"watch\.words: the tokenizer of this T5 does not tell"):
+        watching(spec.watch, spec, small_models(), [0], [PROMPT])
+    only = load_spec(LayerSpec, None, {"prompt": PROMPT, "watch": {"box": [0, 0, 64, 64]}})
+    assert watching(only.watch, only, small_models(), [0], [PROMPT]).places == {
+        "box": tuple(row * 8 + column for row in range(4) for column in range(4))
+    }
+
+
+def test_an_overlay_is_bright_where_the_map_is():
+    picture = Image.new("RGB", (32, 48), (10, 200, 30))
+    values = np.zeros((3, 2))
+    values[2, 1] = 4
+    drawn = np.asarray(overlay(picture, values, 4.0)).astype(int).sum(axis=-1)
+    assert drawn[32:, 16:].min() > 1.5 * drawn[:32].max()
+
+
+def test_steps_shown_are_spread_evenly():
+    assert _spread(50, 16)[:3] == [0, 3, 7] and _spread(50, 16)[-1] == 49 and len(_spread(50, 16)) == 16
+    assert _spread(3, 16) == [0, 1, 2] and _spread(1, 16) == [0]
+
+
+def test_the_same_numbers_are_the_same_bytes(tmp_path):
+    kept = WatchedPicture(
+        prompt="ä b",
+        spans=[(0, 1), (2, 3), (0, 0)],
+        layers=(0, 2),
+        looking=(2,),
+        times=(1.0, 0.4),
+        places={"box": [0, 1]},
+        words={"b": [1]},
+        from_places=torch.rand(2, 2, 1, 7).half(),
+        to_words=torch.rand(2, 2, 1, 4).half(),
+        shares=torch.rand(2, 2, 1, 3),
+    )
+    (tmp_path / "kept").write_bytes(kept.to_bytes())
+    again = WatchedPicture.read(tmp_path / "kept")
+    assert again.to_bytes() == kept.to_bytes() and again.times == kept.times and again.spans == kept.spans
+    assert torch.equal(again.to_words, kept.to_words)
