@@ -70,8 +70,8 @@ class PhotoRequest:
     mask: for edits that bring none: "auto" finds the edit's own change by a first pass; or a function of the
     task that returns one, (N, L, 64). look, operators, *_schedule: as in `flux.methods.field.Field`.
     paste: whether edits come back in the photo's own pixels; "auto": where the mask covers less than
-    `PASTE_BELOW` of the picture. residual: whether details that the model did not see stay inside the mask,
-    see `flux.photos.paste`. gate: whether it is measured how well each photo comes back.
+    `PASTE_BELOW` of the picture. residual: whether the photo's details stay inside the mask; "auto": where
+    the edit left them, see `flux.photos.paste`. gate: whether it is measured how well each photo comes back.
     """
 
     sources: tuple[EditSource, ...]
@@ -86,7 +86,7 @@ class PhotoRequest:
     source_schedule: Schedule | None = None
     edit_schedule: Schedule | None = None
     paste: bool | Literal["auto"] = "auto"
-    residual: bool = False
+    residual: bool | Literal["auto"] = "auto"
     gate: bool = True
     batch: int = 4
     offload: bool = False
@@ -406,8 +406,8 @@ def _paste(
         return None, f"the edit changes {share:.0%} of the picture: there is nothing to paste it into"
     photo = request.sources[request.edits[row].source].photo
     whole = to_pil(source.picture) if photo is None else open_photo(photo)
-    kept = source.reconstruction if request.residual else None
-    return paste(whole, source.frame, grid, picture, kept), note
+    back = source.reconstruction
+    return paste(whole, source.frame, grid, picture, back, request.residual), note
 
 
 def _own_mask(task: EditTask, latents: Tensor) -> Tensor:

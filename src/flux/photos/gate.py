@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from flux.pictures.features import Dino
-from flux.pictures.metrics import WINDOW, psnr, ssim
+from flux.pictures.metrics import WINDOW, patch_similarity, psnr, ssim
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def liken(a: Image.Image, b: Image.Image, dino: Dino | None = None) -> Likeness:
     return Likeness(
         psnr=psnr(a, b),
         ssim=ssim(a, b) if min(a.size) >= WINDOW else None,
-        dino=None,
+        dino=None if dino is None else patch_similarity(a, b, dino),
     )
 
 

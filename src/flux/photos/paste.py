@@ -1,6 +1,8 @@
 """An edit comes back to its photograph: inside the mask the edit, outside the very pixels of the photo."""
 
+import math
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +15,21 @@ from flux.photos.framing import Frame
 LEAST = 0.01
 """Where the mask is below, nothing changes."""
 
+CHANGED = 0.18
+"""Where an edit differs less from the unedited picture, the mask is closed, smoothly.
+
+In the range of pictures, [-1, 1]: the mean over 5 x 5 pixels of the channel that differs most. Measured with
+`OVERWRITTEN` on 45 rendered scenes (FlowEdit at guidance 1, gated) against a paste without both: outside the
+edit 56.3 dB are kept (51.3), the whole is 25.3 dB from the true target (24.3), inside the edit it is 15.84
+(15.89), and as many edits are made. At .25 it were 56.8, 25.5 and 15.72 dB.
+"""
+
+OVERWRITTEN = 0.35
+"""Where an edit differs less, the photo's details stay, as they show what is still there."""
+
+SOFTNESS = 0.25
+"""How far from these limits, as a logarithm, a weight is 1 / (1 + e) or 1 - 1 / (1 + e)."""
+
 BAND = 2**20
 """So many pixels are pasted at once."""
 
@@ -22,31 +39,50 @@ def paste(
     frame: Frame,
     mask: Tensor,
     edit: Tensor,
-    reconstruction: Tensor | None = None,
+    reconstruction: Tensor,
+    residual: bool | Literal["auto"] = "auto",
 ) -> Image.Image:
-    """The photo, 8-bit RGB at its own size, with the edit inside the mask: photo + M (edit - photo).
+    """The photo, 8-bit RGB at its own size, with the edit inside the mask M: photo + M (edit - photo).
 
-    mask: (h, w) in [0, 1], on any grid over the frame. edit: RGB in [-1, 1], (3, height, width) of the
-    frame. Both are brought to the photo's size, the mask bilinearly, the edit bicubically. Where the mask is
-    below .01 there, the photo's bytes stay as they are.
-    reconstruction: the unedited picture as the autoencoder gives it back, like `edit`. With it the photo
-    keeps inside the mask what the autoencoder and the smaller size lost: photo + M (edit - reconstruction).
+    mask: (h, w) in [0, 1], on any grid over the frame. edit, reconstruction: with the edit and without, as
+    the autoencoder gives it back, RGB in [-1, 1], (3, height, width) of the frame. Masks are brought to the
+    photo's size bilinearly, pictures bicubically. Where the mask is below .01 there, the photo's bytes stay.
+
+    residual: whether the photo keeps inside the mask what autoencoder and smaller size lost, its residual:
+    photo + M (edit - reconstruction). "auto": where the edit left the picture as it was and not where it drew
+    something else, see `OVERWRITTEN`; and the mask is closed where nothing changed, see `CHANGED`.
     """
-    levels = np.array(photo)
-    change = edit if reconstruction is None else edit - reconstruction
+    result = photo.copy()
+    layers = torch.cat(_weights(edit - reconstruction, residual))
     for rows, columns in _bands(frame, mask):
         at = _grid(frame, rows, columns)
-        m = _sampled(mask[None], at, "bilinear")
-        m = torch.where(m < LEAST, 0, m)
-        if not m.any():
+        opened, overwritten = _sampled(layers, at, "bilinear").split(1)
+        m = _sampled(mask[None], at, "bilinear") * opened
+        inside = m >= LEAST
+        if not inside.any():
             continue
-        part = levels[rows, columns]
-        before = torch.from_numpy(part).permute(2, 0, 1) / 127.5 - 1
-        there = _sampled(change, at, "bicubic")
-        after = before + m * (there - before if reconstruction is None else there)
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        levels = np.array(photo.crop(box))
+        before = torch.from_numpy(levels).permute(2, 0, 1) / 127.5 - 1
+        drawn, plain = (_sampled(each, at, "bicubic") for each in (edit, reconstruction))
+        # From the photo's own pixels to the edit's, or as far as the edit is from the reconstruction.
+        after = before + m * torch.lerp(drawn - plain, drawn - before, overwritten)
         pasted = ((after.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-        levels[rows, columns] = np.where(m[0, ..., None].numpy() > 0, pasted, part)
-    return Image.fromarray(levels)
+        kept = np.where(inside[0, ..., None].numpy(), pasted, levels)
+        result.paste(Image.fromarray(kept), box[:2])
+    return result
+
+
+def _weights(change: Tensor, residual: bool | Literal["auto"]) -> tuple[Tensor, Tensor]:
+    """How far the mask is open, and how far details go, by pixel of the frame: (1, height, width) each."""
+    if residual != "auto":
+        whole = torch.ones_like(change[:1])
+        return whole, whole * (not residual)
+    seen = functional.avg_pool2d(
+        change.abs().amax(dim=0, keepdim=True)[None], 5, 1, 2, count_include_pad=False
+    )[0]
+    level = seen.clamp(min=1e-6).log()
+    return tuple(torch.sigmoid((level - math.log(limit)) / SOFTNESS) for limit in (CHANGED, OVERWRITTEN))
 
 
 def _bands(frame: Frame, mask: Tensor) -> Iterator[tuple[slice, slice]]:

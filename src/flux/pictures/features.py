@@ -20,6 +20,13 @@ from flux.weights.hub import require_hub
 TOKENS = ("class", "patches")
 """Where DINO's features come from: the class token, or the mean of the patch tokens."""
 
+SHALLOW = 4
+"""DINO models of so many blocks or fewer, such as flux-tiny's, tell pictures apart best after the first one.
+
+On rendered scenes: rank correlation with the truth .900 after it, .825 after the last. Which block of DINOv2
+serves best is unknown; its last one is safe.
+"""
+
 LONGEST = 8
 """So many times its shorter side is seen of a picture at most: 20000 x 10 pixels became 512000 x 256."""
 
@@ -65,6 +72,20 @@ class Dino:
         hidden = self.model(_pixels(self.processor, images, self.model)).last_hidden_state.float()
         tokens = torch.stack((hidden[:, 0], hidden[:, self._patches :].mean(dim=1)), dim=1)
         return torch.nn.functional.normalize(tokens, dim=-1).cpu()
+
+    @torch.inference_mode()
+    def patches(self, images: Sequence[Image.Image], block: int | None = None) -> Tensor:
+        """The patch tokens of each picture, scaled to length 1: float32 (N, patches, C) on the CPU.
+
+        Of the whole picture, made square: nothing is cut off. block: after which block, from 1; None for the
+        last, or the first of a model of `SHALLOW` blocks or fewer.
+        """
+        if block is None and self.model.config.num_hidden_layers <= SHALLOW:
+            block = 1
+        pixels = _pixels(self.processor, images, self.model, whole=True)
+        found = self.model(pixels, output_hidden_states=block is not None)
+        hidden = found.last_hidden_state if block is None else found.hidden_states[block]
+        return torch.nn.functional.normalize(hidden[:, self._patches :].float(), dim=-1).cpu()
 
     def similarity(self, a: Image.Image, b: Image.Image) -> float:
         """The cosine of two pictures' features, -1 to 1."""
@@ -121,10 +142,23 @@ def _image_processor(source: str, **options: Any) -> Any:
         return getattr(transformers, f"{name}Pil").from_pretrained(source, **options)
 
 
-def _pixels(processor, images: Sequence[Image.Image], model: torch.nn.Module) -> Tensor:
-    """One picture at a time, so that no more than one is held at its full size."""
-    prepared = [processor(images=[_middle(rgb(image), processor)], return_tensors="pt") for image in images]
+def _pixels(processor, images: Sequence[Image.Image], model: torch.nn.Module, whole: bool = False) -> Tensor:
+    """One picture at a time, so that no more than one is held at its full size. whole: none is cut."""
+    options = {"do_center_crop": False, "size": _seen(processor)} if whole else {}
+    prepared = [
+        processor(
+            images=[rgb(image) if whole else _middle(rgb(image), processor)], return_tensors="pt", **options
+        )
+        for image in images
+    ]
     return torch.cat([each["pixel_values"] for each in prepared]).to(model.device, model.dtype)
+
+
+def _seen(processor) -> dict[str, int]:
+    """The height and width of what the model sees, in pixels."""
+    size = dict((processor.crop_size if processor.do_center_crop else processor.size) or {})
+    side = size.get("shortest_edge")
+    return {each: size.get(each, side) for each in ("height", "width")}
 
 
 def _middle(image: Image.Image, processor) -> Image.Image:

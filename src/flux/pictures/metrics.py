@@ -76,6 +76,15 @@ def _bands(height: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + rows, height)) for start in range(0, height, rows))
 
 
+def patch_similarity(a: Image.Image, b: Image.Image, dino: Dino) -> float:
+    """The mean cosine of corresponding DINO patches of two pictures, -1 to 1; 1 for equal ones.
+
+    Unlike the class token's, which sees little but scenery, it grades what changes in a part of the picture.
+    """
+    first, second = dino.patches([a, b])
+    return float((first * second).sum(dim=-1).mean().clamp(-1, 1))
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """The cosine of two features (C,), -1 to 1; exactly 1 for equal ones."""
     if np.array_equal(a, b):
