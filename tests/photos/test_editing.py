@@ -8,7 +8,6 @@ from PIL import Image
 
 from flux.generate import Sampling, generate
 from flux.photos.editing import EditSource, PhotoRequest, SourceEdit, edit_photo, edit_photo_steps
-from flux.pictures.files import to_pil
 
 SAMPLING = Sampling(4, 3.5, 64, 64)
 
@@ -89,9 +88,3 @@ def test_given_masks_are_where_photos_change():
 def test_a_method_that_does_not_exist(method):
     with pytest.raises(ValueError, match="method"):
         results(three(method=method))
-
-
-def test_pictures_to_8_bits_and_back():
-    from flux.photos.sources import to_tensor
-
-    assert to_pil(to_tensor(photograph())).tobytes() == photograph().tobytes()

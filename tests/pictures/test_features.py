@@ -444,3 +444,47 @@ def test_pictures_are_seen_as_a_viewer_shows_them(tmp_path):
     palette = clear.quantize(4)
     assert rgb(palette).getpixel((1, 1)) == (255, 255, 255)
     assert rgb(Image.new("L", (2, 2), 7)).getpixel((0, 0)) == (7, 7, 7)
+
+
+# Patch by patch
+
+
+def test_patches_are_the_models_own_of_the_whole_picture(dino):
+    """By hand: what transformers' model gives for the picture, scaled to the side that it sees."""
+    model = Dino(dino)
+    image = drawn(0, 0).resize((96, 64))
+    side = model.processor.size["height"]
+    levels = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    mean, std = (np.array(getattr(model.processor, f"image_{name}")) for name in ("mean", "std"))
+    pixels = torch.from_numpy(((levels - mean) / std).astype(np.float32)).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        hidden = model.model(pixels, output_hidden_states=True).hidden_states
+    for block in (1, len(hidden) - 1):
+        expected = torch.nn.functional.normalize(hidden[block][:, 1:], dim=-1)
+        torch.testing.assert_close(model.patches([image], block), expected, rtol=1e-3, atol=1e-3)
+    assert torch.equal(model.patches([image]), model.patches([image], 1))  # a shallow model's default
+
+
+def test_patches_of_a_model_that_cuts_out_the_middle_show_the_edges_too(dino, tmp_path):
+    folder = shutil.copytree(dino, tmp_path / "cutting")
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    settings |= {"do_center_crop": True, "crop_size": settings["size"], "size": {"shortest_edge": 256}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    a = drawn(0, 0).resize((300, 100))
+    b = a.copy()
+    b.paste("red", (0, 0, 40, 100))
+    whole, cutting = Dino(dino), Dino(folder)
+    torch.testing.assert_close(cutting.patches([a]), whole.patches([a]), rtol=1e-4, atol=1e-4)
+    assert metrics.patch_similarity(a, b, cutting) < 0.999
+    assert metrics.patch_similarity(a, b, cutting) == metrics.patch_similarity(b, a, cutting)
+
+
+def test_patches_see_a_change_of_a_corner_that_grows(dino):
+    model, a = Dino(dino), drawn(0, 0).resize((96, 96))
+    values = []
+    for side in (0, 24, 48, 96):
+        b = a.copy()
+        b.paste("red", (0, 0, side, side))
+        values.append(metrics.patch_similarity(a, b, model))
+    assert values[0] == pytest.approx(1, abs=1e-6)
+    assert values == sorted(values, reverse=True)

@@ -11,6 +11,7 @@ The result does not depend on `batch`, beyond how the dtype rounds sums of diffe
 import pkgutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from flux.finite import Ingredients, is_finite, require_finite_steps
 from flux.generate import Sampling, Texts, at_work, decode, encode
-from flux.methods import METHODS, defaults, method_record
 from flux.methods.field import Look, Operator, Schedule
+from flux.methods.lookup import find_method
 from flux.methods.masks import own_mask, packed, unpacked
 from flux.methods.task import EditTask, Method, open_task
 from flux.photos.framing import Box, Fit, Frame, cut_mask
@@ -39,8 +40,12 @@ from flux.pictures.files import to_pil
 from flux.sampling import Step
 from flux.weights.load import Models
 
-PASTE_BELOW = 0.5
-"""With `paste="auto"`, edits whose mask covers less than this share of the picture are pasted."""
+PASTE_BELOW = 0.9
+"""With `paste="auto"`, edits whose mask covers less than this share of the picture are pasted.
+
+Measured on flux-tiny: edits of the ground, at shares of .46 to .80, come 3.5 to 8.7 dB nearer to their true
+target by it; edits of the sky at .98 and more, of which all is new, by 0 to .6 dB.
+"""
 
 NOTHING_MADE = 0.01
 """An edit whose own mask covers less than this share of the picture has changed nothing."""
@@ -198,35 +203,24 @@ def usual_sampling(
 ) -> Sampling:
     """The model's size and guidance; the method's number of steps, or the model's where it takes fewer."""
     spec = models.spec
-    usual = [row.steps for row in METHODS if row.name == method]
+    usual = [] if callable(method) else [find_method(method).steps]
     steps = min([spec.num_steps, *usual]) if steps is None else steps
     return Sampling(steps, spec.guidance, *(size or (spec.size, spec.size)))
 
 
-def method_of(method: str | Method) -> Method:
-    """A method by its name in METHODS, or by its dotted name.
+def method_of(method: str | Method, settings: Mapping[str, Any] | None = None) -> Method:
+    """A method with its settings, those left out at their defaults: a function of the task alone.
 
-    Raises ValueError for a name that is neither.
+    Raises ValueError, in one line, for a name that no method has, and for settings that it does not take.
     """
     if callable(method):
-        return method
-    names = [row.name for row in METHODS]
-    if method in names:
-        return pkgutil.resolve_name(method_record(method).function)
-    if "." in method or ":" in method:
-        try:
-            return pkgutil.resolve_name(method)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"method {method!r} cannot be imported: {error}") from None
-    raise ValueError(
-        f"method {method!r} does not exist: choose from {', '.join(names)}, or package.module:name"
-    )
-
-
-def settings_of(request: PhotoRequest) -> dict[str, Any]:
-    """The settings of a request's method: its defaults, and what the request says beside them."""
-    known = request.method in [row.name for row in METHODS]
-    return (defaults(request.method) if known else {}) | dict(request.settings)
+        return partial(method, **(settings or {}))
+    row = find_method(method)
+    for name in settings or {}:
+        if name not in row.settings:
+            raise ValueError(f"{method} takes no {name}: its settings are {', '.join(row.settings)}")
+    usual = {name: setting.default for name, setting in row.settings.items()}
+    return partial(pkgutil.resolve_name(row.function), **usual | dict(settings or {}))
 
 
 def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = None) -> Iterator[PhotoStep]:
@@ -235,7 +229,7 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
     dino: for the gate's similarity. Raises PictureError and ValueError, in one line each, for photos that
     cannot be opened or edited, and NotFinite for latents that are no numbers.
     """
-    method_of(request.method)  # before anything is made
+    method = method_of(request.method, request.settings)
     size = (request.sampling.width, request.sampling.height)
     frames = [frame_source(each, request.fit, size, models.spec.largest) for each in request.sources]
     prompts = [each.prompt for each in (*request.sources, *request.edits)]
@@ -252,8 +246,8 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
         sources = [opened[number] for number in numbers]
         task = _task(models, request, texts, batch, numbers, sources)
         with at_work(models.device, request.offload, models.flow):
-            task = yield from _masked(models, request, task, batch, sources, progress)
-            latents = yield from _made(models, request, task, progress)
+            task = yield from _masked(request, method, task, batch, sources, progress)
+            latents = yield from _made(models, method, task, progress)
         yield from _come_back(models, request, task, latents, sources, progress)
         later = {request.edits[row].source for each in batches[index + 1 :] for row in each}
         opened = {number: source for number, source in opened.items() if number in later}
@@ -332,8 +326,8 @@ def _task(
 
 
 def _masked(
-    models: Models,
     request: PhotoRequest,
+    method: Method,
     task: EditTask,
     batch: Sequence[int],
     sources: Sequence[OpenedSource],
@@ -349,7 +343,7 @@ def _masked(
         return task
     mask = torch.ones_like(task.field.of_edits(task.clean))
     if request.mask == "auto" and len(given) < len(batch):
-        for step in method_of(request.method)(task, **settings_of(request)):
+        for step in method(task):
             yield replace(progress, phase="mask", step=step.index, steps=step.steps)
         mask = _own_mask(task, step.edit)
     elif callable(request.mask) and len(given) < len(batch):
@@ -359,15 +353,15 @@ def _masked(
 
 
 def _made(
-    models: Models, request: PhotoRequest, task: EditTask, progress: PhotoStep
+    models: Models, method: Method, task: EditTask, progress: PhotoStep
 ) -> Generator[PhotoStep, None, Tensor]:
     """The edits' latents, (N, L, 64), behind the method's last step."""
     flags, step = [], None
-    for step in method_of(request.method)(task, **settings_of(request)):
+    for step in method(task):
         flags += [] if step.edit is None else [is_finite(step.edit)]
         yield replace(progress, phase=step.phase, step=step.index, steps=step.steps)
     if step is None or step.edit is None:
-        raise ValueError(f"method {request.method!r} ended without an edit")
+        raise ValueError("the method ended without an edit: its last step must hold one")
     read = {"T5": task.field.edits.txt, "CLIP": task.field.edits.vec}
     require_finite_steps(flags, Ingredients(models.flow, models.dtype, read))
     return step.edit

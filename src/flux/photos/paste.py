@@ -53,6 +53,7 @@ def paste(
     something else, see `OVERWRITTEN`; and the mask is closed where nothing changed, see `CHANGED`.
     """
     result = photo.copy()
+    result.info = _colours(photo)
     layers = torch.cat(_weights(edit - reconstruction, residual))
     for rows, columns in _bands(frame, mask):
         at = _grid(frame, rows, columns)
@@ -71,6 +72,12 @@ def paste(
         kept = np.where(inside[0, ..., None].numpy(), pasted, levels)
         result.paste(Image.fromarray(kept), box[:2])
     return result
+
+
+def _colours(photo: Image.Image) -> dict[str, bytes]:
+    """The photo's colour profile, if it is one of RGB: without it the same pixels would look otherwise."""
+    profile = photo.info.get("icc_profile") or b""
+    return {"icc_profile": profile} if profile[16:20] == b"RGB " else {}
 
 
 def _weights(change: Tensor, residual: bool | Literal["auto"]) -> tuple[Tensor, Tensor]:
