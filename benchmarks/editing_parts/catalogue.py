@@ -89,4 +89,5 @@ def _finishes() -> Iterator[Row]:
     for threshold in (0.14, 0.2, 0.28):
         yield replace(row, name=f"gated, blended at {threshold}", blend=threshold, sources=BOTH)
         yield replace(row, name=f"gated, pasted at {threshold}", paste=True, threshold=threshold)
-    yield replace(row, name="gated, pasted, with the photo's residual", paste=True, residual=True)
+    yield replace(row, name="gated, pasted, no residual", paste=True, residual=False)
+    yield replace(row, name="gated, pasted, all of the photo's residual", paste=True, residual=True)

@@ -1,7 +1,7 @@
 """Runs a row's method over a task set, and finishes its latents to pictures."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -123,18 +123,19 @@ def finish(models: Models, tasks: TaskSet, outcome: Outcome, row: Row) -> tuple[
     pictures = decoded(models, latents, tasks.size)
     if row.paste is False:
         return pictures, share
-    pasted = _pasted(tasks, grids, pictures, tasks.rebuilt if row.residual else None)
+    pasted = _pasted(tasks, grids, pictures, row.residual)
     kept = share < (PASTE_BELOW if row.paste == "auto" else np.inf)
     return np.where(kept[:, None, None, None], pasted, pictures), share
 
 
-def _pasted(tasks: TaskSet, grids: Tensor, pictures: np.ndarray, rebuilt: np.ndarray | None) -> np.ndarray:
+def _pasted(
+    tasks: TaskSet, grids: Tensor, pictures: np.ndarray, residual: bool | Literal["auto"]
+) -> np.ndarray:
     height, width = tasks.size
     frame = Frame((width, height), (width, height), (0, 0, width, height))
-    alone: Sequence[Tensor | None] = [None] * len(pictures) if rebuilt is None else to_model(rebuilt)
-    edits, photos = to_model(pictures), map(Image.fromarray, tasks.photos)
+    edits, rebuilt, photos = to_model(pictures), to_model(tasks.rebuilt), map(Image.fromarray, tasks.photos)
     made = [
-        paste(photo, frame, grid, edit, without)
-        for photo, grid, edit, without in zip(photos, grids, edits, alone, strict=True)
+        paste(photo, frame, grid, edit, without, residual)
+        for photo, grid, edit, without in zip(photos, grids, edits, rebuilt, strict=True)
     ]
     return np.stack([np.asarray(picture) for picture in made])

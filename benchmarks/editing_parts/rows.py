@@ -46,8 +46,8 @@ class Row:
 
     blend: threshold of the edit's own mask by which the final latents are blended with the source's.
     paste: whether the result is pasted into the photo, "auto" as the package does. threshold: of the own mask
-    by which it is. residual: whether the photo's details are kept inside it as well. pairs: how many it is
-    measured on. sources: what it is for.
+    by which it is. residual: whether the photo's details are kept inside it as well, "auto" where nothing
+    changed. pairs: how many it is measured on. sources: what it is for.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Row:
     blend: float | None = None
     paste: bool | Literal["auto"] = False
     threshold: float = 0.2
-    residual: bool = False
+    residual: bool | Literal["auto"] = "auto"
     pairs: int = FEW
     sources: tuple[str, ...] = ("photos",)
 

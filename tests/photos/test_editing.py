@@ -88,3 +88,25 @@ def test_given_masks_are_where_photos_change():
 def test_a_method_that_does_not_exist(method):
     with pytest.raises(ValueError, match="method"):
         results(three(method=method))
+
+
+def test_methods_that_invert_tell_how_well_sources_come_back_from_noise():
+    """What the method's own free replay leaves of the latent, as `reconstruct` has it; not counted."""
+    request = three(method="stable-flow", settings={"integrator": "midpoint", "nudge": 1.0})
+    steps = list(edit_photo_steps(small_models(), request))
+    gates = {number: source.gate for step in steps for number, source in step.sources.items()}
+    assert gates[0].autoencoder is not None and gates[0].replay.psnr > 0
+    assert gates[1].autoencoder is None and gates[1].replay.psnr > 0
+    assert [step.step for step in steps if step.phase == "gate" and step.index == 0] == [0, 1, 2, 3] * 2
+    first = next(i for i, step in enumerate(steps) if step.phase == "edit")
+    assert 0 in {number for step in steps[:first] for number in step.sources}
+    unasked = results(three(method="stable-flow", settings=request.settings, gate=False))
+    for step in steps:
+        for number, each in step.results.items():
+            assert each.evaluations == unasked[number].evaluations
+            assert torch.equal(each.latent, unasked[number].latent)
+
+
+def test_settings_that_a_method_does_not_take():
+    with pytest.raises(ValueError, match="flowedit takes no strength: its settings are start, last"):
+        results(three(settings={"strength": 1}))

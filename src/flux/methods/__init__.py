@@ -91,7 +91,8 @@ class MethodRecord:
     are shares of all steps, so that they hold for any number. evaluations: how many of one row an edit
     takes, as a formula over T steps, in words.
     pairs: whether source and edit are evaluated side by side, so that looks and operators apply.
-    inverts: whether it goes from the picture to noise first. needs_mask: whether it does nothing without one.
+    inverts: whether it goes from the picture to noise first; integrator: how, where that is no setting.
+    needs_mask: whether it does nothing without one.
     needs_guidance: whether it is of no use to a model without guidance, such as schnell.
     layers: the set in which its edits look at their sources where nobody says; empty for none.
     own_mask: whether it multiplies its changes by the task's mask itself.
@@ -106,6 +107,7 @@ class MethodRecord:
     settings: Mapping[str, Setting | Choice] = field(default_factory=dict)
     pairs: bool = True
     inverts: bool = False
+    integrator: str = "euler"
     needs_mask: bool = False
     needs_guidance: bool = False
     layers: str = ""
@@ -161,6 +163,7 @@ METHODS: tuple[MethodRecord, ...] = (
         },
         pairs=False,
         inverts=True,
+        integrator="midpoint",
     ),
     MethodRecord(
         "fireflow",
@@ -176,6 +179,7 @@ METHODS: tuple[MethodRecord, ...] = (
         },
         pairs=False,
         inverts=True,
+        integrator="fireflow",
     ),
     MethodRecord(
         "flowedit",
@@ -237,6 +241,7 @@ METHODS: tuple[MethodRecord, ...] = (
             "guidance": _guidance(1.0),
         },
         inverts=True,
+        integrator="uni-inv",
     ),
     MethodRecord(
         "dnaedit",

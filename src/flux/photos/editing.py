@@ -20,7 +20,9 @@ from torch import Tensor
 
 from flux.finite import Ingredients, is_finite, require_finite_steps
 from flux.generate import Sampling, Texts, at_work, decode, encode
+from flux.methods import MethodRecord
 from flux.methods.field import Look, Operator, Schedule
+from flux.methods.inversion import reconstruct
 from flux.methods.lookup import find_method
 from flux.methods.masks import own_mask, packed, unpacked
 from flux.methods.task import EditTask, Method, open_task
@@ -76,7 +78,8 @@ class PhotoRequest:
     task that returns one, (N, L, 64). look, operators, *_schedule: as in `flux.methods.field.Field`.
     paste: whether edits come back in the photo's own pixels; "auto": where the mask covers less than
     `PASTE_BELOW` of the picture. residual: whether the photo's details stay inside the mask; "auto": where
-    the edit left them, see `flux.photos.paste`. gate: whether it is measured how well each photo comes back.
+    the edit left them, see `flux.photos.paste`. gate: whether it is measured how well each source comes back;
+    with methods that invert, that takes evaluations of its own.
     """
 
     sources: tuple[EditSource, ...]
@@ -147,9 +150,10 @@ class EditedPhoto:
 class PhotoStep:
     """Progress in batch `index` of `batches`, which holds these `edits` of the request, by their number.
 
-    phase: "sample" while sources are generated, "mask" while the edit's own change is looked for, else the
-    method's. step: of `steps` in this phase, from 0; None where pictures come. sources: opened just now, by
-    their number, before the first edit of them. results: edits that are done, by their number.
+    phase: "sample" while sources are generated, "gate" while they go to noise and back, "mask" while the
+    edit's own change is looked for, else the method's. step: of `steps` in this phase, from 0; None where
+    pictures come. sources: opened just now, by their number, before the first edit of them. results: edits
+    that are done, by their number.
     """
 
     index: int
@@ -219,8 +223,12 @@ def method_of(method: str | Method, settings: Mapping[str, Any] | None = None) -
     for name in settings or {}:
         if name not in row.settings:
             raise ValueError(f"{method} takes no {name}: its settings are {', '.join(row.settings)}")
-    usual = {name: setting.default for name, setting in row.settings.items()}
-    return partial(pkgutil.resolve_name(row.function), **usual | dict(settings or {}))
+    return partial(pkgutil.resolve_name(row.function), **settings_of(row) | dict(settings or {}))
+
+
+def settings_of(row: MethodRecord) -> dict[str, Any]:
+    """A method's settings, at their defaults."""
+    return {name: setting.default for name, setting in row.settings.items()}
 
 
 def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = None) -> Iterator[PhotoStep]:
@@ -283,6 +291,10 @@ def _open(
             yield replace(progress, phase="sample", step=each.index, steps=each.steps)
         else:
             latents[each[0]] = each[1]
+    replays = None
+    if sources and request.gate and (way := _inversion(request)):
+        ordered = torch.stack([latents[i] for i in range(len(sources))])
+        replays = yield from _replayed(models, request, texts, sources, ordered, of_these[0], way, progress)
     for i, (number, source, frame) in enumerate(zip(numbers, sources, of_these, strict=True)):
         shown = show_source(
             models,
@@ -290,11 +302,44 @@ def _open(
             latents[i],
             frame,
             request.sampling,
+            replay=None if replays is None else replays[i],
             gate=request.gate,
             dino=dino,
             offload=request.offload,
         )
         yield replace(progress, sources={number: shown})
+
+
+def _inversion(request: PhotoRequest) -> dict[str, Any] | None:
+    """How the request's method inverts, as `reconstruct` takes it; None for one that does not."""
+    row = None if callable(request.method) else find_method(request.method)
+    if row is None or not row.inverts:
+        return None
+    settings = settings_of(row) | dict(request.settings)
+    way = {name: settings[name] for name in ("nudge", "undo_nudge") if name in settings}
+    integrator = settings.get("integrator", row.integrator)
+    return way | {"integrator": integrator, "guidance": settings.get("source_guidance", 1.0)}
+
+
+def _replayed(
+    models: Models,
+    request: PhotoRequest,
+    texts: Texts,
+    sources: Sequence[EditSource],
+    latents: Tensor,
+    frame: Frame,
+    way: Mapping[str, Any],
+    progress: PhotoStep,
+) -> Generator[PhotoStep, None, Tensor]:
+    """What comes back of sources' latents, (S, L, 64), when they go to noise and back unheld."""
+    width, height = frame.size
+    prompts, seeds = [each.prompt for each in sources], [each.seed for each in sources]
+    sampling = replace(request.sampling, width=width, height=height)
+    task = open_task(models, texts, prompts, prompts, range(len(sources)), latents, seeds, sampling)
+    with at_work(models.device, request.offload, models.flow):
+        for step in reconstruct(task, **way):
+            yield replace(progress, phase="gate", step=step.index, steps=step.steps)
+    return step.source.cpu()
 
 
 def _task(

@@ -43,7 +43,7 @@ class OpenedSource:
 
     picture: the photo at the model's size, or what was generated. reconstruction: what the autoencoder makes
     of it; the same picture where the latent was there first. latent: packed, float32 (L, 64), on the CPU.
-    frame: what the picture shows of the photo. gate: None where it was not asked for.
+    frame: what the picture shows of the photo. gate: None where it was not asked for, or says nothing.
     """
 
     picture: Tensor
@@ -108,18 +108,24 @@ def show_source(
     frame: Frame,
     sampling: Sampling,
     *,
+    replay: Tensor | None = None,
     gate: bool = True,
     dino: Dino | None = None,
     offload: bool = False,
 ) -> OpenedSource:
-    """A source with its pictures, and how well it comes back."""
+    """A source with its pictures, and how well it comes back. replay: the latent as it came from noise."""
     size = replace(sampling, width=frame.size[0], height=frame.size[1])
-    back = decode(models, latent[None].to(models.device), size, offload=offload)[0]
-    if source.photo is None:
-        return OpenedSource(back, back, latent, frame)
-    cut = frame.cut(open_photo(source.photo))
-    passed = gate_of(cut, to_pil(back), dino=dino) if gate else None
-    return OpenedSource(to_tensor(cut), back, latent, frame, passed)
+
+    def shown(latent: Tensor) -> Tensor:
+        return decode(models, latent[None].to(models.device), size, offload=offload)[0]
+
+    back = shown(latent)
+    cut = None if source.photo is None else frame.cut(open_photo(source.photo))
+    told = None
+    if gate and (cut is not None or replay is not None):
+        again = None if replay is None else to_pil(shown(replay))
+        told = gate_of(cut, to_pil(back), again, dino)
+    return OpenedSource(back if cut is None else to_tensor(cut), back, latent, frame, told)
 
 
 def to_tensor(image: Image.Image) -> Tensor:
