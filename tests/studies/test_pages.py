@@ -335,7 +335,8 @@ WATCHED = {
                 }
             ],
             "words": [{"word": NASTY, **MAPS}],
-            "absent": [NASTY],
+            "prompt": NASTY,
+            "cut": [NASTY],
         }
     ],
     "tables": {FILE: NASTY},
@@ -394,6 +395,7 @@ PAGES = {
         "source": "a red house",
         "problems": [NASTY],
         "edits": [{"prompt": NASTY, "problems": [NASTY], "pictures": [SHOWN], "facts": {NASTY: NASTY}}],
+        "watched": WATCHED,
         "sheet": FILE,
         "width": 128,
     },

@@ -115,6 +115,63 @@ def test_what_the_tables_say(layer):
     assert float(spread[9]["times_uniform"]) == pytest.approx(float(kept.from_places[0, 0, 0, 1]), rel=1e-3)
 
 
+@pytest.fixture
+def edit(clone, tmp_path, monkeypatch):
+    """`edit("a", "--watch", ...)` runs demo 4 into a folder and returns it."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("demo_4_edit", ROOT / "demos" / "demo_4_edit.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    edits = ["a blue hat and a boat", {"prompt": "a red cat and a boat", "layers": [3, 5]}]
+    few = [*FEW[:6], "--source", PROMPT, "--edits", json.dumps(edits), "--layers", "[0]"]
+
+    def run(name: str, *argv: str, batch: int = 1) -> Path:
+        own = ["--batch", str(batch), "--output", name, "--model.weights", str(clone)]
+        assert module.main([*few, *argv, *own]) == 0
+        return tmp_path / name
+
+    return run
+
+
+def test_edits_that_are_watched(edit):
+    watch = {"box": [0, 16, 17, 32], "words": ["hat", "cat"], "layers": [0, 3]}
+    plain, watched = files(edit("plain")), edit("watched", "--watch", json.dumps(watch))
+    after = files(watched)
+    pictures = {name: data for name, data in plain.items() if name.endswith(".png")}
+    assert pictures.items() <= after.items(), "to watch changes nothing"
+    for link in Tags((watched / "index.html").read_text()).links:
+        assert (watched / unquote(link)).is_file(), link
+    kept = {
+        name: WatchedPicture.read(watched / "watch" / f"{name}.safetensors")
+        for name in ("source", "edit-01", "edit-02")
+    }
+    assert [each.looking for each in kept.values()] == [(), (0,), (3,)]
+    assert [dict(each.words) for each in kept.values()] == [
+        {"hat": [2], "cat": []},
+        {"hat": [2], "cat": []},
+        {"hat": [], "cat": [2]},
+    ]
+    # Layer 0 is the first: there an edit that copies nothing has seen no other text yet than its own.
+    assert not torch.equal(kept["source"].from_places[0], kept["edit-01"].from_places[0])
+    words = rows(watched / "watch" / "words.csv")
+    assert {(row["picture"], row["word"]) for row in words} == {
+        *(("source", "hat"), ("edit-01", "hat"), ("edit-02", "cat"))
+    }
+    injected = {(row["picture"], row["layer"]): row["injected"] for row in rows(watched / "watch/places.csv")}
+    assert injected["edit-01", "0"] == injected["edit-02", "3"] == "yes"
+    assert injected["edit-01", "3"] == injected["edit-02", "0"] == "no"
+
+
+def test_attention_of_edits_does_not_depend_on_their_company(edit):
+    watch = json.dumps({"points": [[20, 40]], "words": "hat"})
+    apart, together = (
+        WatchedPicture.read(edit(f"of-{batch}", "--watch", watch, batch=batch) / "watch/edit-01.safetensors")
+        for batch in (1, 2)
+    )
+    torch.testing.assert_close(apart.from_places, together.from_places, rtol=2e-2, atol=1e-3)
+    torch.testing.assert_close(apart.to_words, together.to_words, rtol=2e-2, atol=1e-3)
+
+
 def test_a_lost_file_of_attention_is_made_again(layer):
     folder = layer("watched", "--watch", json.dumps(WATCH))
     before = files(folder)

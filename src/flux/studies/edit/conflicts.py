@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from flux.studies.edit.choices import MethodChoice
 from flux.studies.edit.items import EditItem, Source
 from flux.studies.spec import KeyPath, Problem, Section
+from flux.studies.watch.spec import Watch
 
 if TYPE_CHECKING:
     from flux.studies.edit.spec import EditSpec
@@ -89,6 +90,16 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
                 yield Problem(path, f"missing: {method.name} edits inside a mask alone; give one")
     elif not row.pairs:
         yield from _alone(spec, method)
+
+
+def watch_problems(spec: "EditSpec", watch: Watch) -> Iterator[Problem]:
+    """What cannot be watched."""
+    if spec.method is not None:
+        yield Problem((), "is for edits side by side, without a method")
+        return
+    prompts = {"the source's prompt": spec.source.prompt}
+    prompts |= {f"edits[{i}]": edit.prompt for i, edit in enumerate(spec.edits)}
+    yield from watch.problems_in(spec.model, spec.width, spec.height, prompts)
 
 
 def _alone(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from flux.methods.stable_flow import Edit
 from flux.pictures.metrics import Score
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Verdict, Verdicts, judge, share
+from flux.studies.edit.watch import show_watched
 from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
@@ -127,6 +128,7 @@ def _page(spec: EditSpec, run: RunFolder, found: Verdicts) -> str:
         about={**about(spec, run), "noise floor": f"{found.floor:.2%} of pixels"},
         problems=[found.unchecked] if found.unchecked else [],
         edits=edits,
+        watched=show_watched(spec, run),
         sheet=SHEET,
         width=spec.width,
         recipe=spec.recipe(),

@@ -11,8 +11,9 @@ from flux.studies.cost import Work
 from flux.studies.edit.report import report
 from flux.studies.edit.requests import file_of, requests
 from flux.studies.edit.spec import EditSpec
+from flux.studies.edit.watch import watch_files, watch_passes, watched_of
 from flux.studies.layers import is_layer_file
-from flux.studies.picture_run import Picture, PictureRun, Progress
+from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.run import dino_source, weights_folder
 from flux.studies.vital import read_vital_set
 from flux.weights.identity import weights_id
@@ -25,11 +26,14 @@ def work(spec: EditSpec) -> Work:
     rows = [len(each.rows) for _, each in passes]
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     return Work(
-        files=list(dict.fromkeys(file for request, each in passes for file in _files(spec, request, each))),
+        files=list(
+            dict.fromkeys(file_of(spec, request.seed, row) for request, each in passes for row in each.rows)
+        ),
         batches=rows,
         prompts=list(dict.fromkeys((spec.source.prompt, *(edit.prompt for edit in spec.edits)))),
         decoded=sum(rows),
         models=dino,
+        kept=watch_files(spec),
     )
 
 
@@ -41,16 +45,19 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Itera
         ]
         if not passes:
             continue
+        passes, watched = watch_passes(spec, request, passes, models)
         for step in edit_steps(models, request, passes):
-            made = [
+            made: list[Picture | KeptFile] = [
                 Picture(file_of(spec, request.seed, row), to_pil(picture), _about(request, row, models))
                 for row, picture in step.pictures.items()
             ]
+            if made:
+                made += watched(step.index)
             yield Progress(step.step.index, made)
 
 
 def _files(spec: EditSpec, request: EditRequest, each: Pass) -> list[str]:
-    return [file_of(spec, request.seed, row) for row in each.rows]
+    return [*(file_of(spec, request.seed, row) for row in each.rows), *watched_of(spec, request, each)]
 
 
 def _about(request: EditRequest, row: Row, models: Models) -> dict[str, str]:

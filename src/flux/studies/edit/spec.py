@@ -11,7 +11,14 @@ from flux.methods import METHODS
 from flux.models import configs
 from flux.prompts import prompt_file
 from flux.studies.edit.choices import MethodChoice, OperatorChoice, Schedules, usual_steps
-from flux.studies.edit.conflicts import items_of, missing, too_many, with_method, without_method
+from flux.studies.edit.conflicts import (
+    items_of,
+    missing,
+    too_many,
+    watch_problems,
+    with_method,
+    without_method,
+)
 from flux.studies.edit.items import AMask, EditItem, Paste, Source, Sparse, Strategy, Strength, Window
 from flux.studies.edit.sources import SourceItem, Sources
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
@@ -31,6 +38,7 @@ from flux.studies.spec import (
     or_one,
     whole,
 )
+from flux.studies.watch.spec import Watch, with_watch
 
 DEFAULT_METHOD = "flowedit"
 """For photos, where the spec names none."""
@@ -165,6 +173,11 @@ class EditSpec(Spec, Sparse):
     pixels: whole(256, MOST_PIXELS**2) | None = Field(
         None, description="about how many pixels a photo is edited at, with fit; null: width x height"
     )
+    watch: Watch | None = Field(
+        None,
+        description="whose attention is watched: where points or a box of an edit look, at its text or the "
+        "source, and which places look at words; not with a method",
+    )
 
     @classmethod
     def from_flags(cls, flags: dict[str, Any]) -> dict[str, Any]:
@@ -234,6 +247,8 @@ class EditSpec(Spec, Sparse):
         for path, item in items_of(self):
             yield from below(path, self._choice_problems(item))
         yield from without_method(self) if self.method is None else with_method(self, self.method)
+        if self.watch is not None:
+            yield from below(("watch",), watch_problems(self, self.watch))
 
     def _choice_problems(self, chosen: "EditSpec | EditItem") -> Iterator[Problem]:
         """What is wrong with the layers and the window of the spec, or of an edit."""
@@ -259,4 +274,4 @@ class EditSpec(Spec, Sparse):
             for name in ("layers", "outside"):
                 if (choice := getattr(item, name)) is not None:
                     reduce(getitem, path, recipe)[name] = list(layer_numbers(choice, self.model))
-        return recipe
+        return with_watch(recipe, self.watch, self.model)

@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from flux.models import Layers
+from flux.modules.words import places_of
 from flux.studies.folder import RunFolder
 from flux.studies.pages.overlays import overlay, overlay_table, with_places
 from flux.studies.pages.render import PagePicture
@@ -156,7 +157,12 @@ def _section(watch: Watch, layers: Layers, run: RunFolder, each: Shown) -> dict[
         "words": [
             _word(watch, layers, run, each, w) for w, tokens in enumerate(watched.words.values()) if tokens
         ],
-        "absent": [word for word, tokens in watched.words.items() if not tokens],
+        "prompt": watched.prompt,
+        "cut": [
+            word
+            for word, tokens in watched.words.items()
+            if not tokens and any(places_of(word, watched.prompt))
+        ],
     }
 
 
