@@ -399,6 +399,62 @@ PAGES = {
         "sheet": FILE,
         "width": 128,
     },
+    "photos.html": {
+        "title": NASTY,
+        "problems": [NASTY],
+        "sources": [
+            {
+                "prompt": "a red house",
+                "problems": [NASTY],
+                "pictures": [SHOWN],
+                "facts": {NASTY: NASTY},
+                "edits": [
+                    {"prompt": NASTY, "problems": [NASTY], "pictures": [SHOWN], "facts": {NASTY: NASTY}}
+                ],
+                "width": 128,
+            }
+        ],
+        "sheet": FILE,
+    },
+    "probe.html": {
+        "model": NASTY,
+        "probe": NASTY,
+        "problems": [NASTY],
+        "answer": [NASTY],
+        "plots": [SHOWN],
+        "strips": {NASTY: [[SHOWN]]},
+        "titles": [NASTY],
+        "rows": [[NASTY]],
+        "files": {FILE: NASTY},
+        "width": 128,
+    },
+    "scan.html": {
+        "title": NASTY,
+        "problems": [NASTY],
+        "plot": SHOWN,
+        "titles": [NASTY],
+        "rows": [[NASTY]],
+        "grids": [(NASTY, SHOWN, [[SHOWN], [SHOWN]])],
+        "files": {FILE: NASTY},
+        "width": 128,
+    },
+    "chain.html": {
+        "title": NASTY,
+        "problems": [NASTY],
+        "line": [SHOWN, SHOWN],
+        "links": [
+            {
+                "before": "a red house",
+                "prompt": NASTY,
+                "title": NASTY,
+                "problems": [NASTY],
+                "pictures": [SHOWN],
+                "facts": {NASTY: NASTY},
+            }
+        ],
+        "files": {FILE: NASTY},
+        "width": 128,
+    },
 }
 
 

@@ -40,6 +40,36 @@ def psnr(a: Image.Image, b: Image.Image) -> float:
     return math.inf if total == 0 else 10 * math.log10(255**2 / (total / first.size))
 
 
+OUTSIDE = 0.01
+"""Where a mask is below this share of white, a picture counts as outside the edit."""
+
+
+def outside_of(mask: Image.Image) -> np.ndarray:
+    """Where a mask of an edit is as good as black, (H, W)."""
+    return np.asarray(mask.convert("L")) < 255 * OUTSIDE
+
+
+def psnr_outside(a: Image.Image, b: Image.Image, mask: Image.Image) -> float | None:
+    """PSNR in dB where a mask is dark; None where it is dark nowhere, or nothing differs."""
+    outside = outside_of(mask)
+    if not outside.any():
+        return None
+    first, second = (Image.fromarray(np.asarray(rgb(image))[outside][None]) for image in (a, b))
+    value = psnr(first, second)
+    return value if math.isfinite(value) else None
+
+
+def ssim_outside(a: Image.Image, b: Image.Image, mask: Image.Image) -> float | None:
+    """SSIM, the mean of all windows whose middle lies where a mask is dark; None where there are none."""
+    measure = need("skimage.metrics", "similarity", "SSIM").structural_similarity
+    first, second = (np.asarray(rgb(image)) for image in (a, b))
+    _, values = measure(first, second, win_size=WINDOW, channel_axis=-1, data_range=255, full=True)
+    edge = WINDOW // 2
+    inner = (slice(edge, first.shape[0] - edge), slice(edge, first.shape[1] - edge))
+    outside = outside_of(mask)[inner]
+    return float(values.mean(axis=-1)[inner][outside].mean()) if outside.any() else None
+
+
 def _levels(image: Image.Image) -> np.ndarray:
     return np.asarray(rgb(image), dtype=np.float64)
 

@@ -5,7 +5,6 @@ A study says what its pictures are, how they are made and how they are shown; se
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -19,7 +18,6 @@ from flux.studies.machine import machine
 from flux.studies.run import PAGE, Bars, load, open_run, say_damage, say_made_already, setting
 from flux.studies.spec import Spec
 from flux.studies.writer import Writer
-from flux.weights.load import Models
 
 S = TypeVar("S", bound=Spec)
 
@@ -71,16 +69,19 @@ def _how_long(run: RunFolder, results: Results) -> str:
 class PictureRun(Generic[S]):
     """How a study makes its run, as functions.
 
-    work: what a spec asks for. pictures: makes the files that are missing, and yields on the way; it may
-    yield others too, which are left alone. report: shows the pictures in the folder and returns what was
-    found, for `run.json`. notes: lines to be said before anything is made. closing: what is said at the end.
+    work: what a spec asks for. pictures: of a spec, the models and the set of missing files, makes these, and
+    yields `Progress` on the way; it may yield other files too, which are left alone. goes_on: whether it
+    reads what the run's folder keeps, and takes that as well. report: shows the pictures in the folder and
+    returns what was found, for `run.json`. notes: lines to be said before anything is made. closing: what is
+    said at the end.
     """
 
     work: Callable[[S], Work]
-    pictures: Callable[[S, Models, AbstractSet[str]], Iterator[Progress]]
+    pictures: Callable[..., Iterator[Progress]]
     report: Callable[[S, RunFolder], Results]
     notes: Callable[[S], Iterable[str]] = lambda spec: ()
     closing: Callable[[RunFolder, Results], str] = _how_long
+    goes_on: bool = False
 
     def make(self, spec: S) -> None:
         """Make, or finish, the run of a spec."""
@@ -124,7 +125,7 @@ class PictureRun(Generic[S]):
         models = load(spec, work.prompts)
         loaded = time.perf_counter()
         with Bars(len(files), len(files) - len(missing), spec.steps) as bars, Writer[int](most=2) as writer:
-            for progress in self.pictures(spec, models, missing):
+            for progress in self.pictures(spec, models, missing, *([run] if self.goes_on else [])):
                 if progress.step is not None:
                     bars.step(progress.step)
                 wanted = [each for each in progress.pictures if each.file in left]

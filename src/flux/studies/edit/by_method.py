@@ -88,9 +88,9 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Itera
             made = []
             for number, source in step.sources.items():
                 job = next(job for job in batch.jobs if _sources(batch)[job.file("source")] == number)
-                made += _of_source(job, source, models)
+                made += source_pictures(job, source, models)
             for number, result in step.results.items():
-                made += _of_edit(batch.jobs[number], result, models)
+                made += edit_pictures(batch.jobs[number], result, models)
             yield Progress(step.step, made)
 
 
@@ -137,7 +137,8 @@ def _given_mask(job: EditJob) -> Image.Image | None:
     return None if mask is None or mask.where in MASKS else mask_picture(mask, job.frame.photo)
 
 
-def _of_source(job: EditJob, source: OpenedSource, models: Models) -> list[Picture]:
+def source_pictures(job: EditJob, source: OpenedSource, models: Models) -> list[Picture]:
+    """The pictures of a source that was opened for a job."""
     figures = {} if source.gate is None else {"gate": asdict(source.gate)}
     about = {"prompt": job.source.prompt, "model": models.name, FIGURES: _as_text(figures)}
     if job.source.image is None:
@@ -146,7 +147,8 @@ def _of_source(job: EditJob, source: OpenedSource, models: Models) -> list[Pictu
     return [Picture(job.file(kind), shown[kind], about) for kind in job.shown]
 
 
-def _of_edit(job: EditJob, result: EditedPhoto, models: Models) -> list[Picture]:
+def edit_pictures(job: EditJob, result: EditedPhoto, models: Models) -> list[Picture]:
+    """The pictures of a job's edit."""
     figures = {
         "evaluations": result.evaluations,
         "mask": result.share,

@@ -102,6 +102,31 @@ def watch_problems(spec: "EditSpec", watch: Watch) -> Iterator[Problem]:
     yield from watch.problems_in(spec.model, spec.width, spec.height, prompts)
 
 
+def chain_problems(spec: "EditSpec") -> Iterator[Problem]:
+    """What of a spec with a chain does not go together, and what of `after` stands without one."""
+    if not spec.chain:
+        for i, edit in enumerate(spec.edits or ()):
+            if edit.after is not None:
+                yield Problem(("edits", i, "after"), "is for a chain: set chain to true", edit.after)
+        return
+    if spec.sources is not None:
+        yield Problem(("chain",), "goes on from one source: give source and edits in the place of sources")
+        return
+    if spec.watch is not None:
+        yield Problem(("watch",), "is for edits by themselves: leave chain out")
+    for i, edit in enumerate(spec.edits):
+        if edit.seeds is not None:
+            yield Problem(("edits", i, "seeds"), "a chain has the seed of its spec: leave seeds out")
+        if edit.after is not None and edit.after > i:
+            itself = "the edit itself" if edit.after == i + 1 else "made later"
+            text = f"is {itself}: a chain goes on from 0, the source, or from an edit before it"
+            yield Problem(("edits", i, "after"), text + (f", 1 to {i}" if i else ""), edit.after)
+    image = spec.source.image
+    if image is not None and spec.output is not None and image.is_relative_to(spec.output):
+        text = "lies in the chain's own output folder, so that it would be its own source: copy it elsewhere"
+        yield Problem(("source", "image"), text, str(image))
+
+
 def _alone(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
     """What a method does not take that never evaluates source and edit side by side."""
     able = ", ".join(row.name for row in method.rows if row.pairs)

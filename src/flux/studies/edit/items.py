@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from flux.files import sha256_of
 from flux.flags import nearest
-from flux.limits import MOST_PIXELS
+from flux.limits import MOST_PIXELS, MOST_PROMPTS
 from flux.methods import STRATEGIES
 from flux.studies.layers import LayerChoice
 from flux.studies.prompts import OnePrompt, Prompt
@@ -25,6 +25,7 @@ from flux.studies.spec import (
     WithJsonSchema,
     WrapValidator,
     absolute,
+    whole,
 )
 
 _PARAMETERS = {row.name: row.parameter for row in STRATEGIES if row.parameter is not None}
@@ -249,7 +250,7 @@ class EditItem(Sparse):
     """One edit. What it does not say itself, it takes from the spec."""
 
     text_key: ClassVar[str] = "prompt"
-    quiet: ClassVar[frozenset[str]] = frozenset({"outside", "mask"})
+    quiet: ClassVar[frozenset[str]] = frozenset({"outside", "mask", "after"})
 
     prompt: Prompt = Field(description="what the edited picture shows")
     seeds: Seeds | None = Field(None, description="several pairs of source and edit, one from each seed")
@@ -259,6 +260,11 @@ class EditItem(Sparse):
     window: Window | None = Field(None, description="its own step window")
     outside: LayerChoice | None = Field(None, description="its own layers outside the mask")
     mask: AMask | None = Field(None, description="its own mask")
+    after: whole(0, MOST_PROMPTS) | None = Field(
+        None,
+        description="in a chain, what it goes on from: 0, the source, or an edit's number; null: the one "
+        "before it",
+    )
 
 
 # What is edited

@@ -1,10 +1,18 @@
-"""Demo 4, one way or the other: by a method, or side by side from one noise."""
+"""Demo 4, one way or the other: by a method, or side by side from one noise; or as a scan or a chain."""
 
 from flux.studies.edit.spec import EditSpec
 from flux.studies.picture_run import PictureRun
 
 
 def run_of(spec: EditSpec) -> PictureRun:
+    if spec.scan is not None:
+        from flux.studies.edit.scan import SCAN
+
+        return SCAN
+    if spec.chain:
+        from flux.studies.edit.chain import CHAIN
+
+        return CHAIN
     if spec.method is None:
         from flux.studies.edit.run import RUN
 

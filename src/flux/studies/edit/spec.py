@@ -12,6 +12,7 @@ from flux.models import configs
 from flux.prompts import prompt_file
 from flux.studies.edit.choices import MethodChoice, OperatorChoice, Schedules, usual_steps
 from flux.studies.edit.conflicts import (
+    chain_problems,
     items_of,
     missing,
     too_many,
@@ -20,6 +21,7 @@ from flux.studies.edit.conflicts import (
     without_method,
 )
 from flux.studies.edit.items import AMask, EditItem, Paste, Source, Sparse, Strategy, Strength, Window
+from flux.studies.edit.scanning import Scan, scan_problems
 from flux.studies.edit.sources import SourceItem, Sources
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
 from flux.studies.prompts import PromptItem, from_file, read_prompts
@@ -178,6 +180,11 @@ class EditSpec(Spec, Sparse):
         description="whose attention is watched: where points or a box of an edit look, at its text or the "
         "source, and which places look at words; not with a method",
     )
+    scan: Scan | None = Field(
+        None, description="values of strength, layers and guidance: a grid of the edits with each and each"
+    )
+
+    chain: bool = Field(False, description="each edit goes on from the one before it, or from its `after`")
 
     @classmethod
     def from_flags(cls, flags: dict[str, Any]) -> dict[str, Any]:
@@ -249,6 +256,9 @@ class EditSpec(Spec, Sparse):
         yield from without_method(self) if self.method is None else with_method(self, self.method)
         if self.watch is not None:
             yield from below(("watch",), watch_problems(self, self.watch))
+        yield from chain_problems(self)
+        if self.scan is not None:
+            yield from below(("scan",), scan_problems(self, self.scan))
 
     def _choice_problems(self, chosen: "EditSpec | EditItem") -> Iterator[Problem]:
         """What is wrong with the layers and the window of the spec, or of an edit."""
@@ -274,4 +284,7 @@ class EditSpec(Spec, Sparse):
             for name in ("layers", "outside"):
                 if (choice := getattr(item, name)) is not None:
                     reduce(getitem, path, recipe)[name] = list(layer_numbers(choice, self.model))
+        later = {} if self.scan is None else {"scan": self.scan.as_numbers(self.model)}
+        later |= {"chain": True} if self.chain else {}
+        recipe = {name: value for name, value in recipe.items() if name not in ("scan", "chain")} | later
         return with_watch(recipe, self.watch, self.model)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,54 @@ def importance_map(
         axes.tick_params(length=0)
         figure.colorbar(image, ax=axes, label=f"1 − {measure}", fraction=0.05, pad=0.02)
         return _png(figure)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A place in a plot of two figures, what stands beside it, and the line it belongs to."""
+
+    x: float
+    y: float
+    label: str
+    line: str
+
+
+MARKERS = "osD^v<>Pp*hX8dH"
+
+
+def trade_off_plot(dots: Sequence[Dot], *, x: str, y: str) -> bytes:
+    """Dots of two figures, of both of which more is better; those of one line are joined in order.
+
+    A ring is around those that no other one is better than in both.
+    """
+    lines = {name: [dot for dot in dots if dot.line == name] for name in dict.fromkeys(d.line for d in dots)}
+    with _figure(7.5, 4.8) as figure:
+        axes = figure.add_subplot()
+        shades = [f"{0.65 * i / max(1, len(lines) - 1):.2f}" for i in range(len(lines))]
+        for (name, members), shade, marker in zip(lines.items(), shades, cycle(MARKERS), strict=False):
+            places = [dot.x for dot in members], [dot.y for dot in members]
+            axes.plot(*places, color=shade, marker=marker, markersize=5, linewidth=0.9, label=name)
+        best = [dot for dot in dots if not any(_better(other, dot) for other in dots)]
+        axes.plot(
+            [dot.x for dot in best],
+            [dot.y for dot in best],
+            "o",
+            markersize=12,
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            label="none is better in both",
+        )
+        for dot in dots:
+            axes.annotate(dot.label, (dot.x, dot.y), (5, 5), textcoords="offset points", fontsize=8)
+        axes.set(xlabel=x, ylabel=y)
+        axes.margins(0.08)
+        axes.grid(color=QUIET, alpha=0.25, linewidth=0.6)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        return _png(figure)
+
+
+def _better(one: Dot, other: Dot) -> bool:
+    return one.x >= other.x and one.y >= other.y and (one.x, one.y) != (other.x, other.y)
 
 
 def _label_layers(axes: Any, bars: Sequence[Bar]) -> None:

@@ -1,0 +1,244 @@
+"""Demo 4 with a chain: each edit goes on from the one before it, from latents that were kept.
+
+Nothing is decoded and encoded again on the way. Side by side, without a method, a link stands beside the way
+that its source took from noise, which is kept whole; by a method it starts from its source's last latent, and
+a photo's pixels are pasted into the picture before. A link is made again from what is kept, so that a run
+that was stopped goes on to the same bytes.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from flux.generate import Sampling, Texts, at_work, decode, encode, sample_steps
+from flux.integrators import integrator_record
+from flux.methods.inversion import Trajectory, replay
+from flux.methods.masks import own_mask, unpacked
+from flux.methods.task import open_task
+from flux.photos.editing import EditedPhoto, SourceEdit, edit_photo_steps
+from flux.photos.sources import EditSource
+from flux.pictures.files import to_pil
+from flux.studies.cost import Work
+from flux.studies.edit import by_method
+from flux.studies.edit.chain_report import report
+from flux.studies.edit.chaining import ChainLink, links_of
+from flux.studies.edit.items import MASKS
+from flux.studies.edit.jobs import Batch, mask_picture
+from flux.studies.edit.spec import EditSpec
+from flux.studies.edit.verdicts import load_dino
+from flux.studies.edit.ways import look_of
+from flux.studies.folder import RunFolder
+from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.studies.run import dino_source, sampling_of
+from flux.weights.load import Models
+
+
+@dataclass(frozen=True, eq=False)
+class ChainState:
+    """A picture that can be gone on from.
+
+    latents: float32 on the CPU; side by side its way from noise, (T + 1, L, 64), both ends included; by a
+    method what it ended with, (1, L, 64). photo: what the next edit is pasted into; None where it is the
+    picture itself.
+    """
+
+    prompt: str
+    latents: Tensor
+    photo: Image.Image | None = None
+
+
+def work(spec: EditSpec) -> Work:
+    links = links_of(spec)
+    files = {
+        "files": [file for link in links for file in link.pictures],
+        "kept": [file for link in links for file in link.kept],
+    }
+    if spec.method is not None:
+        return replace(by_method.work(spec), **files, batches=[2] * len(links))
+    dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
+    return Work(
+        batches=[1, *[2] * len(links)],
+        prompts=list(dict.fromkeys(_prompts(spec))),
+        decoded=1 + len(links),
+        models=dino,
+        **files,
+    )
+
+
+def _prompts(spec: EditSpec) -> list[str]:
+    return [spec.source.prompt, *(edit.prompt for edit in spec.edits), ""]
+
+
+def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:
+    """Make the links that lack a file, from latents that were made just now, or are kept in the folder."""
+    states: dict[ChainLink | None, ChainState] = {}
+    make = _side_by_side if spec.method is None else _by_method
+    for link in links_of(spec):
+        if missing.isdisjoint([*link.pictures, *link.kept]):
+            continue
+        if link.after not in states:
+            states[link.after] = _kept_state(link, run) if _is_kept(link, missing) else None
+        yield from make(spec, models, link, states)
+
+
+def _is_kept(link: ChainLink, missing: AbstractSet[str]) -> bool:
+    return link.source_latents not in missing
+
+
+def _kept_state(link: ChainLink, run: RunFolder) -> ChainState:
+    """What a link goes on from, as an earlier run has kept it."""
+    latents = load_file(run.path / link.source_latents)["latents"]
+    if link.after is None or link.job.spec.method is None:
+        return ChainState(link.source_prompt, latents)
+    return ChainState(link.source_prompt, latents, _photo_of(link, run.picture(link.after.job.file("full"))))
+
+
+def _photo_of(link: ChainLink, full: Image.Image) -> Image.Image | None:
+    """What later edits are pasted into: an edit at the photo's own size."""
+    is_photo = link.job.source.image is not None
+    return full if is_photo and full.size == link.job.frame.photo else None
+
+
+def _latents_file(name: str, latents: Tensor) -> KeptFile:
+    return KeptFile(name, save({"latents": latents.contiguous()}))
+
+
+# Side by side
+
+
+def _side_by_side(
+    spec: EditSpec, models: Models, link: ChainLink, states: dict[ChainLink | None, ChainState | None]
+) -> Iterator[Progress]:
+    """Sample the source if it is not there, then the edit beside the way its source took."""
+    sampling, offload = sampling_of(spec), spec.model.offload
+    texts = encode(models, _prompts(spec), offload=offload)
+    made: list[Picture | KeptFile] = []
+    if link.number == 1:
+        way = []
+        for step in sample_steps(models, texts, [spec.source.prompt], [spec.seed], sampling, offload=offload):
+            way += [step.before, step.after] if step.index == 0 else [step.after]
+            yield Progress(step.index)
+        latents = torch.cat(way).float().cpu()
+        states[None] = ChainState(spec.source.prompt, latents)
+        made += [
+            Picture(
+                link.job.file("source"), _decoded(models, latents, sampling, offload), _about(spec, models)
+            ),
+            _latents_file("latents/source.safetensors", latents),
+        ]
+    source = states[link.after]
+    way = [source.latents[:1]]
+    with at_work(models.device, offload, models.flow):
+        for step in _beside(spec, models, texts, link, source, sampling):
+            way.append(step.edit.cpu())
+            yield Progress(step.index)
+    latents = torch.cat(way)
+    size = (spec.height // 16, spec.width // 16)
+    grid = unpacked(own_mask(source.latents[-1:], latents[-1:], size), size)[0]
+    mask = Image.fromarray((grid * 255).round().byte().numpy())
+    states[link] = ChainState(link.job.edit.prompt, latents)
+    about = _about(spec, models, link)
+    yield Progress(
+        pictures=[
+            *made,
+            Picture(link.job.file("edit"), _decoded(models, latents, sampling, offload), about),
+            Picture(link.job.file("mask"), mask.resize((spec.width, spec.height), Image.Resampling.BILINEAR)),
+            _latents_file(link.latents, latents),
+        ]
+    )
+
+
+def _beside(
+    spec: EditSpec,
+    models: Models,
+    texts: Texts,
+    link: ChainLink,
+    source: ChainState,
+    sampling: Sampling,
+):
+    """The steps of an edit beside its source, which is pinned to the way that it took itself."""
+    latents = source.latents.to(models.device)
+    prompts = ([source.prompt], [link.job.edit.prompt])
+    task = open_task(models, texts, *prompts, [0], latents[-1:], [spec.seed], sampling)
+    look = look_of(link.job.way, models.spec.layers)
+    task = replace(task, field=replace(task.field, look=look))
+    points = tuple((t, latent[None]) for t, latent in zip(task.times[::-1], latents.flip(0), strict=True))
+    way = Trajectory(points, 1.0, integrator_record("euler"))
+    return replay(task, way, guidances=(spec.guidance or 0.0,) * 2)
+
+
+def _decoded(models: Models, latents: Tensor, sampling: Sampling, offload: bool) -> Image.Image:
+    return to_pil(decode(models, latents[-1:].to(models.device), sampling, offload=offload)[0])
+
+
+def _about(spec: EditSpec, models: Models, link: ChainLink | None = None) -> dict[str, str]:
+    """What a picture's file says of it."""
+    own = {"prompt": spec.source.prompt if link is None else link.job.edit.prompt, "seed": str(spec.seed)}
+    if link is None:
+        return {**own, "model": models.name}
+    layers = " ".join(map(str, link.job.way.layers))
+    return {**own, "model": models.name, "after": link.source_file, "layers": layers}
+
+
+# By a method
+
+
+def _by_method(
+    spec: EditSpec, models: Models, link: ChainLink, states: dict[ChainLink | None, ChainState | None]
+) -> Iterator[Progress]:
+    """Edit what the link goes on from, which the first one opens."""
+    job, source, first = link.job, states[link.after], link.number == 1
+    request = by_method.request_of(spec, Batch((job,), (job,) if first else ()), models)
+    whole = EditSource(job.source.prompt, job.source.image, spec.seed)
+    if source is not None:
+        photo = job.source.image if link.after is None else source.photo
+        whole = EditSource(source.prompt, photo, spec.seed, source.latents[0])
+        if (
+            photo is None and job.source.image is not None
+        ):  # of a photo's picture, what is left is the picture
+            mask = (
+                None
+                if job.mask is None or job.mask.where in MASKS
+                else mask_picture(job.mask, job.frame.photo)
+            )
+            inside = None if mask is None else job.frame.cut(mask)
+            request = replace(
+                request,
+                sampling=Sampling(spec.steps, request.sampling.guidance, *job.frame.size),
+                edits=(SourceEdit(job.edit.prompt, 0, inside),),
+            )
+    request = replace(request, sources=(whole,), gate=request.gate and first)
+    dino = load_dino(spec)[0] if request.gate and job.source.image is not None else None
+    made: list[Picture | KeptFile] = []
+    for step in edit_photo_steps(models, request, dino):
+        for opened in step.sources.values():
+            if first:
+                latents = opened.latent[None]
+                states[None] = ChainState(job.source.prompt, latents)
+                made += by_method.source_pictures(job, opened, models)
+                made.append(_latents_file(link.source_latents, latents))
+        for result in step.results.values():
+            made += _result(link, result, models, states)
+        yield Progress(step.step)
+    yield Progress(pictures=made)
+
+
+def _result(
+    link: ChainLink,
+    result: EditedPhoto,
+    models: Models,
+    states: dict[ChainLink | None, ChainState | None],
+) -> list[Picture | KeptFile]:
+    made = by_method.edit_pictures(link.job, result, models)
+    full = next(each.image for each in made if each.file == link.job.file("full"))
+    latents = result.latent[None]
+    states[link] = ChainState(link.job.edit.prompt, latents, _photo_of(link, full))
+    return [*made, _latents_file(link.latents, latents)]
+
+
+CHAIN = PictureRun(work, pictures, report, goes_on=True)

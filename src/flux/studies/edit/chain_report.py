@@ -1,0 +1,203 @@
+"""What a chain shows: its pictures in order, what each link did, and how far the rest has drifted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, ImageChops
+
+from flux.pictures.metrics import Score, difference, outside_of, psnr_outside, score, ssim_outside
+from flux.studies.edit.chaining import ChainLink, links_of
+from flux.studies.edit.method_report import figures_of
+from flux.studies.edit.spec import EditSpec
+from flux.studies.edit.verdicts import Judge, Seen, load_dino, load_judge
+from flux.studies.folder import RunFolder
+from flux.studies.pages.render import PagePicture, render
+from flux.studies.pages.sheets import SheetCell, contact_sheet, difference_map
+from flux.studies.run import PAGE, SHEET, about
+from flux.studies.tables import csv_text
+
+TABLE = "drift.csv"
+
+TITLES = (
+    *("link", "after", "prompt", "outside", "drift_psnr", "drift_ssim", "own_psnr", "similarity"),
+    *("changed", "made"),
+)
+
+
+@dataclass(frozen=True)
+class LinkFinding:
+    """A link and what was found of it.
+
+    outside: the share of the picture in which no link from the source to this one changed anything, by their
+    masks. drift_psnr in dB, drift_ssim: there, to the first source; None where there is no such place, PSNR
+    also for equal ones. own_psnr: to what it goes on from, outside its own mask. score: to the first source.
+    made: whether all it asks for is there, by the model's judge; None where that cannot tell. lost: of what
+    it goes on from, in words.
+    """
+
+    link: ChainLink
+    outside: float
+    drift_psnr: float | None
+    drift_ssim: float | None
+    own_psnr: float | None
+    score: Score
+    made: bool | None
+    lost: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        after = 0 if self.link.after is None else self.link.after.number
+        figures = (self.outside, self.drift_psnr, self.drift_ssim, self.own_psnr)
+        values = (self.link.number, after, self.link.job.edit.prompt, *figures)
+        made = None if self.made is None else int(self.made)
+        return dict(zip(TITLES, (*values, self.score.similarity, self.score.changed, made), strict=True))
+
+
+def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
+    """Compare every link with the first source and with what it goes on from; write all that shows them."""
+    dino, no_dino = load_dino(spec)
+    sees, no_judge = load_judge(spec)
+    found = [_finding(spec, run, link, dino, sees) for link in links_of(spec)]
+    for each in found:
+        for lost in each.lost:
+            print(f"{_title(each.link)}: lost of what it goes on from: {lost}")
+    unchecked = [line for line in (no_dino, no_judge) if line]
+    for line in unchecked:
+        print(line)
+    run.write_text(TABLE, csv_text(TITLES, [list(each.record().values()) for each in found]))
+    run.save_picture(SHEET, _sheet(spec, run, found))
+    run.write_text(PAGE, _page(spec, run, found, unchecked))
+    return {"links": [each.record() for each in found]}
+
+
+def shown_picture(run: RunFolder, link: ChainLink) -> Image.Image:
+    """An edit at the model's size; where it was pasted, as it is seen in the photo."""
+    if link.job.spec.method is not None and figures_of(run, link.job.file("edit")).get("pasted"):
+        full = run.picture(link.job.file("full"))
+        if full.size == link.job.frame.photo:
+            return link.job.frame.cut(full)
+    return run.picture(link.job.file("edit"))
+
+
+def _finding(spec: EditSpec, run: RunFolder, link: ChainLink, dino: Any, sees: Judge | None) -> LinkFinding:
+    first, picture = run.picture(link.job.file("source")), shown_picture(run, link)
+    before = first if link.after is None else shown_picture(run, link.after)
+    masks = [run.picture(each.job.file("mask")).convert("L") for each in link.line]
+    every = masks[0]
+    for mask in masks[1:]:
+        every = ImageChops.lighter(every, mask)
+    run.save_picture(_difference(link), difference_map(difference(before, picture)))
+    seen: Seen = None
+    if sees:
+        seen = sees((link.source_prompt, link.job.edit.prompt), (before, picture))
+    return LinkFinding(
+        link,
+        float(outside_of(every).mean()),
+        psnr_outside(first, picture, every),
+        ssim_outside(first, picture, every),
+        psnr_outside(before, picture, masks[-1]),
+        score(first, picture, dino=dino, pixel=spec.checks.pixel),
+        None if seen is None else not seen[1],
+        () if seen is None else tuple(seen[0]),
+    )
+
+
+def _title(link: ChainLink) -> str:
+    return link.job.file("edit").removesuffix(".png")
+
+
+def _difference(link: ChainLink) -> str:
+    return f"difference-{link.job.title}.png"
+
+
+# To look at
+
+
+def _sheet(spec: EditSpec, run: RunFolder, found: Sequence[LinkFinding]) -> Image.Image:
+    first = found[0].link.job.file("source")
+    cells = [SheetCell(run.picture(first), f"source\n{spec.source.prompt}")]
+    for each in found:
+        caption = (
+            f"{each.link.number}, after {_before(each.link)}\n{each.link.job.edit.prompt}\n{_drift(each)}"
+        )
+        cells.append(SheetCell(shown_picture(run, each.link), caption))
+    rows = [cells[start : start + 6] for start in range(0, len(cells), 6)]
+    return contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps: a chain of edits")
+
+
+def _before(link: ChainLink) -> str:
+    return "the source" if link.after is None else str(link.after.number)
+
+
+def _drift(each: LinkFinding) -> str:
+    if each.outside == 0:
+        return "changed everywhere"
+    told = "equal" if each.drift_psnr is None else f"{each.drift_psnr:.1f} dB"
+    return f"{told} to the source outside the edits"
+
+
+def _facts(each: LinkFinding) -> dict[str, str]:
+    facts = {
+        "goes on from": _before(each.link),
+        "outside all edits so far": f"{each.outside:.0%} of the picture",
+    }
+    if each.outside:
+        facts["there, to the first source"] = (
+            "equal" if each.drift_psnr is None else f"{each.drift_psnr:.1f} dB"
+        )
+    if each.drift_ssim is not None:
+        facts["SSIM there"] = f"{each.drift_ssim:.4f}"
+    if each.own_psnr is not None:
+        facts["to what it goes on from, outside its own mask"] = f"{each.own_psnr:.1f} dB"
+    if each.score.similarity is not None:
+        facts["DINO similarity to the first source"] = f"{each.score.similarity:.3f}"
+    if each.made is not None:
+        facts["made, by the judge"] = "yes" if each.made else "no"
+    return facts
+
+
+def _page(spec: EditSpec, run: RunFolder, found: Sequence[LinkFinding], unchecked: list[str]) -> str:
+    first = found[0].link.job.file("source")
+    links = [
+        {
+            "before": each.link.source_prompt,
+            "prompt": each.link.job.edit.prompt,
+            "title": f"{each.link.number}, after {_before(each.link)}",
+            "problems": [f"This edit lost of what it goes on from: {lost}" for lost in each.lost],
+            "pictures": [
+                PagePicture(each.link.source_file, "what it goes on from"),
+                *(PagePicture(file, caption) for file, caption in _pictures(spec, each.link)),
+            ],
+            "facts": _facts(each),
+        }
+        for each in found
+    ]
+    line = [PagePicture(first, "source")]
+    line += [
+        PagePicture(
+            each.link.job.file("edit"),
+            f"{each.link.number}, after {_before(each.link)}; {_drift(each)}",
+        )
+        for each in found
+    ]
+    return render(
+        "chain.html",
+        title=f"A chain of {len(found)} edit{'s' * (len(found) != 1)}",
+        about={**about(spec, run), "method": spec.method.name if spec.method else "side by side"},
+        problems=unchecked,
+        line=line,
+        links=links,
+        files={TABLE: "the drift report as a table", SHEET: "all pictures on one sheet"},
+        width=spec.width,
+        recipe=spec.recipe(),
+    )
+
+
+def _pictures(spec: EditSpec, link: ChainLink) -> list[tuple[str, str]]:
+    full = [(link.job.file("full"), "edit, at the source's size")] if spec.method is not None else []
+    return [
+        (link.job.file("edit"), "edit"),
+        *full,
+        (link.job.file("mask"), "mask: where it changed"),
+        (_difference(link), "where it differs from what it goes on from"),
+    ]

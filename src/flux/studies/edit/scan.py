@@ -1,0 +1,58 @@
+"""Demo 4 with a scan: every cell of the grid is made as a run of its own spec would make it, in one run."""
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+
+from flux.studies.cost import Work
+from flux.studies.edit.by_method import BY_METHOD
+from flux.studies.edit.run import RUN
+from flux.studies.edit.scan_report import report
+from flux.studies.edit.scanning import ScanCell, cells_of
+from flux.studies.edit.spec import EditSpec
+from flux.studies.pages.plots import check_plots
+from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.weights.load import Models
+
+
+def run_of(cell: ScanCell) -> PictureRun:
+    """What makes a cell's spec by itself."""
+    return RUN if cell.spec.method is None else BY_METHOD
+
+
+def work(spec: EditSpec) -> Work:
+    check_plots()
+    cells = cells_of(spec)
+    parts = [run_of(cell).work(cell.spec) for cell in cells]
+    counted = [part.evaluations for part in parts]
+    return Work(
+        files=[cell.file(file) for cell, part in zip(cells, parts, strict=True) for file in part.files],
+        batches=[rows for part in parts for rows in part.batches],
+        prompts=list(dict.fromkeys(prompt for part in parts for prompt in part.prompts)),
+        decoded=sum(part.decoded for part in parts),
+        models=parts[0].models,
+        kept=[cell.file(file) for cell, part in zip(cells, parts, strict=True) for file in part.kept],
+        evaluations=None if None in counted else sum(counted),
+        notes=(f"  {len(cells)} cells: {' x '.join(_axes(spec))}", *parts[0].notes),
+    )
+
+
+def _axes(spec: EditSpec) -> list[str]:
+    return [f"{len(values)} of {name}" for name, values in spec.scan.axes.items()]
+
+
+def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
+    """Make the cells that lack a file, one by one."""
+    for cell in cells_of(spec):
+        lacks = {
+            file.removeprefix(cell.folder + "/") for file in missing if file.startswith(cell.folder + "/")
+        }
+        for progress in run_of(cell).pictures(cell.spec, models, lacks) if lacks else ():
+            yield replace(progress, pictures=[_in_cell(cell, each) for each in progress.pictures])
+
+
+def _in_cell(cell: ScanCell, each: Picture | KeptFile) -> Picture | KeptFile:
+    return replace(each, file=cell.file(each.file))
+
+
+SCAN = PictureRun(work, pictures, report)
