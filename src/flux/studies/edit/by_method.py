@@ -24,7 +24,7 @@ from flux.studies.cost import Work
 from flux.studies.edit.choices import evaluations_of
 from flux.studies.edit.items import MASKS
 from flux.studies.edit.jobs import Batch, EditJob, batches_of, jobs_of, mask_picture, size_of, sizes
-from flux.studies.edit.method_report import FIGURES, report
+from flux.studies.edit.method_report import FIGURES, as_word, report
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
@@ -37,6 +37,7 @@ def work(spec: EditSpec) -> Work:
     batches, jobs = batches_of(spec), jobs_of(spec)
     each = _evaluations(spec)
     sources = {job.file("source"): job.source.image is None for job in jobs}
+    sampled = sum(sources.values()) + (2 * len(sources) if _replays(spec) else 0)
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     prompts = [prompt for job in jobs for prompt in (job.source.prompt, job.edit.prompt)]
     return Work(
@@ -45,7 +46,7 @@ def work(spec: EditSpec) -> Work:
         prompts=list(dict.fromkeys([*prompts, ""])),
         decoded=len(jobs) + len(sources),
         models=dino,
-        evaluations=None if each is None else sum(each) + spec.steps * sum(sources.values()),
+        evaluations=None if each is None else sum(each) + spec.steps * sampled,
         notes=_notes(spec, each),
     )
 
@@ -64,16 +65,23 @@ def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
     """What `--dry-run` says of the method and of the photos."""
     row = find_method(spec.method.name)
     settings = {name: setting.default for name, setting in row.settings.items()} | spec.settings
-    said = ", ".join(
-        f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in settings.items()
-    )
+    if spec.model.record.guidance is None:
+        settings = {name: value for name, value in settings.items() if not name.endswith("guidance")}
+    said = ", ".join(f"{name} {as_word(value)}" for name, value in settings.items())
     count = "" if each is None else f" = {max(each)}" + (f", {sum(each)} for all" if len(each) > 1 else "")
     return (
         f"by {row.name} ({row.source}): {row.about}",
         f"  {said or 'no settings'}",
         f"  evaluations of one row an edit: {row.evaluations}{count}, T being {spec.steps} steps",
+        *([f"  where it tries again: {row.again} more"] if getattr(row, "again", "") else []),
+        *(["  and before editing, to noise and back: about 2 T a source"] if _replays(spec) else []),
         *(f"  {line}" for line in sizes(spec)),
     )
+
+
+def _replays(spec: EditSpec) -> bool:
+    """Whether sources go to noise and back before they are edited."""
+    return spec.checks.gate and find_method(spec.method.name).inverts
 
 
 def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:

@@ -216,7 +216,7 @@ def _page(
                 "facts": _facts(each),
             }
         )
-    settings = ", ".join(f"{name} {_number(value)}" for name, value in spec.settings.items())
+    settings = ", ".join(f"{name} {as_word(value)}" for name, value in spec.settings.items())
     return render(
         "photos.html",
         title=found[0].job.source.prompt if len(sources) == 1 else f"{len(sources)} sources",
@@ -228,5 +228,8 @@ def _page(
     )
 
 
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+def as_word(value: Any) -> str:
+    """A setting as it is shown."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
