@@ -1,9 +1,15 @@
 """Masks against their formulas written out, and what they owe: shapes, ends, rows by themselves."""
 
+import numpy as np
+import pytest
 import torch
+from helpers_methods import small_task
 
-from flux.methods.masks import own_mask, packed, token_weights, unpacked
+from flux.methods.masks import feathered, own_mask, packed, token_weights, unpacked
+from flux.models import configs
 from flux.sampling import unpack
+from flux.tiny.scenes import render, sample_scene
+from flux.weights.load import load_ae
 
 
 def latents(seed: int, rows: int = 3) -> torch.Tensor:
@@ -47,3 +53,23 @@ def test_an_edit_that_changed_nothing_has_an_empty_mask():
     clean = latents(1)
     assert own_mask(clean, clean, (2, 3)).max() < 1e-6
     assert own_mask(clean, clean + 5, (2, 3)).min() > 0.999
+
+
+def test_a_feather_is_a_gaussian_in_pixels():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    grid = torch.rand(2, 40, 30, generator=torch.Generator().manual_seed(1))
+    soft = unpacked(feathered(packed(grid), (20, 15), 12), (20, 15))
+    for row in range(2):
+        expected = ndimage.gaussian_filter(grid[row].double().numpy(), 1.5, mode="mirror", truncate=4)
+        torch.testing.assert_close(soft[row].double(), torch.from_numpy(expected), rtol=0, atol=2e-3)
+    torch.testing.assert_close(feathered(packed(grid), (20, 15), 0), packed(grid))
+
+
+def test_thresholds_are_relative_to_what_the_record_says_of_the_model():
+    assert small_task().spread == configs["flux-tiny"].latent_spread
+    rng = np.random.default_rng(1)
+    scenes = np.stack([np.asarray(render(sample_scene(rng))) for _ in range(24)])
+    photos = torch.from_numpy(scenes).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        latents = load_ae("flux-tiny", device="cpu").encode(photos)
+    assert float(latents.std()) == pytest.approx(configs["flux-tiny"].latent_spread, rel=0.02)

@@ -197,6 +197,23 @@ METHODS: tuple[MethodRecord, ...] = (
         },
     ),
     MethodRecord(
+        "decflowedit",
+        "FlowEdit within a soft mask that a first, weaker FlowEdit finds",
+        "flux.methods.decflowedit:decflowedit",
+        "arXiv 2609.34237",
+        steps=28,
+        evaluations="2 T (1 - start) (1 + search)",
+        settings={
+            "start": _share(4 / 28, "share of steps left out at the noisy end"),
+            "search": _share(0.25, "share of the other steps that look for the mask; the paper's too: 1"),
+            "threshold": _share(0.55, "where the mask begins; .4 finds the region best, .55 keeps more"),
+            "softness": Setting(0.08, 0.001, 1, "how slowly the mask rises there"),
+            "strength": _share(0.0, "share of the change that is let through outside the mask"),
+            "source_guidance": _guidance(1.5, "the source's"),
+            "guidance": _guidance(5.5),
+        },
+    ),
+    MethodRecord(
         "flowalign",
         "the difference of two velocities, with guidance between the prompts and a pull to the source",
         "flux.methods.flowalign:flowalign",

@@ -7,6 +7,8 @@ take it packed, (N, L, 64), as latents are (`packed`); looks take a weight for e
 
 import math
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -54,3 +56,25 @@ def own_mask(
 def mean_around(grid: Tensor, side: int) -> Tensor:
     """The mean over the side x side positions around each, of which those in the picture count; (N, H, W)."""
     return functional.avg_pool2d(grid[:, None], side, 1, side // 2, count_include_pad=False)[:, 0]
+
+
+def summed_mask(
+    change: Tensor, size: tuple[int, int], *, threshold: float = 0.55, softness: float = 0.08
+) -> Tensor:
+    """Where velocities part, packed, from their differences, added up over steps: (N, L, 64), packed too.
+
+    The norm over channels of a position, averaged over 5 x 5, is scaled so that each picture's 10th
+    percentile is 0 and its 90th is 1; the mask is sigmoid((that - threshold) / softness). arXiv 2609.34237,
+    which keeps more by a threshold of .55 and finds the region best by .40.
+    """
+    around = mean_around(unpack(change, 16 * size[0], 16 * size[1]).norm(dim=1), 5)
+    low, high = torch.quantile(around.flatten(1), torch.tensor([0.1, 0.9]).to(around), dim=1)[..., None, None]
+    scaled = ((around - low) / (high - low).clamp(min=1e-8)).clamp(0, 1)
+    return packed(torch.sigmoid((scaled - threshold) / softness))
+
+
+def feathered(mask: Tensor, size: tuple[int, int], pixels: float) -> Tensor:
+    """A packed mask with soft edges: blurred by a Gaussian of that standard deviation, in pixels."""
+    grids = unpacked(mask, size).cpu().numpy()
+    blurred = [cv2.GaussianBlur(grid, (0, 0), pixels / 8) if pixels else grid for grid in grids]
+    return packed(torch.from_numpy(np.stack(blurred))).to(mask)

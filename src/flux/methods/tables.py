@@ -100,6 +100,31 @@ SCHEDULES: tuple[PartRecord, ...] = (
 )
 """What becomes of guidance."""
 
+MASKS: tuple[PartRecord, ...] = (
+    PartRecord(
+        "auto",
+        "the edit's own change, which a first run finds",
+        "flux.methods.masks:own_mask",
+        {
+            "threshold": Setting(0.2, 0.01, 10, "where it begins, as a share of the latents' spread"),
+            "softness": Setting(0.15, 0.001, 10, "how slowly it rises there"),
+        },
+    ),
+    PartRecord(
+        "velocity",
+        "where the velocities of source and edit part, in a first run without guidance",
+        "flux.methods.decflowedit:velocity_mask",
+        {
+            "start": _share(4 / 28, "share of steps left out at the noisy end"),
+            "search": _share(0.25, "share of the other steps that look for it"),
+            "threshold": _share(0.55, "where it begins, between the 10th percentile, 0, and the 90th, 1"),
+            "softness": Setting(0.08, 0.001, 1, "how slowly it rises there"),
+        },
+        "arXiv 2609.34237",
+    ),
+)
+"""Where an edit may change its source, besides a picture or a box. `auto` is a function of both latents, the
+others are built as functions of a task, before it is run."""
 
 SIDES: Mapping[str, str] = MappingProxyType(
     {

@@ -85,6 +85,7 @@ def open_task(
         ),
         seeds=tuple(seeds),
         times=tuple(get_schedule(sampling.steps, clean.shape[1], shift=models.spec.shift)),
+        spread=models.spec.latent_spread,
     )
 
 
@@ -100,6 +101,7 @@ class MethodStep:
 
     phase: "edit", "invert", or what else a method does in turn. edit: the edits' latents behind it,
     (N, L, 64); None while there are none yet. source: the sources', (S, L, 64), where they move.
+    mask: what the method itself found of where edits may change their sources, packed, (N, L, 64).
     """
 
     phase: str
@@ -109,6 +111,7 @@ class MethodStep:
     t_next: float
     edit: Tensor | None = None
     source: Tensor | None = None
+    mask: Tensor | None = None
 
 
 Method = Callable[..., "object"]
