@@ -14,17 +14,24 @@ _models = cache(small_models)
 
 
 def small_task(
-    steps=4, sources=("a dog", "a fish"), edits=("a cat", "a bird", "a boat"), of=(0, 0, 1), **parts
+    steps=4,
+    sources=("a dog", "a fish"),
+    edits=("a cat", "a bird", "a boat"),
+    of=(0, 0, 1),
+    size=(2, 3),
+    **parts,
 ) -> EditTask:
     """Two sources of 32 x 48 pixels and three edits, of the first and of the second.
 
-    parts: of the field, such as its look or operators.
+    size: in tokens. parts: of the field, such as its look or operators.
     """
     models = _models()
     texts = encode(models, [*sources, *edits, ""])
-    clean = torch.randn(len(sources), 6, 64, generator=torch.Generator().manual_seed(3))
+    clean = torch.randn(len(sources), size[0] * size[1], 64, generator=torch.Generator().manual_seed(3))
     seeds = [5 + i for i in range(len(sources))]
-    task = open_task(models, texts, sources, edits, of, clean, seeds, Sampling(steps, None, 48, 32))
+    task = open_task(
+        models, texts, sources, edits, of, clean, seeds, Sampling(steps, None, 16 * size[1], 16 * size[0])
+    )
     return replace(task, field=replace(task.field, **parts))
 
 

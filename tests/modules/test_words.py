@@ -5,7 +5,7 @@ import pytest
 from flux.models import configs
 from flux.modules.conditioner import HFEmbedder
 from flux.modules.known_texts import KnownTexts
-from flux.modules.words import places_of, tokens_of, words_by_token
+from flux.modules.words import differing_tokens, places_of, tokens_of, words_by_token
 
 PROMPT = "A tree house, two houses and a House."
 
@@ -61,3 +61,19 @@ def test_spans_of_flux_tinys_encoder(t5):
 def test_an_encoder_that_is_gone_has_told_its_spans(t5):
     known = KnownTexts(t5, ["a red house"])
     assert known.spans("a red house") == t5.spans("a red house")
+
+
+@pytest.mark.parametrize(
+    ("source", "edit", "gone", "new"),
+    [
+        ("a big red house", "a big blue house", "red", "blue"),
+        ("a big red house", "a Big red house, and a cat", "", "and a cat"),
+        ("a red house and a cat", "a red house", "and a cat", ""),
+        ("a house", "a house", "", ""),
+    ],
+)
+def test_words_that_differ(t5, source, edit, gone, new):
+    spans = t5.spans(source), t5.spans(edit)
+    found = differing_tokens((source, edit), spans)
+    for prompt, span, tokens, words in zip((source, edit), spans, found, (gone, new), strict=True):
+        assert " ".join(prompt[slice(*span[token])] for token in tokens) == words

@@ -122,6 +122,17 @@ MASKS: tuple[PartRecord, ...] = (
         },
         "arXiv 2609.34237",
     ),
+    PartRecord(
+        "words",
+        "where the picture looks at the words in which the two prompts differ",
+        "flux.methods.word_masks:word_mask",
+        {
+            "at": _share(11 / 15, "share of the steps at whose noise it is looked for"),
+            "steepness": Setting(3.0, 0.01, 100, "how steeply attention becomes weight"),
+            "blur": Setting(0.72, 0, 64, "by how many tokens it is blurred"),
+        },
+        "LayerVerse, ECCV 2026",
+    ),
 )
 """Where an edit may change its source, besides a picture or a box. `auto` is a function of both latents, the
 others are built as functions of a task, before it is run."""

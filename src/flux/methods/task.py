@@ -13,12 +13,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flux.generate import Sampling, Texts
 from flux.methods.field import Conditioning, Field
+from flux.modules.words import differing_tokens
 from flux.sampling import get_schedule
 from flux.weights.load import Models
+
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,16 @@ class EditTask:
 
     clean: the sources' latents, packed, float32 (S, L, 64). seeds: one per source, for its noise.
     times: noise levels from 1 to 0. spread: the standard deviation of the model's latents, to which masks
-    are relative.
+    are relative. words: of each edit the text tokens that its source's prompt has alone, and those that its
+    own has alone; none where that is not known. word_layers: where image tokens look at such words.
     """
 
     field: Field
     seeds: tuple[int, ...]
     times: tuple[float, ...]
     spread: float = 1.0
+    words: tuple[tuple[Tokens, Tokens], ...] = ()
+    word_layers: tuple[int, ...] = ()
 
     @property
     def clean(self) -> Tensor:
@@ -50,7 +56,12 @@ class EditTask:
     def rows(self, rows: Sequence[int]) -> "EditTask":
         """The task of some of the edits, in the order given."""
         sources = dict.fromkeys(self.field.of[row] for row in rows)
-        return replace(self, field=self.field.rows(rows), seeds=tuple(self.seeds[each] for each in sources))
+        return replace(
+            self,
+            field=self.field.rows(rows),
+            seeds=tuple(self.seeds[each] for each in sources),
+            words=tuple(self.words[row] for row in rows),
+        )
 
     def with_mask(self, mask: Tensor | None) -> "EditTask":
         """The same with a mask of where edits may change their sources, packed, (N, L, 64) in [0, 1]."""
@@ -86,7 +97,15 @@ def open_task(
         seeds=tuple(seeds),
         times=tuple(get_schedule(sampling.steps, clean.shape[1], shift=models.spec.shift)),
         spread=models.spec.latent_spread,
+        words=tuple(_words(models.t5, (sources[i], edit)) for i, edit in zip(of, edits, strict=True)),
+        word_layers=models.spec.word_layers or models.spec.layers.expand("double.*"),
     )
+
+
+def _words(t5: nn.Module, prompts: tuple[str, str]) -> tuple[Tokens, Tokens]:
+    """The tokens that differ between two prompts; none where the tokenizer does not say what it read."""
+    spans = [t5.spans(prompt) if hasattr(t5, "spans") else None for prompt in prompts]
+    return ((), ()) if None in spans else differing_tokens(prompts, tuple(spans))
 
 
 def _noise(seed: int, draw: int, like: Tensor) -> Tensor:

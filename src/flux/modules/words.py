@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 
 Spans = Sequence[tuple[int, int]]
 """Of each token, padding aside, where it starts and stops in the prompt; equal if it stands for no letter."""
@@ -32,3 +33,20 @@ def words_by_token(prompt: str, spans: Spans) -> Iterator[tuple[str, tuple[int, 
     for found in re.finditer(r"\S+", prompt):
         a, b = found.span()
         yield found[0], tuple(i for i, (start, stop) in enumerate(spans) if max(start, a) < min(stop, b))
+
+
+def differing_tokens(
+    prompts: tuple[str, str], spans: tuple[Spans, Spans]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens of the words that two prompts do not share in order: those of the first, of the second.
+
+    Capitals and marks around a word do not matter.
+    """
+    words = [list(words_by_token(*each)) for each in zip(prompts, spans, strict=True)]
+    plain = [[word.strip(".,;:!?\"'()").casefold() for word, _ in each] for each in words]
+    differ: tuple[list[int], list[int]] = ([], [])
+    for tag, *ends in SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
+        if tag != "equal":
+            for side, (start, stop) in enumerate((ends[:2], ends[2:])):
+                differ[side].extend(token for _, tokens in words[side][start:stop] for token in tokens)
+    return tuple(differ[0]), tuple(differ[1])
