@@ -120,6 +120,38 @@ def test_edits_of_one_size_and_one_way_are_made_together(tmp_path):
     assert [len(batch.first) for batch in batches_of(spec)] == [1, 0, 0]
 
 
+@pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
+def test_every_method_edits_a_photo(row, demo, tmp_path):
+    photograph(tmp_path / "photo.png")
+    mask = ["--mask", "[0, 0, 32, 64]"] if row.needs_mask else []
+    few = ["--steps", "4", "--width", "48", "--height", "32", "--checks.dino", "off"]
+    argv = ["--source.image", "photo.png", "--prompts", "a dog", "a cat", "--method", row.name, *mask, *few]
+    assert demo(*argv, "--dry-run") == demo(*argv) == 0
+    record = assert_whole_run(tmp_path / "output/edit/none")
+    assert (
+        record["edits"][0]["evaluations"] > 0
+        and (record["sources"][0]["gate"]["replay"] is None) != row.inverts
+    )
+    assert record["settings"].keys() == row.settings.keys()
+
+
+def test_masks_looks_operators_and_schedules_go_together(demo, tmp_path):
+    photograph(tmp_path / "photo.png")
+    whole = {
+        "source": {"image": "photo.png", "prompt": "a dog"},
+        "edits": ["a cat", {"prompt": "a cow", "mask": {"where": [0, 0, 48, 64], "feather": 4}}],
+        "method": "flowedit",
+        "mask": {"where": "auto", "threshold": 0.1, "feather": 8},
+        **{"layers": [0], "outside": "all", "strength": "cosine", "window": [0, 2], "operators": ["gate"]},
+        **{"schedules": {"edit": "vags", "source": "exponential"}, "fit": "pad", "paste": True},
+    }
+    (tmp_path / "my.json").write_text(json.dumps(whole))
+    assert demo("my.json", *FEW) == 0
+    first, second = assert_whole_run(tmp_path / "output/edit/my")["edits"]
+    assert first["pasted"] and second["pasted"] and (first["evaluations"], second["evaluations"]) == (8, 4)
+    assert 0.3 < second["mask"] < 0.7
+
+
 def test_a_method_of_ones_own_stands_in_the_working_directory(demo, tmp_path, capsys):
     photograph(tmp_path / "photo.png")
     (tmp_path / "mine.py").write_text(
