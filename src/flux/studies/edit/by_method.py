@@ -87,7 +87,7 @@ def _replays(spec: EditSpec) -> bool:
 def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
     """Make the batches that lack a picture."""
     dino: Dino | None = None
-    if spec.checks.gate and any(job.source.image is not None for job in jobs_of(spec)):
+    if _replays(spec) or (spec.checks.gate and any(job.source.image is not None for job in jobs_of(spec))):
         dino, _ = load_dino(spec)
     for batch in batches_of(spec):
         if missing.isdisjoint(batch.files):
