@@ -212,6 +212,7 @@ METHODS: tuple[MethodRecord, ...] = (
             "source_guidance": _guidance(1.5, "the source's"),
             "guidance": _guidance(5.5),
         },
+        own_mask=True,
     ),
     MethodRecord(
         "flowalign",

@@ -15,6 +15,7 @@ from PIL import Image
 
 from flux.generate import Sampling
 from flux.methods.lookup import find_method, load_function
+from flux.methods.tables import MASKS, part_record
 from flux.photos.editing import EditedPhoto, PhotoRequest, SourceEdit, edit_photo_steps
 from flux.photos.framing import Frame
 from flux.photos.sources import EditSource, OpenedSource
@@ -22,7 +23,7 @@ from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.edit.choices import evaluations_of
-from flux.studies.edit.items import MASKS
+from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, EditJob, batches_of, jobs_of, mask_picture, size_of, sizes
 from flux.studies.edit.method_report import FIGURES, as_word, report
 from flux.studies.edit.spec import EditSpec
@@ -52,13 +53,19 @@ def work(spec: EditSpec) -> Work:
 
 
 def _evaluations(spec: EditSpec) -> list[int] | None:
-    """Of one row, for each edit, its source's included; twice where a first pass finds its mask."""
-    once = evaluations_of(find_method(spec.method.name), spec.steps, spec.settings)
+    """Of one row, for each edit, its source's included, and what it takes to find its mask."""
+    row = find_method(spec.method.name)
+    once = evaluations_of(row, spec.steps, spec.settings)
     if once is None:
         return None
-    return [
-        once * (2 if job.way.mask is not None and job.way.mask[0] == "auto" else 1) for job in jobs_of(spec)
-    ]
+    first = {"auto": once, "velocity": _search(spec.steps)}
+    return [once + (0 if job.way.mask is None else first.get(job.way.mask[0], 0)) for job in jobs_of(spec)]
+
+
+def _search(steps: int) -> int:
+    """What the mask of velocities takes, see `flux.methods.decflowedit.search_steps`."""
+    settings = part_record(MASKS, "velocity").defaults
+    return 2 * max(1, round(settings["search"] * (steps - round(settings["start"] * steps))))
 
 
 def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
@@ -120,7 +127,7 @@ def request_of(spec: EditSpec, batch: Batch, models: Models) -> PhotoRequest:
         method=load_function(method.name) if method.is_own else method.name,
         settings=spec.settings,
         fit=spec.fit,
-        mask=mask_of(way),
+        mask=mask_of(spec, way),
         look=look_of(way, models.spec.layers),
         operators=operators_of(spec, any(job.mask is not None for job in batch.jobs)),
         source_schedule=schedule_of(schedules and schedules.source),
@@ -142,7 +149,7 @@ def _sources(batch: Batch) -> dict[str, int]:
 
 def _given_mask(job: EditJob) -> Image.Image | None:
     mask = job.mask
-    return None if mask is None or mask.where in MASKS else mask_picture(mask, job.frame.photo)
+    return None if mask is None or mask.where in FOUND else mask_picture(mask, job.frame)
 
 
 def source_pictures(job: EditJob, source: OpenedSource, models: Models) -> list[Picture]:

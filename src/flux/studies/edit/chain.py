@@ -27,7 +27,7 @@ from flux.studies.cost import Work
 from flux.studies.edit import by_method
 from flux.studies.edit.chain_report import report
 from flux.studies.edit.chaining import ChainLink, links_of
-from flux.studies.edit.items import MASKS
+from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, mask_picture
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
@@ -201,11 +201,7 @@ def _by_method(
         if (
             photo is None and job.source.image is not None
         ):  # of a photo's picture, what is left is the picture
-            mask = (
-                None
-                if job.mask is None or job.mask.where in MASKS
-                else mask_picture(job.mask, job.frame.photo)
-            )
+            mask = None if job.mask is None or job.mask.where in FOUND else mask_picture(job.mask, job.frame)
             inside = None if mask is None else job.frame.cut(mask)
             request = replace(
                 request,

@@ -10,6 +10,7 @@ from flux.files import sha256_of
 from flux.flags import nearest
 from flux.limits import MOST_PIXELS, MOST_PROMPTS
 from flux.methods import STRATEGIES
+from flux.methods.tables import MASKS
 from flux.studies.layers import LayerChoice
 from flux.studies.prompts import OnePrompt, Prompt
 from flux.studies.spec import (
@@ -154,25 +155,21 @@ def _paste(value: Any) -> bool | str:
 
 Paste = Annotated[bool | str, PlainValidator(_paste), WithJsonSchema({"enum": ["auto", True, False]})]
 
-MASKS = {
-    "auto": "the edit's own change, found by a first pass",
-    "velocity": "where the velocities of source and edit differ (DecFlowEdit)",
-    "words": "where words that only one of the prompts has look",
-}
-"""Masks that are found; others are pictures and boxes."""
+FOUND = {row.name: row.settings.get("threshold") for row in MASKS}
+"""Masks that are found, and the bounds of where they begin, if they have such a threshold."""
 
 Box = tuple[int, int, int, int]
 
 
 def _where(value: Any, info: ValidationInfo) -> str | Path | Box:
-    if isinstance(value, str) and value in MASKS:
+    if isinstance(value, str) and value in FOUND:
         return str(value)
     if isinstance(value, list | tuple):
         return _box(value)
-    if isinstance(value, str) and (near := nearest(value, MASKS)) and "." not in value:
-        raise ValueError(f"did you mean {near}? choose from {', '.join(MASKS)}, a picture, or a box")
+    if isinstance(value, str) and (near := nearest(value, FOUND)) and "." not in value:
+        raise ValueError(f"did you mean {near}? choose from {', '.join(FOUND)}, a picture, or a box")
     if not isinstance(value, str | Path):
-        raise ValueError(f"must be {', '.join(MASKS)}, the path of a picture, or a box [x0, y0, x1, y1]")
+        raise ValueError(f"must be {', '.join(FOUND)}, the path of a picture, or a box [x0, y0, x1, y1]")
     return _picture(value, info)
 
 
@@ -204,12 +201,10 @@ class MaskChoice(Sparse):
         "or a box [x0, y0, x1, y1] in the source's pixels"
     )
     threshold: Annotated[float | None, Field(ge=0, le=10)] = Field(
-        None,
-        description="for masks that are found: how much counts as changed, auto in standard deviations of "
-        "the latent; null: the mask's own",
+        None, description="of auto and velocity: where the mask begins; null: its own"
     )
     feather: Annotated[float | None, Field(ge=0, le=MOST_PIXELS)] = Field(
-        None, description="how softly it ends, in pixels of the source; null: as it is"
+        None, description="how softly it ends, in pixels of the picture as it is edited; null: as it is"
     )
     sha256: Sha256 | None = Field(None, description="of the picture's file; another one is refused")
 
@@ -219,8 +214,13 @@ class MaskChoice(Sparse):
 
     def problems(self) -> Iterator[Problem]:
         yield from changed_file(("where",), self.where, self.digest, self.sha256)
-        if self.threshold is not None and self.where not in MASKS:
-            yield Problem(("threshold",), f"is for masks that are found: {', '.join(MASKS)}", self.threshold)
+        known = FOUND.get(self.where)
+        if self.threshold is not None and known is None:
+            able = ", ".join(name for name, bounds in FOUND.items() if bounds is not None)
+            yield Problem(("threshold",), f"is for masks that have one: {able}", self.threshold)
+        elif self.threshold is not None and not known.lowest <= self.threshold <= known.highest:
+            text = f"must be between {known.lowest:g} and {known.highest:g}"
+            yield Problem(("threshold",), text, self.threshold)
 
     def as_json(self) -> dict[str, Any]:
         return super().as_json() | ({"sha256": self.digest} if self.digest else {})

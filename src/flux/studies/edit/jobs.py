@@ -16,7 +16,7 @@ from flux.methods.lookup import find_method
 from flux.photos.framing import Frame, frame_photo
 from flux.pictures.opening import PictureError, open_picture
 from flux.studies.edit.choices import setting_problems
-from flux.studies.edit.items import MASKS, EditItem, MaskChoice, Strategy
+from flux.studies.edit.items import FOUND, EditItem, MaskChoice, Strategy
 from flux.studies.edit.sources import SourceItem
 from flux.studies.edit.spec import EditSpec
 from flux.studies.layers import layer_numbers
@@ -85,7 +85,7 @@ class EditJob:
     @property
     def way(self) -> Way:
         spec, edit, mask = self.spec, self.edit, self.mask
-        found = mask is not None and mask.where in MASKS
+        found = mask is not None and mask.where in FOUND
         window = spec.window if edit.window is None else edit.window
         return Way(
             layers=_layers(spec, spec.layers if edit.layers is None else edit.layers),
@@ -195,8 +195,8 @@ def check(spec: EditSpec) -> None:
     _check_own(spec)
     for job in jobs_of(spec):
         frame, mask = job.frame, job.mask
-        if mask is not None and mask.where not in MASKS:
-            mask_picture(mask, frame.photo)
+        if mask is not None and mask.where not in FOUND:
+            mask_picture(mask, frame)
 
 
 def _check_own(spec: EditSpec) -> None:
@@ -210,11 +210,12 @@ def _check_own(spec: EditSpec) -> None:
         raise ValueError(one_line(problems, "the spec"))
 
 
-def mask_picture(mask: MaskChoice, size: tuple[int, int]) -> Image.Image:
+def mask_picture(mask: MaskChoice, frame: Frame) -> Image.Image:
     """A mask that was given, as a grey picture of the source's size, white where the edit may change it.
 
     Raises ValueError, one line, for one of another size, and for one that is all black or all white.
     """
+    size = frame.photo
     if isinstance(mask.where, Path):
         picture, name = open_picture(mask.where).convert("L"), str(mask.where)
         if picture.size != size:
@@ -232,7 +233,10 @@ def mask_picture(mask: MaskChoice, size: tuple[int, int]) -> Image.Image:
         raise ValueError(f"{name}: the mask is empty: white says where the edit may change the picture")
     if lowest >= 128:
         raise ValueError(f"{name}: the mask is full: all may change, as without a mask; leave it out")
-    return picture.filter(ImageFilter.GaussianBlur(mask.feather)) if mask.feather else picture
+    if not mask.feather:
+        return picture
+    scale = (frame.box[2] - frame.box[0]) / frame.size[0]
+    return picture.filter(ImageFilter.GaussianBlur(mask.feather * scale))
 
 
 def sizes(spec: EditSpec) -> Iterator[str]:

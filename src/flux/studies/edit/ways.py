@@ -7,8 +7,9 @@ from torch import Tensor
 
 from flux.methods.field import Look, Operator, Schedule
 from flux.methods.looks import Curve, Role, cosine, linear, listed, look_at_source
-from flux.methods.lookup import find_method
-from flux.methods.tables import OPERATORS, build, part_record
+from flux.methods.lookup import find_method, load_function
+from flux.methods.masks import feathered, own_mask
+from flux.methods.tables import MASKS, OPERATORS, build, part_record
 from flux.methods.task import EditTask
 from flux.models import Layers
 from flux.studies.edit.choices import ScheduleChoice
@@ -32,11 +33,27 @@ def look_of(way: Way, layers: Layers) -> Look | None:
     return look_at_source(roles, layers) if roles else None
 
 
-def mask_of(way: Way) -> Literal["auto"] | Callable[[EditTask], Tensor] | None:
+def mask_of(spec: EditSpec, way: Way) -> Literal["auto"] | Callable[[EditTask], Tensor] | None:
     """How the mask of a way is found; None where none is."""
     if way.mask is None:
         return None
-    return "auto"
+    where, threshold, feather = way.mask
+    settings = {} if threshold is None else {"threshold": threshold}
+    if where == "auto" and not settings and not feather:
+        return "auto"  # which shows how far it has come
+
+    def find(task: EditTask) -> Tensor:
+        size = task.field.size
+        if where == "auto":
+            row = find_method(spec.method.name)
+            defaults = {name: each.default for name, each in row.settings.items()}
+            *_, last = load_function(row.function)(task, **defaults | spec.settings)
+            mask = own_mask(task.field.of_edits(task.clean), last.edit, size, task.spread, **settings)
+        else:
+            mask = build(part_record(MASKS, where), **settings)(task)
+        return feathered(mask, size, feather) if feather else mask
+
+    return find
 
 
 def operators_of(spec: EditSpec, masked: bool) -> tuple[Operator, ...]:
