@@ -149,8 +149,7 @@ def fixed_point(
             better = x + (t_next - t) * asked
             if settled is not None:  # row by row, so that none depends on those beside it
                 better, asked = guess.where(settled, better), pred.where(settled, asked)
-            now = _small(better - guess, better, tolerance)
-            settled = now if settled is None else settled | now
+            settled = _small(better - guess, better, tolerance)
             guess, pred = better, asked
             if tolerance and settled.all():
                 break

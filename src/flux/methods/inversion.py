@@ -136,10 +136,8 @@ def _follow_back(
     trajectory: Trajectory, velocity: Velocity, start: Tensor, pin: Pin | None
 ) -> Iterator[Step]:
     """Steps from the trajectory's noise to its clean end, by the integrator that goes its way back."""
-    replay_by = integrator_record(trajectory.integrator.replay)
-    if replay_by.name == trajectory.integrator.name:
-        replay_by = trajectory.integrator
-    yield from replay_by.function(velocity, start, [t for t, _ in trajectory.back], pin=pin)
+    follow = integrator_record(trajectory.integrator.replay).function
+    yield from follow(velocity, start, [t for t, _ in trajectory.back], pin=pin)
 
 
 def _pins(trajectory: Trajectory, pinning: str) -> Callable[[int], Tensor] | None:
