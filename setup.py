@@ -29,6 +29,8 @@ CORE = [
     "transformers>=4.45,<6",
 ]
 EXTRAS = {
+    # PIE-Bench's metrics, see benchmarks/editing.py. torchvision must fit torch's own build.
+    "bench": ["torchmetrics>=1.4", "torchvision>=0.21"],
     "plots": ["matplotlib>=3.7"],
     "ray": ["ray>=2.10"],
     "similarity": ["scikit-image>=0.22", "scipy>=1.11"],
@@ -42,9 +44,13 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.5",
         "ruff>=0.6",
+        "torchmetrics>=1.4",
     ],
 }
-EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# Without torchvision, with which transformers prepares pictures otherwise.
+EXTRAS["all"] = sorted(
+    {requirement for name, extra in EXTRAS.items() if name != "bench" for requirement in extra}
+)
 
 
 def version() -> str:

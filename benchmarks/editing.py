@@ -5,6 +5,7 @@
     python benchmarks/editing.py --plan                the rows and how long they would take, nothing run
     python benchmarks/editing.py --rows flowedit ours --pairs 22     some rows, on fewer pairs
     python benchmarks/editing.py tune                  each method's best settings, on the tuning split
+    python benchmarks/editing.py pie FOLDER --model flux-dev     a folder in PIE-Bench's layout, its metrics
 
 A table is made in `output/editing-...` (or --out) row by row; run again, it goes on with what is missing.
 `benchmarks/README.md` says what the columns are; rows stand in `editing_parts/catalogue.py`.
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from editing_parts import catalogue, planning, tuning
+from editing_parts import catalogue, pie, pie_metrics, planning, tuning
 from editing_parts.measuring import TINY, Measures, Yardstick, patch_similarity
 from editing_parts.page import page
 from editing_parts.remembering import Remembering
@@ -30,6 +31,7 @@ from editing_parts.table import grids, markdown, summary
 from editing_parts.tasks import SOURCES, SPLITS, draw
 
 from flux.files import write_atomically
+from flux.models import FROM_TEXT
 from flux.tiny.judge import load_judge
 from flux.util import TINY_WEIGHTS, configs, load_models
 from flux.weights.identity import digest, weights_id
@@ -102,18 +104,19 @@ def show(
 
 
 def make_table(given: argparse.Namespace) -> None:
-    rows = chosen(catalogue.catalogue(), given.rows, given.sources)
+    rows = chosen(catalogue.catalogue(configs[MODEL]), given.rows, given.sources)
     if given.pairs is not None:
         rows = [replace(row, pairs=min(row.pairs, given.pairs)) for row in rows]
     count = max(row.pairs for row in rows)
     if given.plan:
         print(planning.plan(open_bench(given, count), rows, given.steps))
         return
-    facts, folder = (
-        facts_of(given),
-        Folder(given.out or Path("output", f"editing-{given.sources}-{given.split}")),
-    )
+    name = f"editing-{given.sources}-{given.split}"
+    facts, folder = facts_of(given), Folder(given.out or Path("output", name))
     folder.begin(facts)
+    tuned = json.loads(catalogue.BEST.read_text(encoding="utf-8")) if catalogue.BEST.is_file() else facts
+    if tuned["weights"] != facts["weights"]:
+        print("settings were tuned on other weights: run `editing.py tune` first", file=sys.stderr)
     if any(not folder.done(row) for row in rows):
         open_bench(given, count).make(folder, rows, given.steps)
     kinds = [pair.attribute for pair in planning.pairs_of(given.split, count)]
@@ -121,7 +124,7 @@ def make_table(given: argparse.Namespace) -> None:
     if given.publish:
         for ending in (".json", ".md"):
             text = (folder.path / f"table{ending}").read_bytes()
-            write_atomically(RESULTS / f"editing-{given.sources}-{given.split}{ending}", text)
+            write_atomically(RESULTS / f"{name}{ending}", text)
 
 
 def tune(given: argparse.Namespace) -> None:
@@ -130,7 +133,7 @@ def tune(given: argparse.Namespace) -> None:
         if name not in tuning.GRIDS:
             raise ValueError(f"--methods {name!r}: there are grids for {', '.join(tuning.GRIDS)}")
     tried = {
-        method: tuning.candidates(method, axes, given.pairs)
+        method: tuning.candidates(configs[MODEL], method, axes, given.pairs)
         for method, axes in tuning.GRIDS.items()
         if given.methods is None or method in given.methods
     }
@@ -153,6 +156,32 @@ def tune(given: argparse.Namespace) -> None:
         print(f"{method}: {choice['said']}: made {choice['made']:.3f}, truth {choice['truth']:.2f} dB")
 
 
+def make_pie(given: argparse.Namespace) -> None:
+    """The table of a folder in PIE-Bench's layout, by its metrics."""
+    cases, spec = pie.read_cases(given.folder, given.pairs), configs[given.model]
+    rows = [replace(row, pairs=len(cases)) for row in pie.rows_for(catalogue.catalogue(spec), given.rows)]
+    folder = Folder(given.out or Path("output", f"editing-pie-{given.model}"))
+    size = given.size or spec.size
+    facts = {
+        "model": given.model,
+        "weights": weights_id(spec, given.weights or spec.home),
+        "sources": "photos",
+        "split": given.folder.name,
+        "pairs": len(cases),
+        "size": size,
+        "steps": given.steps,
+    }
+    folder.begin(facts)
+    if any(not folder.done(row) for row in rows):
+        metrics = pie_metrics.load(given.clip, given.dino)
+        models = load_models(given.model, device=given.device, weights=given.weights)
+        models = replace(models, flow=Remembering(models.flow))
+        draw_cases = partial(pie.draw_folder, models, cases, size, given.batch)
+        Bench(models, draw_cases, metrics).make(folder, rows, given.steps)
+    kinds = [case.attribute for case in cases]
+    print(show(folder, rows, facts, kinds, pie.default_of(rows), pie_metrics.MEASURES))
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=STEPS, help=f"steps of every method ({STEPS})")
@@ -166,6 +195,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.add_argument("--pairs", type=int, default=33, help="pairs a setting (33)")
         parser.add_argument("--best", type=Path, default=catalogue.BEST, help="the file that is written")
         parser.set_defaults(run=tune, split="tuning", sources="photos")
+        return parser.parse_args(argv[1:])
+    if argv[:1] == ["pie"]:
+        parser.prog += " pie"
+        parser.add_argument("folder", type=Path, help=f"holds {pie.MAPPING} and {pie.PICTURES}/")
+        parser.add_argument("--model", choices=FROM_TEXT, default="flux-dev")
+        parser.add_argument("--weights", type=Path, help="the model's folder; else where loading looks")
+        parser.add_argument("--size", type=int, help="pixels of a side; else the model's own")
+        parser.add_argument("--batch", type=int, default=2, help="edits side by side (2)")
+        parser.add_argument("--pairs", type=int, help="the first so many; else all")
+        parser.add_argument("--rows", nargs="+", metavar="ROW", help="some rows by name; else all")
+        parser.add_argument("--clip", default=pie_metrics.CLIP, help="a hub name or a folder")
+        parser.add_argument("--dino", default=pie_metrics.DINO, help="a hub name or a folder")
+        parser.set_defaults(run=make_pie, steps=28)
         return parser.parse_args(argv[1:])
     parser.add_argument("--sources", choices=SOURCES, default="photos")
     parser.add_argument("--split", choices=SPLITS, default="test")

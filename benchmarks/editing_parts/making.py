@@ -1,7 +1,8 @@
 """Runs a row's method over a task set, and finishes its latents to pictures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from editing_parts.cost import Cost, measured
 from editing_parts.remembering import Remembering
 from editing_parts.rows import STEPS, Named, Row, Run
 from editing_parts.tasks import TaskSet, decoded, to_model
-from flux.methods import masks
+from flux.hooks.selection import AboveThreshold, TopRatio
+from flux.methods.looks import Role, look_at_source
 from flux.methods.lookup import find_method, load_function
 from flux.methods.masks import own_mask, packed, unpacked
-from flux.methods.tables import OPERATORS, SCHEDULES, PartRecord, build, part_record
+from flux.methods.tables import CURVES, MASKS, OPERATORS, SCHEDULES, PartRecord, build, part_record
 from flux.methods.task import EditTask
+from flux.models import Layers
 from flux.photos.editing import PASTE_BELOW
 from flux.photos.framing import Frame
 from flux.photos.paste import paste
@@ -51,9 +54,8 @@ def run_over(
     saved = flow.saved if isinstance(flow, Remembering) else 0.0
     with measured(models.device) as cost:
         for rows in tasks.batches():
-            task = prepared(
-                tasks.open(models, rows, run.steps or steps, unchanged=unchanged), run, tasks, rows
-            )
+            task = tasks.open(models, rows, run.steps or steps, unchanged=unchanged)
+            task = prepared(task, run, tasks, rows, models.spec.layers)
             latents.append(_last(task, run))
             given.append(task.field.mask)
             evaluations += task.field.counts
@@ -72,11 +74,11 @@ def _last(task: EditTask, run: Run) -> Tensor:
     return step.edit
 
 
-def prepared(task: EditTask, run: Run, tasks: TaskSet, rows: slice) -> EditTask:
+def prepared(task: EditTask, run: Run, tasks: TaskSet, rows: slice, layers: Layers) -> EditTask:
     """The task with what a run puts beside its method: looks, operators, schedules, and last its mask."""
     field = replace(
         task.field,
-        look=None if run.look is None else _look(run.look),
+        look=look_at_source([_role(each) for each in run.look], layers) if run.look else None,
         operators=tuple(_built(OPERATORS, each) for each in run.operators),
         source_schedule=_built(SCHEDULES, run.schedules[0]),
         edit_schedule=_built(SCHEDULES, run.schedules[1]),
@@ -88,17 +90,22 @@ def prepared(task: EditTask, run: Run, tasks: TaskSet, rows: slice) -> EditTask:
         first = _last(replace(task, field=replace(field, look=None)), run)
         clean = task.field.of_edits(task.clean)
         return task.with_mask(own_mask(clean, first, task.field.size, task.spread))
-    return task if run.mask is None else task.with_mask(getattr(masks, run.mask[0])(task, **run.mask[1]))
+    return task if run.mask is None else task.with_mask(_built(MASKS, run.mask)(task))
 
 
 def _built(table: tuple[PartRecord, ...], named: Named | None):
     return None if named is None else build(part_record(table, named[0]), **named[1])
 
 
-def _look(settings):
-    from flux.methods import looks
-
-    return looks.look(**settings)
+def _role(given: Mapping[str, Any]) -> Role:
+    """A role from a row's data: `strength` may be a curve with its settings, `select` a strategy's number."""
+    given = dict(given) | {"layers": tuple(given["layers"])}
+    if isinstance(given.get("strength"), list | tuple):
+        given["strength"] = _built(CURVES, given["strength"])
+    if "select" in given:
+        name, number = given["select"]
+        given["select"] = {"ratio": TopRatio, "threshold": AboveThreshold}[name](number)
+    return Role(**given)
 
 
 def true_mask(differs: np.ndarray) -> Tensor:
@@ -120,7 +127,7 @@ def finish(models: Models, tasks: TaskSet, outcome: Outcome, row: Row) -> tuple[
     mask = own(row.threshold) if outcome.mask is None else outcome.mask
     grids = unpacked(mask, size).cpu()
     share = grids.mean(dim=(1, 2)).numpy()
-    pictures = decoded(models, latents, tasks.size)
+    pictures = decoded(models, latents, tasks.size, tasks.batch)
     if row.paste is False:
         return pictures, share
     pasted = _pasted(tasks, grids, pictures, row.residual)
@@ -133,9 +140,9 @@ def _pasted(
 ) -> np.ndarray:
     height, width = tasks.size
     frame = Frame((width, height), (width, height), (0, 0, width, height))
-    edits, rebuilt, photos = to_model(pictures), to_model(tasks.rebuilt), map(Image.fromarray, tasks.photos)
+    photos, edits, alone = map(Image.fromarray, tasks.photos), to_model(pictures), to_model(tasks.rebuilt)
     made = [
-        paste(photo, frame, grid, edit, without, residual)
-        for photo, grid, edit, without in zip(photos, grids, edits, rebuilt, strict=True)
+        paste(photo, frame, grid, edit, plain, residual)
+        for photo, grid, edit, plain in zip(photos, grids, edits, alone, strict=True)
     ]
     return np.stack([np.asarray(picture) for picture in made])

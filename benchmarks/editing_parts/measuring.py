@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 from editing_parts.tasks import TaskSet, to_model
 from flux.extras import need
@@ -112,8 +114,11 @@ class Yardstick:
             told = score(tasks.pairs[i], both, [self.readings[i], seen])
             found["made"].append(float(told.made))
             found["others"].append(told.others)
-        found["kept"] = [psnr_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows]
-        found["below"] = (self.ceiling[: len(pictures)] - found["kept"]).tolist()
+            if tasks.targets is None:
+                found.setdefault("kept", []).append(told.kept)
+        if tasks.targets is not None:
+            found["kept"] = [psnr_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows]
+            found["below"] = (self.ceiling[: len(pictures)] - found["kept"]).tolist()
         found["kept_ssim"] = [ssim_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows]
         found["kept_dino"] = self._alike_outside(pictures)
         if tasks.targets is not None:
@@ -154,20 +159,11 @@ def whole_psnr(a: np.ndarray, b: np.ndarray) -> list[float]:
 
 
 def patch_similarity(folder: Path) -> Alike:
-    """Patch by patch, how alike pictures are to a DINO model of a folder: cosines behind its first block."""
+    """Patch by patch, how alike pictures are to the DINO model of a folder: cosines, (N, h, w)."""
     dino = Dino(folder)
 
-    @torch.inference_mode()
-    def tokens(pictures: np.ndarray) -> torch.Tensor:
-        found = []
-        mean, std = (
-            torch.tensor(getattr(dino.processor, f"image_{n}"))[:, None, None] for n in ("mean", "std")
-        )
-        for part in ((to_model(pictures) + 1) / 2).split(64):
-            pixels = (part - mean) / std
-            hidden = dino.model(pixels, output_hidden_states=True).hidden_states[1]
-            found.append(torch.nn.functional.normalize(hidden[:, 1:].float(), dim=-1))
-        return torch.cat(found)
+    def tokens(pictures: np.ndarray) -> Tensor:
+        return torch.cat([dino.patches([Image.fromarray(picture)]) for picture in pictures])
 
     def alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         cosines = (tokens(a) * tokens(b)).sum(dim=-1)

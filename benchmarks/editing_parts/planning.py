@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from editing_parts.making import run_over
-from editing_parts.rows import Row, grouped
+from editing_parts.remembering import Remembering
+from editing_parts.rows import Row, Run, grouped
 from editing_parts.running import SHOWN, Bench
 from editing_parts.tasks import BATCH, KINDS, SPLITS, decoded
 from flux.model import Flux
@@ -21,15 +22,19 @@ def pairs_of(split: str, count: int) -> list[EditPair]:
 
 
 def plan(bench: Bench, rows: Sequence[Row], steps: int) -> str:
-    """The rows with their evaluations and minutes; those of one run share their time."""
+    """The rows with their evaluations and minutes; those of one run share their time.
+
+    Evaluations that an earlier row asks for too are not counted again.
+    """
     each, finishing = _seconds(bench)
+    counter = Counter(bench)
     lines, total = [], 0.0
     for group in grouped(rows):
         pairs, run = max(row.pairs for row in group), group[0].run
-        evaluations = 0.0 if run is None else _evaluations(bench, run, steps)
+        evaluations = 0 if run is None else counter.of(run, steps)
         seconds = evaluations * (pairs + SHOWN) * each + finishing * sum(row.pairs for row in group)
         total += seconds
-        lines.append(f"{seconds / 60:6.1f} min  {pairs:3} pairs x {evaluations:4.0f} evaluations  ")
+        lines.append(f"{seconds / 60:6.1f} min  {pairs:3} pairs x {evaluations:3} evaluations  ")
         lines[-1] += "; ".join(row.name for row in group)
     lines.append(f"{total / 60:6.1f} min  in all, at {each * 1000:.0f} ms for an evaluation of a row and ")
     lines[-1] += (
@@ -53,11 +58,23 @@ def _seconds(bench: Bench) -> tuple[float, float]:
     return (middle - begun) / 4 / len(tasks), (time.perf_counter() - before) / len(tasks)
 
 
-def _evaluations(bench: Bench, run, steps: int) -> float:
-    """Counted on a narrow model with as many layers: what a method asks does not depend on the answers."""
-    params = bench.models.flow.params
-    narrow = replace(params, hidden_size=sum(params.axes_dim), num_heads=1)
-    torch.manual_seed(0)
-    models = replace(bench.models, flow=Flux(narrow).eval().requires_grad_(False))
-    outcome = run_over(models, bench.tasks.first(1), run, steps)
-    return sum(outcome.evaluations) / len(outcome.evaluations)
+class Counter:
+    """Counts evaluations on a narrow model with as many layers: what is asked does not depend on answers."""
+
+    def __init__(self, bench: Bench):
+        params = bench.models.flow.params
+        narrow = replace(params, hidden_size=sum(params.axes_dim), num_heads=1)
+        torch.manual_seed(0)
+        flow = Flux(narrow).eval().requires_grad_(False)
+        flow.register_forward_hook(self._count)
+        self.tasks, self.models = bench.tasks.first(1), replace(bench.models, flow=Remembering(flow))
+        self._asked = 0
+
+    def _count(self, _: object, __: object, answer: torch.Tensor) -> None:
+        self._asked += len(answer)
+
+    def of(self, run: Run, steps: int) -> int:
+        """Those of one pair that no run before has asked for."""
+        self._asked = 0
+        run_over(self.models, self.tasks, run, steps)
+        return self._asked

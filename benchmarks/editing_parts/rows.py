@@ -21,15 +21,15 @@ class Run:
     """What decides an edit's latents.
 
     method: a name of METHODS, or dotted, `package.module:name`. settings: beside its defaults. steps: None
-    for the table's. look: where edits look at their sources, settings of `flux.methods.looks`. mask: "true"
-    for the true region, "own" for the change that a first pass makes, or a function of `flux.methods.masks`.
-    operators: of the table OPERATORS. schedules: of SCHEDULES, for the source and for the edit.
+    for the table's. look: roles of layers, settings of `flux.methods.looks.Role`. mask: "true" for the region
+    that differs, "own" for the change that a first pass makes, or one of the table MASKS. operators:
+    of OPERATORS. schedules: of SCHEDULES, for the source and for the edit.
     """
 
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     steps: int | None = None
-    look: Mapping[str, Any] | None = None
+    look: tuple[Mapping[str, Any], ...] = ()
     mask: Named | str | None = None
     operators: tuple[Named, ...] = ()
     schedules: tuple[Named | None, Named | None] = (None, None)
@@ -46,8 +46,8 @@ class Row:
 
     blend: threshold of the edit's own mask by which the final latents are blended with the source's.
     paste: whether the result is pasted into the photo, "auto" as the package does. threshold: of the own mask
-    by which it is. residual: whether the photo's details are kept inside it as well, "auto" where nothing
-    changed. pairs: how many it is measured on. sources: what it is for.
+    by which it is. residual: whether the photo's details stay inside it, "auto" as the package does. pairs:
+    how many it is measured on. sources: what it is for.
     """
 
     name: str

@@ -1,9 +1,11 @@
 """Makes the rows of a table one after another into a folder, and goes on where it was cut off.
 
-run.json            what decides all figures; a folder of another run is refused
-rows/<row>.json     a row's figures of each pair; there once the row is done
-costs/<row>.json    its seconds and memory, which no two runs share
-pictures/<row>.png  its first edits side by side
+The folder holds, beside what `outcomes.py` keeps of each run:
+
+    run.json            what decides all figures; a folder of another run is refused
+    rows/<row>.json     a row's figures of each pair; there once the row is done
+    costs/<row>.json    its seconds and memory, which no two runs share
+    pictures/<row>.png  its first edits side by side
 """
 
 import json
@@ -19,7 +21,8 @@ from PIL import Image
 
 from editing_parts.making import Outcome, finish, run_over
 from editing_parts.measuring import whole_psnr
-from editing_parts.rows import Row, grouped
+from editing_parts.outcomes import keep, kept, outcome_files
+from editing_parts.rows import Row, Run, grouped
 from editing_parts.table import Result
 from editing_parts.tasks import KINDS, TaskSet, decoded
 from flux.files import write_atomically
@@ -116,13 +119,26 @@ class Bench:
             if missing := [row for row in group if not folder.done(row)]:
                 self._make_group(folder, group, missing, steps, say)
 
-    def _make_group(self, folder, group: Sequence[Row], missing: Sequence[Row], steps: int, say) -> None:
+    def _make_group(
+        self,
+        folder: Folder,
+        group: Sequence[Row],
+        missing: Sequence[Row],
+        steps: int,
+        say: Callable[[str], None],
+    ) -> None:
         # As many pairs as the whole group, so that batches are those of a run that nothing cut off.
         tasks, run = self.tasks.first(max(row.pairs for row in group)), group[0].run
         outcome, rebuilt = None, []
         if run is not None:
-            outcome = run_over(self.models, tasks, run, steps)
-            rebuilt = self._rebuilt(run, steps) if self.rebuild else []
+            files = outcome_files(folder.path, run, len(tasks), steps)
+            found = kept(files, self.models.device)
+            if found is None:
+                outcome = run_over(self.models, tasks, run, steps)
+                rebuilt = self._rebuilt(run, steps) if self.rebuild else []
+                keep(files, outcome, rebuilt)
+            else:
+                outcome, rebuilt = found
         for row in missing:
             part = tasks.first(row.pairs)
             pictures, figures = self._finish(part, outcome, row)
@@ -143,11 +159,11 @@ class Bench:
         pictures, share = finish(self.models, tasks, outcome.first(len(tasks)), row)
         return pictures, {"share": share.tolist()}
 
-    def _rebuilt(self, run, steps: int) -> list[float]:
+    def _rebuilt(self, run: Run, steps: int) -> list[float]:
         """How a method gives pictures back when the edit's prompt is the source's, dB."""
         few = self.tasks.first(SHOWN)
         outcome = run_over(self.models, few, run, steps, unchanged=True)
-        return whole_psnr(few.rebuilt, decoded(self.models, outcome.latents, few.size))
+        return whole_psnr(few.rebuilt, decoded(self.models, outcome.latents, few.size, few.batch))
 
     def _write(self, folder: Folder, row: Row, pictures: np.ndarray, figures: dict, cost: dict) -> None:
         strip = Image.fromarray(np.concatenate([*pictures[:SHOWN]], axis=1))

@@ -6,6 +6,7 @@ should have kept the photograph. A generated source has only the judge's answer.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,22 +29,32 @@ GUIDANCE = 3.5
 """Of generated sources, as in the paper."""
 
 
+class Pair(Protocol):
+    """What is asked for: prompts of source and edit, the kind of the edit, and the seed of the noise."""
+
+    prompts: tuple[str, str]
+    attribute: str
+    seed: int
+
+
 @dataclass(frozen=True)
 class TaskSet:
     """Pairs and all that is known of them before they are edited.
 
-    photos: the sources, uint8 (N, H, W, 3). clean: their latents, packed (N, L, 64). seeds: of the noise.
-    targets: the right answers, like photos, and differs: where they are unlike the photos, bool (N, H, W);
-    None for generated sources. rebuilt: what the autoencoder alone makes of the photos, like them.
+    photos: the sources, uint8 (N, H, W, 3). clean: their latents, packed (N, L, 64). rebuilt: what the
+    autoencoder alone makes of the photos, like them. targets: the right answers, like them. differs: where
+    those are unlike the photos, or where an edit may change them, bool (N, H, W). Both are None where nobody
+    knows. batch: how many are edited side by side.
     """
 
-    pairs: tuple[EditPair, ...]
+    pairs: tuple[Pair, ...]
     texts: Texts
     photos: np.ndarray
     clean: Tensor
     rebuilt: np.ndarray
     targets: np.ndarray | None = None
     differs: np.ndarray | None = None
+    batch: int = BATCH
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -59,10 +70,11 @@ class TaskSet:
             self.texts,
             *(None if x is None else x[:count] for x in (self.photos, self.clean, self.rebuilt)),
             *(None if x is None else x[:count] for x in (self.targets, self.differs)),
+            self.batch,
         )
 
     def batches(self) -> Iterator[slice]:
-        return (slice(start, start + BATCH) for start in range(0, len(self), BATCH))
+        return (slice(start, start + self.batch) for start in range(0, len(self), self.batch))
 
     def open(self, models: Models, rows: slice, steps: int, *, unchanged: bool = False) -> EditTask:
         """The task of some pairs. unchanged: what is asked for is the source itself."""
@@ -107,16 +119,16 @@ def encode_together(models: Models, prompts: Sequence[str], together: int = 64) 
 
 
 @torch.no_grad()
-def encoded(models: Models, pictures: np.ndarray) -> Tensor:
+def encoded(models: Models, pictures: np.ndarray, together: int = BATCH) -> Tensor:
     """uint8 (N, H, W, 3) to packed latents, (N, L, 64) float32."""
     x = to_model(pictures).to(models.device)
-    return torch.cat([pack(models.ae.encode(part).float()) for part in x.split(BATCH)])
+    return torch.cat([pack(models.ae.encode(part).float()) for part in x.split(together)])
 
 
-def decoded(models: Models, latents: Tensor, size: tuple[int, int]) -> np.ndarray:
+def decoded(models: Models, latents: Tensor, size: tuple[int, int], together: int = BATCH) -> np.ndarray:
     """Packed latents to pictures, uint8 (N, H, W, 3)."""
     sampling = Sampling(1, None, size[1], size[0])
-    return to_levels(decode(models, latents, sampling, together=BATCH))
+    return to_levels(decode(models, latents, sampling, together=together))
 
 
 def to_model(pictures: np.ndarray) -> Tensor:

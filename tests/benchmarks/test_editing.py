@@ -19,6 +19,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import editing  # noqa: E402
 from editing_parts import making, planning, table, tuning  # noqa: E402
+from editing_parts.beside import beside  # noqa: E402
 from editing_parts.catalogue import catalogue  # noqa: E402
 from editing_parts.measuring import TINY, Yardstick, patch_similarity, psnr_at, ssim_at  # noqa: E402
 from editing_parts.remembering import Remembering  # noqa: E402
@@ -28,8 +29,9 @@ from editing_parts.table import Result  # noqa: E402
 from editing_parts.tasks import KINDS, draw  # noqa: E402
 
 from flux.hooks import Hooks  # noqa: E402
+from flux.methods import defaults  # noqa: E402
 from flux.tiny.judge import load_judge  # noqa: E402
-from flux.util import TINY_WEIGHTS  # noqa: E402
+from flux.util import TINY_WEIGHTS, configs  # noqa: E402
 
 FLOW = "flowedit"
 
@@ -119,6 +121,16 @@ def test_figures_of_kinds_are_those_of_their_pairs():
     assert found == {"sky": {"made": 1, "kept": 15}, "pose": {"made": 0.5}, "unseen": {}}
 
 
+def test_generated_sources_come_from_their_noise_and_are_held_against_themselves(yardstick):
+    models = small_models()
+    tasks = draw(models, "generated", "tuning", 2, 3)
+    *_, last = beside(tasks.open(models, slice(None), 3))
+    torch.testing.assert_close(last.source, tasks.clean, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(last.edit, last.source, atol=1e-2)
+    figures = Yardstick.of(tasks, yardstick.judge, yardstick.alike).measure(tasks.photos)
+    assert figures["kept"] == [60, 60] and "truth" not in figures and "below" not in figures
+
+
 def test_rows_of_one_run_share_its_velocities(photos, tmp_path):
     calls, models = [], small_models()
     models.flow.register_forward_hook(lambda *_: calls.append(1))
@@ -134,6 +146,8 @@ def test_rows_of_one_run_share_its_velocities(photos, tmp_path):
     assert len(calls) == 1  # one step, source and edit in one batch
     assert all(Folder(tmp_path).done(row) for row in rows)
     assert not Folder(tmp_path).done(replace(rows[0], threshold=0.3))
+    bench.make(Folder(tmp_path), [replace(rows[0], blend=0.1), *rows[1:]], 2, say=lambda _: None)
+    assert len(calls) == 1  # latents are kept
 
 
 class Still:
@@ -171,7 +185,7 @@ def test_what_was_asked_before_is_remembered_unless_hooks_take_part():
 
 def test_every_row_of_the_table_runs(photos):
     models = small_models()
-    for group in grouped(catalogue()):
+    for group in grouped(catalogue(configs["flux-tiny"])):
         if group[0].run is None:
             continue
         outcome = making.run_over(models, photos.first(1), group[0].run, 4)
@@ -196,8 +210,11 @@ def test_outside_the_mask_a_pasted_row_is_the_photo(photos):
 def test_the_plan_knows_evaluations_and_shares_them(photos):
     bench = Bench(small_models(), lambda: photos, lambda _: Still())
     run = Run(FLOW, {"start": 0.25})
-    text = planning.plan(bench, [Row("a", run, pairs=4), Row("b", run, paste=True, pairs=4)], 8)
-    assert "4 pairs x   12 evaluations  a; b" in text and text.count(" min ") == 2
+    rows = [Row("a", run, pairs=4), Row("b", run, paste=True, pairs=4)]
+    rows += [Row("c", replace(run, operators=(("gate", {}),)), pairs=3)]  # whose first step is the same
+    text = planning.plan(bench, rows, 8)
+    assert "4 pairs x  12 evaluations  a; b" in text and "3 pairs x  10 evaluations  c" in text
+    assert text.count(" min ") == 3
 
 
 def test_tuning_takes_the_nearest_of_those_that_make_edits():
@@ -207,8 +224,25 @@ def test_tuning_takes_the_nearest_of_those_that_make_edits():
         result("makes: 2", made=[1, 1, 1, 1], truth=[25, 23, 25, 23]),
     ]
     assert tuning.best(rows).name == "makes: 2"
-    grid = tuning.candidates(FLOW, {"start": (0.1, 0.2), "guidance": (1.0, 2.0, 3.0)}, 33)
+
+
+def test_a_grid_is_all_combinations_and_goes_into_rows_of_the_table(tmp_path):
+    spec = configs["flux-tiny"]
+    axes = {"layers": ("vital", ""), "guidance": (1.0, 2.0, 3.0), "integrator+nudge": (("midpoint", 1.0),)}
+    grid = tuning.candidates(spec, "stable-flow", axes, 33)
     assert len({row.name for row in grid}) == 6 and all(row.paste and row.pairs == 33 for row in grid)
+    results = {row.name: result(row.name, made=[1], truth=[i]) for i, row in enumerate(grid)}
+    chosen = dict(tuning.choices({"stable-flow": grid[:2]}, results))
+    (tmp_path / "best.json").write_text(json.dumps({"methods": chosen}))
+    tuned = {row.name: row for row in catalogue(spec, tmp_path / "best.json")}["stable-flow, tuned"]
+    assert tuned.run.key == grid[1].run.key and tuned.run.look[0]["layers"] == [0, 3]
+    assert tuned.run.settings == {"guidance": 2.0, "integrator": "midpoint", "nudge": 1.0}
+
+
+def test_every_grid_is_of_settings_that_its_method_has():
+    for method, axes in tuning.GRIDS.items():
+        names = {name for names in axes for name in names.split("+")} - {"layers"}
+        assert names <= set(defaults(method)), method
 
 
 def test_a_row_that_is_not_there_is_said_in_one_line(capsys):
@@ -226,7 +260,7 @@ from helpers_demos import small_models
 editing.load_models = lambda *_, **__: small_models()
 raise SystemExit(editing.main(sys.argv[3:]))
 """
-ROWS = ("the photo", "flowedit", "flowedit 1 / 1", "gated, blended at 0.2", "gated, pasted at 0.2")
+ROWS = ("the photo", "flowedit", "1 / 1", "gated, blended at 0.2", "gated, pasted at 0.2")
 
 
 def start(folder: Path) -> subprocess.Popen:
