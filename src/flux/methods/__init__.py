@@ -93,7 +93,7 @@ class MethodRecord:
     pairs: whether source and edit are evaluated side by side, so that looks and operators apply.
     inverts: whether it goes from the picture to noise first; integrator: how, where that is no setting.
     needs_mask: whether it does nothing without one.
-    needs_guidance: whether it is of no use to a model without guidance, such as schnell.
+    needs_guidance: whether it is of no use to a model without guidance, and with few steps, such as schnell.
     layers: the set in which its edits look at their sources where nobody says; empty for none.
     own_mask: whether it multiplies its changes by the task's mask itself.
     """
@@ -259,6 +259,7 @@ METHODS: tuple[MethodRecord, ...] = (
             "guidance": _guidance(1.0),
         },
         inverts=True,
+        needs_guidance=True,
         integrator="uni-inv",
     ),
     MethodRecord(
