@@ -62,7 +62,8 @@ def test_evaluations_are_those_that_the_table_states(row):
     steps = next(n for n, half in halves.items() if abs(half - round(half)) < 1e-9)
     task = task_for(row, steps=steps)
     run(row, task)
-    assert task.field.counts == [round(stated(steps))] * 3
+    more = round(evaluated(row.again or "0", T=steps, **defaults(row.name)))
+    assert {count - round(stated(steps)) for count in task.field.counts} <= {0, more}
 
 
 @every_method

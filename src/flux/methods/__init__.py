@@ -89,7 +89,7 @@ class MethodRecord:
     function: its dotted name, `package.module:name`; it takes a `EditTask` and these settings by name.
     source: the paper. steps: the paper's number of them. settings: at the paper's defaults; numbers of steps
     are shares of all steps, so that they hold for any number. evaluations: how many of one row an edit
-    takes, as a formula over T steps, in words.
+    takes, as a formula over T steps, in words. again: how many more where a method tries a second time.
     pairs: whether source and edit are evaluated side by side, so that looks and operators apply.
     inverts: whether it goes from the picture to noise first; integrator: how, where that is no setting.
     needs_mask: whether it does nothing without one.
@@ -112,6 +112,7 @@ class MethodRecord:
     needs_guidance: bool = False
     layers: str = ""
     own_mask: bool = False
+    again: str = ""
 
 
 def _guidance(default: float, whose: str = "the edit's") -> Setting:
@@ -277,6 +278,26 @@ METHODS: tuple[MethodRecord, ...] = (
         },
         pairs=False,
         inverts=True,
+    ),
+    MethodRecord(
+        "gentle",
+        "ours: FlowEdit at guidance 1, gated; what the model does not find made is tried again with more",
+        "flux.methods.gentle:gentle",
+        "ours, after arXiv 2412.08629",
+        steps=12,
+        evaluations="2 T (1 - start) + 2",
+        again="2 T (1 - again_start) + 2",
+        settings={
+            "start": _share(2 / 12, "share of steps left out at the noisy end"),
+            "limit": _share(0.85, "the source's share of both velocities from which on nothing changes"),
+            "source_guidance": _guidance(1.0, "the source's"),
+            "guidance": _guidance(1.0),
+            "level": _share(0.8, "the noise level at which the model is asked whether the edit is there"),
+            "doubt": Setting(0.05, -10, 10, "an edit whose prompt fits it better by less than this is tried again"),
+            "again_start": _share(0.0, "start, of the second try"),
+            "again_guidance": _guidance(3.0, "the second try's"),
+            "gain": Setting(0.02, 0, 10, "by how much better than the first the second try has to fit"),
+        },
     ),
     MethodRecord(
         "noise",

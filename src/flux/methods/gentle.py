@@ -1,0 +1,65 @@
+"""Ours: FlowEdit at guidance 1, gated; an edit that the model does not find made is tried again with more."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from flux.methods.flowedit import flowedit
+from flux.methods.operators import gate
+from flux.methods.task import EditTask, MethodStep
+from flux.sampling import Evaluation
+
+
+def gentle(
+    task: EditTask,
+    *,
+    start: float,
+    limit: float,
+    source_guidance: float,
+    guidance: float,
+    level: float,
+    doubt: float,
+    again_start: float,
+    again_guidance: float,
+    gain: float,
+) -> Iterator[MethodStep]:
+    """Edit gently, ask the model whether the edit is there, and where it is not try again more strongly.
+
+    The first try is FlowEdit without guidance's exaggeration, its velocities' difference set to 0 where it is
+    small against the source's velocity (`gate`). An edit that its own prompt then does not fit better than its
+    source's by `doubt` (`fit`) is tried again, from `again_start` and with `again_guidance`; the second try
+    is taken where it fits better by `gain`.
+
+    Measured on flux-tiny, 66 rendered scenes of the tuning split, edits pasted: FIGURES
+    """
+    gated = replace(task, field=replace(task.field, operators=(gate(limit), *task.field.operators)))
+    first = {"last": 0.0, "draws": 1, "source_guidance": source_guidance}
+    for step in flowedit(gated, start=start, guidance=guidance, **first):
+        yield step
+    edit, found = step.edit, fit(task, step.edit, level)
+    rows = [row for row, each in enumerate(found.tolist()) if each < doubt]
+    if not rows:
+        return
+    again = gated.rows(rows)
+    for step in flowedit(again, start=again_start, guidance=again_guidance, **first):
+        yield replace(step, phase="again", edit=edit)
+    better = fit(again, step.edit, level) > found[rows] + gain
+    edit = edit.index_copy(0, torch.tensor(rows), torch.where(better[:, None, None], step.edit, edit[rows]))
+    yield replace(step, phase="chosen", index=0, steps=1, edit=edit)
+
+
+def fit(task: EditTask, edit: Tensor, level: float) -> Tensor:
+    """By how much better the edits' prompts foresee them than their sources' prompts do, (N,).
+
+    The edits, (N, L, 64), are noised to the noise level nearest to `level`; what is compared are the mean
+    squared errors of the velocities that the two prompts give there. Two evaluations.
+    """
+    index = min(range(task.steps), key=lambda each: abs(task.times[each] - level))
+    t, noise = task.times[index], task.field.of_edits(task.noise(task.steps))
+    z = (1 - t) * edit + t * noise
+    plain = replace(task.field, look=None, operators=(), source_schedule=None, edit_schedule=None)
+    both = plain.pair(z, z, t, Evaluation(index, task.steps), (1.0, 1.0), apart=True)
+    v_source, v_edit = ((v - (noise - edit)).square().mean(dim=(1, 2)) for v in both)
+    return v_source - v_edit
