@@ -46,7 +46,7 @@ def test_an_edit_that_the_model_finds_made_is_the_first_try():
     for pair in range(3):
         expected = one_try(task, pair, SETTINGS["start"], SETTINGS["guidance"])
         torch.testing.assert_close(edit[pair].double(), expected, rtol=1e-4, atol=1e-4)
-    assert task.field.counts == [2 * 4 + 2] * 3  # round(4 / 8) of 4 steps is 0
+    assert task.field.counts == [2 * 3 + 2] * 3  # start: 2 of 12 is one of 4
 
 
 def test_of_two_tries_the_one_stays_that_fits_its_prompt_better():
@@ -60,7 +60,7 @@ def test_of_two_tries_the_one_stays_that_fits_its_prompt_better():
             better = max(tries, key=lambda z: fit_of(task, z, pair, SETTINGS["level"]))
             chosen.add(better is tries[1])
             torch.testing.assert_close(edit[pair].double(), better, rtol=1e-4, atol=1e-4)
-        assert task.field.counts == [2 * (2 * 4 + 2)] * 3
+        assert task.field.counts == [2 * (3 + 4) + 2 * 2] * 3
     assert chosen == {False, True}
 
 
@@ -79,7 +79,7 @@ def test_only_those_in_doubt_are_tried_again():
     task = small_task()
     steps = list(gentle(task, **SETTINGS | {"doubt": between}))
     worst = int(found.argmin())
-    assert [count > 10 for count in task.field.counts] == [pair == worst for pair in range(3)]
+    assert [count > 8 for count in task.field.counts] == [pair == worst for pair in range(3)]
     again = [step for step in steps if step.phase == "again"]
     assert [step.index for step in again] == list(range(4))
     assert all(step.edit.shape == (3, 6, 64) for step in steps)
