@@ -293,7 +293,7 @@ METHODS: tuple[MethodRecord, ...] = (
             "source_guidance": _guidance(1.0, "the source's"),
             "guidance": _guidance(1.0),
             "level": _share(0.8, "the noise level at which the model is asked whether the edit is there"),
-            "doubt": Setting(0.05, -10, 10, "an edit whose prompt fits it better by less than this is tried again"),
+            "doubt": Setting(0.05, -10, 10, "an edit that its prompt fits by less is tried again"),
             "again_start": _share(0.0, "start, of the second try"),
             "again_guidance": _guidance(3.0, "the second try's"),
             "gain": Setting(0.02, 0, 10, "by how much better than the first the second try has to fit"),

@@ -28,26 +28,28 @@ def gentle(
     """Edit gently, ask the model whether the edit is there, and where it is not try again more strongly.
 
     The first try is FlowEdit without guidance's exaggeration, its velocities' difference set to 0 where it is
-    small against the source's velocity (`gate`). An edit that its own prompt then does not fit better than its
-    source's by `doubt` (`fit`) is tried again, from `again_start` and with `again_guidance`; the second try
-    is taken where it fits better by `gain`.
-
-    Measured on flux-tiny, 66 rendered scenes of the tuning split, edits pasted: FIGURES
+    small against the source's velocity (`gate`). An edit that its own prompt then does not fit better than
+    its source's by `doubt` (`fit`) is tried again, from `again_start` and with `again_guidance`; the second
+    try is taken where it fits better by `gain`.
     """
     gated = replace(task, field=replace(task.field, operators=(gate(limit), *task.field.operators)))
-    first = {"last": 0.0, "draws": 1, "source_guidance": source_guidance}
-    for step in flowedit(gated, start=start, guidance=guidance, **first):
+    both = {"last": 0.0, "draws": 1, "source_guidance": source_guidance}
+    edit = task.field.of_edits(task.clean)
+    for step in flowedit(gated, start=start, guidance=guidance, **both):
+        edit = step.edit
         yield step
-    edit, found = step.edit, fit(task, step.edit, level)
+    found = fit(task, edit, level)
     rows = [row for row, each in enumerate(found.tolist()) if each < doubt]
     if not rows:
         return
-    again = gated.rows(rows)
-    for step in flowedit(again, start=again_start, guidance=again_guidance, **first):
+    again, second = gated.rows(rows), edit[rows]
+    for step in flowedit(again, start=again_start, guidance=again_guidance, **both):
+        second = step.edit
         yield replace(step, phase="again", edit=edit)
-    better = fit(again, step.edit, level) > found[rows] + gain
-    edit = edit.index_copy(0, torch.tensor(rows), torch.where(better[:, None, None], step.edit, edit[rows]))
-    yield replace(step, phase="chosen", index=0, steps=1, edit=edit)
+    better = fit(again, second, level) > found[rows] + gain
+    chosen = torch.where(better[:, None, None], second, edit[rows])
+    edit = edit.index_copy(0, torch.tensor(rows, device=edit.device), chosen)
+    yield MethodStep("choose", 0, 1, task.times[-2], task.times[-1], edit)
 
 
 def fit(task: EditTask, edit: Tensor, level: float) -> Tensor:
@@ -60,6 +62,6 @@ def fit(task: EditTask, edit: Tensor, level: float) -> Tensor:
     t, noise = task.times[index], task.field.of_edits(task.noise(task.steps))
     z = (1 - t) * edit + t * noise
     plain = replace(task.field, look=None, operators=(), source_schedule=None, edit_schedule=None)
-    both = plain.pair(z, z, t, Evaluation(index, task.steps), (1.0, 1.0), apart=True)
-    v_source, v_edit = ((v - (noise - edit)).square().mean(dim=(1, 2)) for v in both)
+    velocities = plain.pair(z, z, t, Evaluation(index, task.steps), (1.0, 1.0), apart=True)
+    v_source, v_edit = ((v - (noise - edit)).square().mean(dim=(1, 2)) for v in velocities)
     return v_source - v_edit
