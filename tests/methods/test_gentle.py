@@ -1,5 +1,7 @@
 """Our method: a first try, what the model says of it, and a second one; each against its formula."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers_methods import small_task, velocity_of
@@ -10,8 +12,15 @@ from flux.methods.gentle import fit, gentle
 SETTINGS = defaults("gentle")
 
 
+def levels(task) -> list[float]:
+    """Noise levels, moved: their odds t / (1 - t) are times `shift`."""
+    odds = [SETTINGS["shift"] * t / (1 - t) for t in task.times[1:]]
+    return [1.0, *(each / (1 + each) for each in odds)]
+
+
 def one_try(task, pair: int, start: float, guidance: float) -> torch.Tensor:
     """FlowEdit with the gate, step by step, in float64: (L, 64)."""
+    task = replace(task, times=levels(task))
     x = task.clean[task.field.of[pair]].double()
     z, steps = x, len(task.times) - 1
     for i in range(round(start * steps), steps):
@@ -55,9 +64,10 @@ def test_of_two_tries_the_one_stays_that_fits_its_prompt_better():
         task = small_task()
         edit = last_of(task, doubt=10, gain=0.0, guidance=guidances[0], again_guidance=guidances[1])
         for pair in range(3):
+            moved = replace(task, times=levels(task))
             starts = SETTINGS["start"], SETTINGS["again_start"]
             tries = [one_try(task, pair, *each) for each in zip(starts, guidances, strict=True)]
-            better = max(tries, key=lambda z: fit_of(task, z, pair, SETTINGS["level"]))
+            better = max(tries, key=lambda z: fit_of(moved, z, pair, SETTINGS["level"]))
             chosen.add(better is tries[1])
             torch.testing.assert_close(edit[pair].double(), better, rtol=1e-4, atol=1e-4)
         assert task.field.counts == [2 * (3 + 4) + 2 * 2] * 3
@@ -74,7 +84,7 @@ def test_the_fit_is_what_the_two_prompts_foresee(level):
 
 def test_only_those_in_doubt_are_tried_again():
     task = small_task()
-    found = fit(task, last_of(task, doubt=-10), SETTINGS["level"])
+    found = fit(replace(task, times=levels(task)), last_of(task, doubt=-10), SETTINGS["level"])
     between = float(found.sort().values[:2].mean())
     task = small_task()
     steps = list(gentle(task, **SETTINGS | {"doubt": between}))

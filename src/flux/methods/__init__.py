@@ -288,6 +288,7 @@ METHODS: tuple[MethodRecord, ...] = (
         evaluations="2 T (1 - start) + 2",
         again="2 T (1 - again_start) + 2",
         settings={
+            "shift": Setting(1.45, 0.1, 10, "by how much steps are moved towards noise"),
             "start": _share(2 / 12, "share of steps left out at the noisy end"),
             "limit": _share(0.85, "the source's share of both velocities from which on nothing changes"),
             "source_guidance": _guidance(1.0, "the source's"),

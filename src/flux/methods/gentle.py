@@ -15,6 +15,7 @@ from flux.sampling import Evaluation
 def gentle(
     task: EditTask,
     *,
+    shift: float,
     start: float,
     limit: float,
     source_guidance: float,
@@ -30,8 +31,10 @@ def gentle(
     The first try is FlowEdit without guidance's exaggeration, its velocities' difference set to 0 where it is
     small against the source's velocity (`gate`). An edit that its own prompt then does not fit better than
     its source's by `doubt` (`fit`) is tried again, from `again_start` and with `again_guidance`; the second
-    try is taken where it fits better by `gain`.
+    try is taken where it fits better by `gain`. shift: by how much steps are moved towards noise, where the
+    edit takes its shape: noise level t becomes shift t / (1 + (shift - 1) t).
     """
+    task = replace(task, times=tuple(shift * t / (1 + (shift - 1) * t) for t in task.times))
     gated = replace(task, field=replace(task.field, operators=(gate(limit), *task.field.operators)))
     both = {"last": 0.0, "draws": 1, "source_guidance": source_guidance}
     edit = task.field.of_edits(task.clean)
