@@ -67,6 +67,11 @@ def facts_of(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def columns_of(measures: Measures) -> dict[str, list[str]]:
+    """What a folder's rows are measured by."""
+    return {"columns": [column.name for column in measures.columns]}
+
+
 def show(
     folder: Folder,
     rows: Sequence[Row],
@@ -113,7 +118,7 @@ def make_table(given: argparse.Namespace) -> None:
         return
     name = f"editing-{given.sources}-{given.split}"
     facts, folder = facts_of(given), Folder(given.out or Path("output", name))
-    folder.begin(facts)
+    folder.begin(facts | columns_of(TINY))
     tuned = json.loads(catalogue.BEST.read_text(encoding="utf-8")) if catalogue.BEST.is_file() else facts
     if tuned["weights"] != facts["weights"]:
         print("settings were tuned on other weights: run `editing.py tune` first", file=sys.stderr)
@@ -143,7 +148,7 @@ def tune(given: argparse.Namespace) -> None:
         print(planning.plan(bench, rows, given.steps))
         return
     facts, folder = facts_of(given), Folder(given.out or Path("output", "editing-tuning"))
-    folder.begin(facts)
+    folder.begin(facts | columns_of(TINY))
     bench.make(folder, rows, given.steps)
     kinds = [pair.attribute for pair in planning.pairs_of(given.split, given.pairs)]
     show(folder, rows, facts, kinds, None)
@@ -171,7 +176,7 @@ def make_pie(given: argparse.Namespace) -> None:
         "size": size,
         "steps": given.steps,
     }
-    folder.begin(facts)
+    folder.begin(facts | columns_of(pie_metrics.MEASURES))
     if any(not folder.done(row) for row in rows):
         metrics = pie_metrics.load(given.clip, given.dino)
         models = load_models(given.model, device=given.device, weights=given.weights)

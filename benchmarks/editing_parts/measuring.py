@@ -4,7 +4,7 @@ A figure is NaN where a pair has none, such as what was kept outside an edit tha
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from editing_parts.tasks import TaskSet, to_model
 from flux.extras import need
 from flux.pictures.features import Dino
 from flux.pictures.metrics import WINDOW
-from flux.tiny.edit_pairs import region, score
+from flux.tiny.edit_pairs import EditScore, region, score
 from flux.tiny.judge import Judge, Reading
 
 
@@ -33,10 +33,11 @@ class Column:
 COLUMNS = (
     Column("made", "the judge finds the change", "{:.3f}"),
     Column("others", "share of all other attributes that are right, by the judge", "{:.3f}"),
-    Column("kept", "PSNR to the photo outside the edit, dB"),
+    Column("kept", "PSNR to the photo outside the edit's region, dB"),
     Column("below", "dB below what the autoencoder alone keeps there"),
-    Column("kept_ssim", "SSIM to the photo outside the edit", "{:.3f}"),
-    Column("kept_dino", "patch-by-patch DINO similarity to the photo outside the edit", "{:.3f}"),
+    Column("equal", "PSNR to the photo at the very pixels that the two renderings share, dB"),
+    Column("ssim", "SSIM to the photo there", "{:.3f}"),
+    Column("dino", "patch-by-patch DINO similarity to the photo there", "{:.3f}"),
     Column("truth", "PSNR to the rendered target, whole picture, dB"),
     Column("inside", "PSNR to the rendered target where it differs from the photo, dB"),
     Column("share", "share of the picture that its mask covers", "{:.3f}", paired=False),
@@ -79,7 +80,10 @@ def read(judge: Judge, pictures: np.ndarray, together: int = 64) -> list[Reading
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What edits of a task set are held against. outside: where they should change nothing, (N, H, W)."""
+    """What edits of a task set are held against.
+
+    outside: where they should change nothing, bool (N, H, W). ceiling: `kept` of the autoencoder alone, (N,).
+    """
 
     tasks: TaskSet
     judge: Judge
@@ -100,32 +104,34 @@ class Yardstick:
                     for pair, seen in zip(tasks.pairs, readings, strict=True)
                 ]
             )
-        ceiling = np.array(
-            [psnr_at(*each) for each in zip(tasks.photos, tasks.rebuilt, outside, strict=True)]
-        )
-        return cls(tasks, judge, alike, readings, outside, ceiling)
+        made = cls(tasks, judge, alike, readings, outside, np.zeros(len(tasks)))
+        return replace(made, ceiling=np.array([told.kept for told in made.scores(tasks.rebuilt)]))
 
     def measure(self, pictures: np.ndarray) -> Figures:
         """All columns that pictures alone tell."""
         tasks, rows = self.tasks, range(len(pictures))
-        found: Figures = {name: [] for name in ("made", "others")}
-        for i, seen in zip(rows, read(self.judge, pictures), strict=True):
-            both = to_model(np.stack((tasks.photos[i], pictures[i])))
-            told = score(tasks.pairs[i], both, [self.readings[i], seen])
-            found["made"].append(float(told.made))
-            found["others"].append(told.others)
-            if tasks.targets is None:
-                found.setdefault("kept", []).append(told.kept)
+        told = self.scores(pictures)
+        found: Figures = {
+            "made": [float(each.made) for each in told],
+            "others": [each.others for each in told],
+            "kept": [each.kept for each in told],
+            "ssim": [ssim_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows],
+            "dino": self._alike_outside(pictures),
+        }
         if tasks.targets is not None:
-            found["kept"] = [psnr_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows]
             found["below"] = (self.ceiling[: len(pictures)] - found["kept"]).tolist()
-        found["kept_ssim"] = [ssim_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows]
-        found["kept_dino"] = self._alike_outside(pictures)
-        if tasks.targets is not None:
-            everywhere = np.ones(tasks.size, dtype=bool)
-            found["truth"] = [psnr_at(tasks.targets[i], pictures[i], everywhere) for i in rows]
-            found["inside"] = [psnr_at(tasks.targets[i], pictures[i], ~self.outside[i]) for i in rows]
+            found["equal"] = [psnr_at(tasks.photos[i], pictures[i], self.outside[i]) for i in rows]
+            found["truth"] = whole_psnr(tasks.targets[: len(pictures)], pictures)
+            found["inside"] = [psnr_at(tasks.targets[i], pictures[i], ~self.outside[i], 1) for i in rows]
         return found
+
+    def scores(self, pictures: np.ndarray) -> list[EditScore]:
+        """What the package says of edits whose region it knows by the judge, see `flux.tiny.edit_pairs`."""
+        tasks = self.tasks
+        return [
+            score(tasks.pairs[i], to_model(np.stack((tasks.photos[i], picture))), [self.readings[i], seen])
+            for i, (picture, seen) in enumerate(zip(pictures, read(self.judge, pictures), strict=True))
+        ]
 
     def _alike_outside(self, pictures: np.ndarray) -> list[float]:
         similar = self.alike(self.tasks.photos[: len(pictures)], pictures)
@@ -135,9 +141,9 @@ class Yardstick:
         return [float(row[at].mean()) if at.any() else np.nan for row, at in zip(similar, whole, strict=True)]
 
 
-def psnr_at(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
-    """PSNR in dB of two pictures at some pixels (H, W); at most 60."""
-    if where.sum() < FEWEST:
+def psnr_at(a: np.ndarray, b: np.ndarray, where: np.ndarray, fewest: int = FEWEST) -> float:
+    """PSNR in dB of two pictures at some pixels (H, W), at most 60; NaN where they are fewer."""
+    if where.sum() < fewest:
         return float("nan")
     error = np.square(a[where].astype(np.float64) - b[where]).mean() / 255**2
     return float(-10 * np.log10(max(error, NOISE)))
