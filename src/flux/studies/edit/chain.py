@@ -9,6 +9,7 @@ that was stopped goes on to the same bytes.
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from PIL import Image
@@ -16,8 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from flux.generate import Sampling, Texts, at_work, decode, encode, sample_steps
-from flux.integrators import integrator_record
-from flux.methods.inversion import Trajectory, replay
+from flux.integrators import Evaluation
 from flux.methods.masks import own_mask, unpacked
 from flux.methods.task import open_task
 from flux.photos.editing import EditedPhoto, SourceEdit, edit_photo_steps
@@ -134,9 +134,9 @@ def _side_by_side(
     source = states[link.after]
     way = [source.latents[:1]]
     with at_work(models.device, offload, models.flow):
-        for step in _beside(spec, models, texts, link, source, sampling):
-            way.append(step.edit.cpu())
-            yield Progress(step.index)
+        for index, edit in _beside(spec, models, texts, link, source, sampling):
+            way.append(edit.cpu())
+            yield Progress(index)
     latents = torch.cat(way)
     size = (spec.height // 16, spec.width // 16)
     grid = unpacked(own_mask(source.latents[-1:], latents[-1:], size), size)[0]
@@ -161,15 +161,25 @@ def _beside(
     source: ChainState,
     sampling: Sampling,
 ):
-    """The steps of an edit beside its source, which is pinned to the way that it took itself."""
+    """The edit's latent, (1, L, 64), behind every step beside its source, which goes the way that it took.
+
+    The edit goes that way too, and by the difference of the two velocities: if the source has looked at
+    another picture itself, its way is not where its own velocity leads, and what that made of it is kept. An
+    edit that asks for nothing new stays where its source is. Of a source that was sampled plainly this is
+    Stable Flow's rule.
+    """
     latents = source.latents.to(models.device)
     prompts = ([source.prompt], [link.job.edit.prompt])
     task = open_task(models, texts, *prompts, [0], latents[-1:], [spec.seed], sampling)
     look = look_of(link.job.way, models.spec.layers)
     task = replace(task, field=replace(task.field, look=look))
-    points = tuple((t, latent[None]) for t, latent in zip(task.times[::-1], latents.flip(0), strict=True))
-    way = Trajectory(points, 1.0, integrator_record("euler"))
-    return replay(task, way, guidances=(spec.guidance or 0.0,) * 2)
+    guidances, edit = (spec.guidance or 0.0,) * 2, latents[:1]
+    for index, (t, t_next) in enumerate(pairwise(task.times)):
+        here, there = latents[index : index + 1], latents[index + 1 : index + 2]
+        at = Evaluation(index, sampling.steps)
+        v_source, v_edit = task.field.pair(here, edit, t, at, guidances)
+        edit = edit + (there - here) + (t_next - t) * (v_edit - v_source)
+        yield index, edit
 
 
 def _decoded(models: Models, latents: Tensor, sampling: Sampling, offload: bool) -> Image.Image:

@@ -227,7 +227,7 @@ def trade_off_plot(dots: Sequence[Dot], *, x: str, y: str) -> bytes:
         for (name, members), shade, marker in zip(lines.items(), shades, cycle(MARKERS), strict=False):
             places = [dot.x for dot in members], [dot.y for dot in members]
             axes.plot(*places, color=shade, marker=marker, markersize=5, linewidth=0.9, label=name)
-        best = [dot for dot in dots if not any(_better(other, dot) for other in dots)]
+        best = front_of(dots)
         axes.plot(
             [dot.x for dot in best],
             [dot.y for dot in best],
@@ -244,6 +244,11 @@ def trade_off_plot(dots: Sequence[Dot], *, x: str, y: str) -> bytes:
         axes.grid(color=QUIET, alpha=0.25, linewidth=0.6)
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return _png(figure)
+
+
+def front_of(dots: Sequence[Dot]) -> list[Dot]:
+    """The dots that no other one is better than: in one figure, and not worse in the other."""
+    return [dot for dot in dots if not any(_better(other, dot) for other in dots)]
 
 
 def _better(one: Dot, other: Dot) -> bool:

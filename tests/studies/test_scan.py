@@ -1,0 +1,172 @@
+"""Scans of demo 4: each cell is what a run of its own spec makes; tables, plot, resuming, mistakes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from helpers_demos import save_clone
+from PIL import Image
+from test_demos import assert_whole_run, load_demo, pictures, run_demo
+
+from flux.pictures.metrics import psnr
+from flux.studies.edit.scanning import cells_of
+from flux.studies.edit.spec import EditSpec
+from flux.studies.pages.plots import Dot, front_of
+from flux.studies.reading import SpecError, load_spec
+
+FEW = ["--steps", "2", "--width", "48", "--height", "32", "--checks.dino", "off", "--compare", "false"]
+EDITS = [
+    "--source",
+    "a red hat",
+    "--edits",
+    json.dumps(["a blue hat", {"prompt": "a boat", "seeds": [0, 3]}]),
+]
+GRID = {"strength": [0, 1], "layers": [[0], "3,5"]}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory) -> Path:
+    return save_clone(tmp_path_factory.mktemp("clone"))
+
+
+@pytest.fixture
+def edit(clone, tmp_path, monkeypatch):
+    """`edit("a", "--steps", "2")` runs demo 4 into a folder and returns it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "none.json").write_text("{}")
+
+    def run(name: str, *argv: str) -> Path:
+        own = ["--output", name, "--model.weights", str(clone)]
+        assert load_demo("demo_4_edit").main(["none.json", *FEW, *argv, *own]) == 0
+        return tmp_path / name
+
+    return run
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "scan.csv").open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_each_cell_is_a_run_of_its_own_spec(edit):
+    folder = edit("scan", *EDITS, "--scan", json.dumps(GRID))
+    record = assert_whole_run(folder)
+    assert [cell["title"] for cell in record["cells"]] == [
+        "layers 0, strength 0",
+        "layers 0, strength 1",
+        "layers 3, 5, strength 0",
+        "layers 3, 5, strength 1",
+    ]
+    for number, (layers, strength) in enumerate([([0], 0), ([0], 1), ([3, 5], 0), ([3, 5], 1)], start=1):
+        alone = edit(f"{number}", *EDITS, "--layers", json.dumps(layers), "--strength", str(strength))
+        own = {name: data for name, data in pictures(alone).items() if "difference" not in name}
+        del own["sheet.png"]
+        assert pictures(folder / "cells" / f"{number:02}") == own and len(own) == 6
+
+    table = rows(folder)
+    assert [(row["cell"], row["edit"], row["seed"]) for row in table[:3]] == [
+        ("1", "1", "0"),
+        ("1", "2", "0"),
+        ("1", "2", "3"),
+    ]
+    row = table[-1]
+    assert (row["layers"], row["strength"], row["prompt"], row["made"]) == ("3, 5", "1", "a boat", "")
+    last = folder / "cells" / "04"
+    shown = [Image.open(last / name) for name in ("source-seed-3.png", "edit-02-seed-3.png")]
+    assert float(row["kept"]) == pytest.approx(psnr(*shown))
+
+
+def test_guidance_of_a_method_is_its_setting(edit):
+    argv = ["--source", "a red hat", "--edits", '["a blue hat"]', "--method", "flowedit"]
+    folder = edit("scan", *argv, "--scan.guidance", "[1, 4]", "--mask", "[0, 0, 16, 32]")
+    for number, guidance in ((1, "1"), (2, "4")):
+        alone = edit(guidance, *argv, "--guidance", guidance, "--mask", "[0, 0, 16, 32]")
+        own = {name: data for name, data in pictures(alone).items() if "difference" not in name}
+        del own["sheet.png"]
+        assert pictures(folder / "cells" / f"{number:02}") == own
+    one, two = rows(folder)
+    assert one["kept"] != two["kept"] and (one["guidance"], two["guidance"]) == ("1", "4")
+
+
+def test_a_killed_scan_is_finished_by_the_next(edit, clone, tmp_path):
+    (tmp_path / "none.json").write_text("{}")
+    argv = [*EDITS, "--scan", json.dumps({**GRID, "strength": [0, 0.2, 0.5, 1]})]
+    folder = tmp_path / "killed"
+    own = ["none.json", *FEW, "--model.weights", str(clone), "--output", str(folder)]
+    running = run_demo(
+        "edit", *argv, *own, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not (folder / "cells" / "02" / "source.png").exists():
+        assert running.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not (folder / "cells" / "08").exists()
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
+    assert load_demo("demo_4_edit").main([*argv, *own]) == 0
+    assert_whole_run(folder)
+    assert all(path.stat().st_mtime_ns == time for path, time in made.items())
+    assert pictures(folder) == pictures(edit("whole", *argv))
+
+
+def spec_of(**changes) -> EditSpec:
+    whole = {"source": "a hat", "edits": ["a boat"], **changes}
+    return load_spec(EditSpec, None, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scan": {}}, "scan = {"),
+        ({"scan": {"strength": [0, 0]}}, "scan.strength[1] = 0.0: stands here twice"),
+        ({"scan": {"strength": [2]}}, "scan.strength[0] = 2: must be between 0 and 1"),
+        ({"scan": {"strength": ["linear"]}}, "scan.strength: must be numbers where no method is named"),
+        ({"scan": {"layers": [[99]]}}, "scan.layers[0][0] = 99: flux-tiny has layers 0 to 11"),
+        ({"scan": {"guidance": [1]}, "model": "flux-schnell"}, "flux-schnell takes no guidance"),
+        ({"scan": {"strenght": [1]}}, "scan.strenght = [1]: unknown key, did you mean strength?"),
+        ({"scan": {"strength": [i / 500 for i in range(500)]}}, "500 cells are more than the 400 of one run"),
+        (
+            {"scan": {"strength": [1]}, "chain": True},
+            "scan: goes through edits by themselves: leave chain out",
+        ),
+        (
+            {"scan": {"strength": [1]}, "edits": [{"prompt": "x", "strength": 0.5}]},
+            "scan.strength: the edit 'x' has its own strength, which a scan keeps",
+        ),
+        (
+            {"scan": {"layers": [[0]]}, "method": "rf-inversion"},
+            "scan.layers: rf-inversion never looks at its source in layers",
+        ),
+    ],
+)
+def test_a_wrong_scan_is_said_in_one_line(changes, said):
+    with pytest.raises(SpecError) as error:
+        spec_of(**changes)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_cells_go_through_all_values():
+    spec = spec_of(scan={"strength": [0.25, 1], "guidance": [1, 2, 3]})
+    assert [(cell.spec.guidance, cell.spec.strength) for cell in cells_of(spec)] == [
+        (guidance, strength) for guidance in (1, 2, 3) for strength in (0.25, 1)
+    ]
+    assert cells_of(spec)[0].title == "guidance 1, strength 0.25"
+    assert all(cell.spec.scan is None for cell in cells_of(spec))
+    every = cells_of(spec_of(scan={"layers": ["all", [0, 2, 3, 4, 7, 8]]}))
+    assert [cell.title for cell in every] == ["layers 0-11", "layers 0, 2-4, 7, 8"]
+
+
+def test_a_spec_without_a_scan_is_the_same_run_as_before():
+    assert not {"scan", "chain", "watch"} & spec_of().recipe().keys()
+    assert "after" not in spec_of().recipe()["edits"][0]
+
+
+def test_the_front_of_a_plot():
+    dots = [Dot(*place, str(i), "") for i, place in enumerate([(1, 1), (2, 0.5), (1, 0.5), (2, 0.4), (1, 1)])]
+    assert [dot.label for dot in front_of(dots)] == ["0", "1", "4"]
