@@ -129,6 +129,9 @@ PINNINGS = ("right", "released", "free", "exact")
 ORIGINS = ("inverted", "noised", "straight")
 """What KV-Edit's edits start from, see `flux.methods.kv_edit`."""
 
+DEFAULT_METHOD = "gentle"
+"""For photos, where nobody names one."""
+
 METHODS: tuple[MethodRecord, ...] = (
     MethodRecord(
         "stable-flow",
@@ -294,7 +297,7 @@ METHODS: tuple[MethodRecord, ...] = (
             "source_guidance": _guidance(1.0, "the source's"),
             "guidance": _guidance(1.0),
             "level": _share(0.8, "the noise level at which the model is asked whether the edit is there"),
-            "doubt": Setting(0.05, -10, 10, "an edit that its prompt fits by less is tried again"),
+            "doubt": Setting(0.02, -10, 10, "an edit that its prompt fits by less is tried again"),
             "again_start": _share(0.0, "start, of the second try"),
             "again_guidance": _guidance(3.0, "the second try's"),
             "gain": Setting(0.02, 0, 10, "by how much better than the first the second try has to fit"),

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from flux.finite import Ingredients, is_finite, require_finite_steps
 from flux.generate import Sampling, Texts, at_work, decode, encode
-from flux.methods import MethodRecord
+from flux.methods import DEFAULT_METHOD, MethodRecord
 from flux.methods.field import Look, Operator, Schedule
 from flux.methods.inversion import reconstruct
 from flux.methods.lookup import find_method
@@ -85,7 +85,7 @@ class PhotoRequest:
     sources: tuple[EditSource, ...]
     edits: tuple[SourceEdit, ...]
     sampling: Sampling
-    method: str | Method = "flowedit"
+    method: str | Method = DEFAULT_METHOD
     settings: Mapping[str, Any] = field(default_factory=dict)
     fit: Fit = "fit"
     mask: Literal["auto"] | Callable[[EditTask], Tensor] | None = None
@@ -172,7 +172,7 @@ def edit_photo(
     source_prompt: str,
     edit_prompt: str,
     *,
-    method: str | Method = "flowedit",
+    method: str | Method = DEFAULT_METHOD,
     steps: int | None = None,
     size: tuple[int, int] | None = None,
     seed: int = 0,
@@ -201,7 +201,7 @@ def edit_photo(
 
 def usual_sampling(
     models: Models,
-    method: str | Method = "flowedit",
+    method: str | Method = DEFAULT_METHOD,
     steps: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> Sampling:

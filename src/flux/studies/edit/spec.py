@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from flux.flags import UsageError, shown
 from flux.limits import MOST_GUIDANCE, MOST_PIXELS
-from flux.methods import METHODS
+from flux.methods import DEFAULT_METHOD, METHODS
 from flux.models import configs
 from flux.prompts import prompt_file
 from flux.studies.edit.choices import MethodChoice, OperatorChoice, Schedules, usual_steps
@@ -41,9 +41,6 @@ from flux.studies.spec import (
     whole,
 )
 from flux.studies.watch.spec import Watch, with_watch
-
-DEFAULT_METHOD = "flowedit"
-"""For photos, where the spec names none."""
 
 
 class Checks(Sparse):
