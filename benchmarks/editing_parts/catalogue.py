@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from editing_parts.rows import MANY, Named, Row, Run
-from flux.methods import METHODS
+from flux.methods import METHODS, method_record
 from flux.models import ModelSpec
 
 BEST = Path(__file__).resolve().parents[1] / "results" / "editing_best.json"
@@ -60,9 +60,8 @@ def _baselines() -> Iterator[Row]:
 
 def _ours() -> Iterator[Row]:
     """The package's default: for photographs pasted, for generated pictures blended."""
-    if OURS not in {method.name for method in METHODS}:
-        return
-    row = Row("ours", Run(OURS), "ours", "the package's default", paste="auto", pairs=MANY)
+    run = Run(OURS, steps=method_record(OURS).steps)
+    row = Row("ours", run, "ours", "the package's default", paste="auto", pairs=MANY)
     yield row
     yield replace(row, name="ours, not pasted", about="", paste=False)
     about = "the package's default for pictures it made"
