@@ -237,7 +237,7 @@ FITTING: dict[str, list[Any]] = {
     "operators": ["gate", ["gate", "blend"], [{"name": "masked", "strength": 0.5}]],
     **dict.fromkeys(("schedules",), [{"source": "vags"}, {"edit": {"name": "exponential", "rate": 2}}]),
     "outside": ["all", [0], "double.*"],
-    "paste": ["auto", True, False],
+    **dict.fromkeys(("paste", "when", "residual"), ["auto", True, False, {"when": True, "residual": False}]),
     "fit": ["fit", "crop", "pad"],
     "pixels": [256, 10000, 10**6],
     "by": ["gap", "top 3", "similarity 0.5", "vitality 0.1"],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -19,7 +20,7 @@ from flux.methods import METHODS
 from flux.studies.edit.choices import evaluations_of
 from flux.studies.edit.jobs import batches_of, check, jobs_of
 from flux.studies.edit.spec import EditSpec
-from flux.studies.reading import load_spec
+from flux.studies.reading import SpecError, load_spec
 
 FEW = ["--steps", "2", "--width", "48", "--height", "32", "--checks.dino", "off"]
 DOG = ["--source.prompt", "a dog", "--edits", '["a red cat"]']
@@ -224,13 +225,43 @@ def test_without_a_method_recipes_are_what_they_were(tmp_path):
     }
 
 
-def test_steps_and_guidance_are_the_papers_but_flux_tinys_steps_its_own(tmp_path):
+def test_steps_and_guidance_are_the_papers_but_no_more_steps_than_the_models_own(tmp_path):
     photograph(tmp_path / "photo.png")
     tiny, dev = (spec_of(tmp_path, model=name, method="flowedit") for name in ("flux-tiny", "flux-dev"))
     assert (tiny.steps, tiny.guidance, dev.steps, dev.guidance) == (16, 5.5, 28, 5.5)
     schnell = spec_of(tmp_path, model="flux-schnell", method="flowedit")
     assert (schnell.steps, schnell.guidance) == (4, None)
     assert spec_of(tmp_path, method={"name": "flowedit", "guidance": 2}, steps=5).steps == 5
+    ours = spec_of(tmp_path)
+    assert (ours.method.name, ours.steps, ours.guidance) == ("gentle", 12, 1.0)
+
+
+def test_a_method_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
+    photograph(tmp_path / "photo.png")
+    for wrong, said in (
+        ("flowedti", "did you mean flowedit?"),
+        ("mine:", "choose from"),
+        ("a b:c", "choose from"),
+    ):
+        with pytest.raises(SpecError, match=re.escape(said)) as caught:
+            spec_of(tmp_path, method=wrong)
+        assert all(row.name in str(caught.value) for row in METHODS)
+        assert str(caught.value).endswith("or name your own, package.module:function")
+
+
+def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
+    photograph(tmp_path / "photo.png")
+    for changes, said in (
+        ({"method": "kv-edit"}, "mask: missing: kv-edit edits inside a mask alone"),
+        (
+            {"method": "noise", "mask": "auto"},
+            "noise takes none, as it never sees source and edit side by side",
+        ),
+        ({"method": "noise", "edits": [{"prompt": "a", "outside": "all"}]}, "edits[0].outside"),
+        ({"method": "stable-flow", "model": "flux-dev-krea"}, "no set of flux-dev-krea"),
+    ):
+        with pytest.raises(SpecError, match=re.escape(said)):
+            spec_of(tmp_path, **changes)
 
 
 # Stopped and damaged

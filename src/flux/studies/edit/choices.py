@@ -131,8 +131,8 @@ def _among(known: Sequence[str | bool], wrong: Any) -> str:
 
 
 def usual_steps(row: MethodRecord, model: ModelSpec) -> int:
-    """The paper's number of steps; on flux-tiny and schnell, which have few of their own, the model's."""
-    return model.num_steps if model.embedded or model.guidance is None else row.steps
+    """The method's number of steps, which is its paper's, or the model's own where that is smaller."""
+    return min(row.steps, model.num_steps)
 
 
 # Evaluations

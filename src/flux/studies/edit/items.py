@@ -147,13 +147,34 @@ Sha256 = Annotated[
 ]
 
 
-def _paste(value: Any) -> bool | str:
+def _auto(value: Any) -> bool | str:
     if value != "auto" and not isinstance(value, bool):
         raise ValueError("choose from auto, true, false")
     return value
 
 
-Paste = Annotated[bool | str, PlainValidator(_paste), WithJsonSchema({"enum": ["auto", True, False]})]
+Auto = Annotated[bool | str, PlainValidator(_auto), WithJsonSchema({"enum": ["auto", True, False]})]
+
+
+class Pasting(Sparse):
+    """Whether, and how, an edit comes back into the source's own pixels."""
+
+    text_key: ClassVar[str] = "when"
+    quiet: ClassVar[frozenset[str]] = frozenset({"residual"})
+
+    when: Auto = Field("auto", description="true, false, or auto: if only a part changed")
+    residual: Auto = Field(
+        "auto",
+        description="whether details that autoencoder and smaller size lose stay inside the mask as well; "
+        "auto: where the edit drew nothing else",
+    )
+
+
+def _pasting(value: Any) -> Any:
+    return {"when": value} if isinstance(value, bool) else value
+
+
+APasting = Annotated[Pasting, BeforeValidator(_pasting, json_schema_input_type=Pasting | bool)]
 
 FOUND = {row.name: row.settings.get("threshold") for row in MASKS}
 """Masks that are found, and the bounds of where they begin, if they have such a threshold."""

@@ -13,6 +13,7 @@ FREES = {
     "scale": 1,
     "strength": 1,
     "depth": 1,
+    "limit": 1,
     "start": -1,
     "eta": -1,
     "stop": -1,
@@ -75,7 +76,7 @@ def _to_bind(spec: EditSpec, job: EditJob) -> Iterator[str]:
     yield from _settings(spec, frees=False)
     if row.pairs and not job.way.layers:
         yield "layers in which it looks at its source, such as --layers default"
-    if spec.paste is False:
+    if spec.paste is not None and spec.paste.when is False:
         yield "paste true"
     yield "a prompt closer to the source's"
 

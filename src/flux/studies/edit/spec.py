@@ -20,7 +20,7 @@ from flux.studies.edit.conflicts import (
     with_method,
     without_method,
 )
-from flux.studies.edit.items import AMask, EditItem, Paste, Source, Sparse, Strategy, Strength, Window
+from flux.studies.edit.items import AMask, APasting, EditItem, Source, Sparse, Strategy, Strength, Window
 from flux.studies.edit.scanning import Scan, scan_problems
 from flux.studies.edit.sources import SourceItem, Sources
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
@@ -159,10 +159,8 @@ class EditSpec(Spec, Sparse):
         None, description="what becomes of the edit's velocity beside the source's, in turn"
     )
     schedules: Schedules | None = Field(None, description="what becomes of guidance from noise to picture")
-    paste: Paste = Field(
-        "auto",
-        description="true, false or auto: whether the edit comes back into the photo's own pixels; auto: if "
-        "only a part changed",
+    paste: APasting | None = Field(
+        None, description="whether the edit comes back into the photo's own pixels; null: auto"
     )
     fit: Literal["fit", "crop", "pad"] = Field(
         "fit",
