@@ -42,7 +42,8 @@ def test_one_photo_is_three_lines(tmp_path):
         small_models(), tmp_path / "photo.png", "a dog", "a cat", steps=3, options={"paste": True}
     )
     assert edited.pasted.size == (100, 60)
-    assert edited.evaluations == 2 * 3
+    once = 2 * 3 + 2  # a try and its check
+    assert edited.evaluations in (once, 2 * once)
 
 
 def test_the_result_does_not_depend_on_the_batch():
@@ -109,4 +110,4 @@ def test_methods_that_invert_tell_how_well_sources_come_back_from_noise():
 
 def test_settings_that_a_method_does_not_take():
     with pytest.raises(ValueError, match="flowedit takes no strength: its settings are start, last"):
-        results(three(settings={"strength": 1}))
+        results(three(method="flowedit", settings={"strength": 1}))
