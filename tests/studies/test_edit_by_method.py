@@ -18,8 +18,10 @@ from PIL import Image
 from test_demos import assert_whole_run, files, load_demo, pictures, run_blocked, run_demo
 
 from flux.methods import METHODS
+from flux.pictures.metrics import Score
 from flux.studies.edit.choices import evaluations_of
 from flux.studies.edit.jobs import batches_of, check, jobs_of
+from flux.studies.edit.method_verdicts import what_went_wrong
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec
 
@@ -311,6 +313,79 @@ def test_damaged_pictures_of_a_finished_run_are_made_again(demo, tmp_path):
     assert demo(*argv, "--batch", "1") == 0
     assert pictures(folder) == whole
     assert kept == {name: (folder / name).stat().st_mtime_ns for name in kept}
+
+
+# What went wrong
+
+SAME, LOST = Score(0.0, None, loss=0.0), Score(0.9, 9.0, loss=0.8)
+
+
+@pytest.mark.parametrize(
+    "changes, figures, seen, said",
+    [
+        (
+            {"method": "flowedit"},
+            SAME,
+            None,
+            "Try a guidance above 5.5, a start below 0.142857, a source prompt",
+        ),
+        (
+            {
+                "method": {"name": "flowedit", "start": 0},
+                "operators": "gate",
+                "mask": {"where": "auto", "threshold": 0.3},
+            },
+            SAME,
+            None,
+            "Try a guidance above 5.5, a mask threshold below 0.3, a gate limit above 0.85, a source prompt",
+        ),
+        (
+            {"mask": [0, 0, 8, 8], "layers": [0, 1]},
+            SAME,
+            None,
+            "fewer layers than 2, a larger mask, or none, a source",
+        ),
+        ({"method": "noise"}, SAME, None, "Try a guidance above 3.5, a strength above 0.6, a source prompt"),
+        (
+            {"method": "noise"},
+            LOST,
+            None,
+            "Try a guidance below 3.5, a strength below 0.6, or a prompt closer",
+        ),
+        ({"method": "flowedit"}, LOST, None, "Try a mask of where it may change, a guidance below 5.5"),
+        ({"method": "flowedit", "paste": False, "layers": [0]}, LOST, None, "paste true, or a prompt closer"),
+        (
+            {"method": "flowedit", "model": "flux-schnell"},
+            SAME,
+            None,
+            "Try a start below 0.142857, a source prompt",
+        ),
+        (
+            {"method": "flowedit"},
+            LOST,
+            ([], ["no hat"]),
+            "did not make all that was asked for: no hat. Try a guidance",
+        ),
+        (
+            {"method": "flowedit"},
+            LOST,
+            (["a cat"], ["no hat"]),
+            "a cat; and no hat. Try a source prompt that names",
+        ),
+    ],
+)
+def test_remedies_are_settings_of_the_method(changes, figures, seen, said, tmp_path):
+    photograph(tmp_path / "photo.png")
+    spec = spec_of(tmp_path, **changes)
+    (line,) = what_went_wrong(spec, jobs_of(spec)[0], figures, seen)
+    assert said in line and "injection" not in line
+
+
+def test_nothing_is_said_of_an_edit_that_worked(tmp_path):
+    photograph(tmp_path / "photo.png")
+    spec = spec_of(tmp_path)
+    assert not list(what_went_wrong(spec, jobs_of(spec)[0], Score(0.2, 20.0, loss=0.1)))
+    assert not list(what_went_wrong(spec, jobs_of(spec)[0], LOST, ([], [])))
 
 
 # Before anything is made

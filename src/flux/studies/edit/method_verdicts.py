@@ -54,8 +54,9 @@ def _to_free(spec: EditSpec, job: EditJob) -> Iterator[str]:
     way = job.way
     if way.layers:
         yield f"fewer layers than {len(way.layers)}"
-    if job.mask is not None and job.mask.threshold:
-        yield f"a mask threshold below {job.mask.threshold:g}"
+    if job.mask is not None:
+        threshold = job.mask.threshold
+        yield f"a mask threshold below {threshold:g}" if threshold else "a larger mask, or none"
     for operator in spec.operators or ():
         if operator.name in ("gate", "velo-edit") and operator.settings["limit"] < 1:
             yield f"a {operator.name} limit above {operator.settings['limit']:g}"
