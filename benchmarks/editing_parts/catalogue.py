@@ -55,7 +55,8 @@ def _baselines() -> Iterator[Row]:
     section = "to read the columns by"
     yield Row("the photo", None, section, "nothing edited", pairs=MANY, sources=BOTH)
     yield Row("the autoencoder alone", None, section, "nothing edited", pairs=MANY)
-    yield Row("the right answer", None, section, "the rendered target: what the judge sees", pairs=MANY)
+    about = "the rendered target: what the judge sees"
+    yield Row("the right answer", None, section, about, pairs=MANY, bound=True)
 
 
 def _ours() -> Iterator[Row]:
@@ -111,7 +112,9 @@ def _as_published() -> Iterator[Row]:
             yield replace(row, name=f"{name}, pasted", about="", paste=True)
         if method.needs_mask:
             about = "a bound: nobody knows it"
-            yield Row(f"{method.name}, true mask", replace(run, mask="true"), "as published", about)
+            yield Row(
+                f"{method.name}, true mask", replace(run, mask="true"), "as published", about, bound=True
+            )
 
 
 def _tuned(best: Path) -> Iterator[Row]:
@@ -168,7 +171,7 @@ def _masks() -> Iterator[Row]:
         ("velocity mask", ("velocity", {}), ""),
         ("words' mask", ("words", {}), ""),
     ):
-        row = Row(f"gated, {name}", replace(run, mask=mask), section, about)
+        row = Row(f"gated, {name}", replace(run, mask=mask), section, about, bound=mask == "true")
         yield row
         yield replace(row, name=f"{row.name}, pasted", about="", paste=True)
 

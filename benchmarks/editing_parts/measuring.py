@@ -34,7 +34,7 @@ COLUMNS = (
     Column("made", "the judge finds the change", "{:.3f}"),
     Column("others", "share of all other attributes that are right, by the judge", "{:.3f}"),
     Column("kept", "PSNR to the photo outside the edit's region, dB"),
-    Column("below", "dB below what the autoencoder alone keeps there"),
+    Column("below", "dB below what the autoencoder alone keeps there", paired=False),
     Column("equal", "PSNR to the photo at the very pixels that the two renderings share, dB"),
     Column("ssim", "SSIM to the photo there", "{:.3f}"),
     Column("dino", "patch-by-patch DINO similarity to the photo there", "{:.3f}"),

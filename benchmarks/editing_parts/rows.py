@@ -12,6 +12,9 @@ STEPS = 16
 FEW, MANY = 99, 220
 """Pairs of a row: the first of the split, and all for the rows that decide."""
 
+DEFINING = ("name", "run", "blend", "paste", "threshold", "residual", "pairs")
+"""What decides a row's figures, of all that it has."""
+
 Named = tuple[str, Mapping[str, Any]]
 """A function by its name, and its settings."""
 
@@ -47,7 +50,8 @@ class Row:
     blend: threshold of the edit's own mask by which the final latents are blended with the source's.
     paste: whether the result is pasted into the photo, "auto" as the package does. threshold: of the own mask
     by which it is. residual: whether the photo's details stay inside it, "auto" as the package does. pairs:
-    how many it is measured on. sources: what it is for.
+    how many it is measured on. bound: whether it knows what nobody knows and beats no default. sources: what
+    it is for.
     """
 
     name: str
@@ -59,12 +63,13 @@ class Row:
     threshold: float = 0.2
     residual: bool | Literal["auto"] = "auto"
     pairs: int = FEW
+    bound: bool = False
     sources: tuple[str, ...] = ("photos",)
 
     @property
     def definition(self) -> dict[str, Any]:
         """All that decides its figures, as JSON has it."""
-        return json.loads(json.dumps(asdict(self), default=list))
+        return json.loads(json.dumps({name: asdict(self)[name] for name in DEFINING}, default=list))
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:

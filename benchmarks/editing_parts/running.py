@@ -78,7 +78,7 @@ class Folder:
             for name, values in found["figures"].items()
         }
         cost = json.loads(self.file("costs", row).read_text(encoding="utf-8"))
-        return Result(row.name, row.section, row.about, figures, cost)
+        return Result(row.name, row.section, row.about, figures, cost, row.bound)
 
 
 class Measuring(Protocol):

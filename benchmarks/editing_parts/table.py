@@ -21,6 +21,7 @@ class Result:
     about: str
     figures: Mapping[str, np.ndarray]
     cost: Mapping[str, float | None]
+    bound: bool = False
 
     @property
     def pairs(self) -> int:
@@ -80,7 +81,8 @@ def summary(
         record["figures"] = {name: interval(values) for name, values in row.figures.items()}
         if default in known and row.name != default:
             record["against default"] = against(row, known[default], measures.columns)
-            record["beats default in"] = beats(record["against default"], measures.decisive)
+            won = [] if row.bound else beats(record["against default"], measures.decisive)
+            record["beats default in"] = won
         record["kinds"] = by_kind(row, kinds, measures.by_kind)
         records.append(_rounded(record))
     return records

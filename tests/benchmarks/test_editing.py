@@ -122,6 +122,13 @@ def test_a_row_beats_the_default_only_beyond_the_interval(made, inside, winner):
     assert table.beats({"made": made, "inside": inside}, TINY.decisive) == winner
 
 
+def test_a_row_that_knows_the_answer_beats_nobody():
+    default = result("default", made=[0.0] * 9, inside=[10.0] * 9)
+    better = result("better", made=[1.0] * 9, inside=[10.0] * 9)
+    records = table.summary([default, better, replace(better, name="told", bound=True)], "default", [], TINY)
+    assert [record.get("beats default in") for record in records] == [None, ["made"], []]
+
+
 def test_figures_of_kinds_are_those_of_their_pairs():
     row = result("row", made=[1, 0, 1, 1], kept=[10, np.nan, 20, np.nan])
     found = table.by_kind(row, ["sky", "pose", "sky", "pose", "unseen"], TINY.by_kind)
@@ -153,6 +160,7 @@ def test_rows_of_one_run_share_its_velocities(photos, tmp_path):
     assert len(calls) == 1  # one step, source and edit in one batch
     assert all(Folder(tmp_path).done(row) for row in rows)
     assert not Folder(tmp_path).done(replace(rows[0], threshold=0.3))
+    assert Folder(tmp_path).done(replace(rows[0], about="other words"))
     bench.make(Folder(tmp_path), [replace(rows[0], blend=0.1), *rows[1:]], 2, say=lambda _: None)
     assert len(calls) == 1  # latents are kept
 
