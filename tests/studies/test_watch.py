@@ -9,15 +9,17 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
-from helpers_demos import save_clone
+from helpers_demos import save_clone, small_models
 from PIL import Image
 from test_pages import Tags
 
+from flux.hooks import CopySource, Hooks
 from flux.studies.pages.overlays import overlay
 from flux.studies.reading import SpecError, load_spec
 from flux.studies.timesteps.spec import LayerSpec
 from flux.studies.watch.kept import WatchedPicture
 from flux.studies.watch.report import _spread
+from flux.studies.watch.watching import watching
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT = "a red hat and a boat"
@@ -204,10 +206,6 @@ def test_a_wrong_thing_to_watch_is_said_in_one_line(watch, said):
 
 
 def test_a_tokenizer_that_does_not_tell_is_named():
-    from helpers_demos import small_models
-
-    from flux.studies.watch.watching import watching
-
     spec = load_spec(LayerSpec, None, {"prompt": PROMPT, "watch": {"words": "hat"}})
     with pytest.raises(ValueError, match=r"watch\.words: the tokenizer of this T5 does not tell"):
         watching(spec.watch, spec, small_models(), [0], [PROMPT])
@@ -215,6 +213,16 @@ def test_a_tokenizer_that_does_not_tell_is_named():
     assert watching(only.watch, only, small_models(), [0], [PROMPT]).places == {
         "box": tuple(row * 8 + column for row in range(4) for column in range(4))
     }
+
+
+def test_the_hook_stands_behind_all_injections():
+    """So that it sees the keys that a layer attends with, the source's where they are copied."""
+    spec = load_spec(LayerSpec, None, {"prompt": PROMPT, "watch": {"points": [[0, 0]], "layers": [0, 3]}})
+    watched = watching(spec.watch, spec, small_models(), [0], [PROMPT])
+    copies = [CopySource(strength=strength) for strength in (0.5, 1.0)]
+    plan = watched.behind(Hooks(skip=[5], inject={0: copies, 2: copies[0]}))
+    assert dict(plan.inject) == {0: (*copies, watched.hook), 2: (copies[0],), 3: (watched.hook,)}
+    assert dict(plan.skip) == {5: True} and dict(watched.behind(None).inject).keys() == {0, 3}
 
 
 def test_an_overlay_is_bright_where_the_map_is():
