@@ -40,10 +40,6 @@ class LayerSpec(Spec):
 
     def attention_layers(self) -> tuple[int, ...]:
         return layer_numbers(self.attention, self.model)
-        if self.watch is not None:
-            prompts = {"prompt": self.prompt}
-            found = self.watch.problems_in(self.model, self.width, self.height, prompts)
-            yield from below(("watch",), found)
 
     def recipe(self) -> dict[str, Any]:
         recipe = super().recipe() | {"attention": list(self.attention_layers())}
