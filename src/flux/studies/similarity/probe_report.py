@@ -17,9 +17,9 @@ from flux.studies.similarity.measures import MEASURES
 from flux.studies.similarity.places import size_of
 from flux.studies.similarity.probed import Probed, ProbedPart, axis, layers_file, probed
 from flux.studies.similarity.spec import DinoSpec
-from flux.studies.similarity.tables import csv_text
 from flux.studies.sweep.cells import NOTHING, Cell, CellPart
 from flux.studies.sweep.folder import Sweep
+from flux.studies.tables import csv_text
 
 ROWS, LAYERS, ORDER = "moved.csv", "layers.csv", "probe_layers.json"
 PLOT, NARROW_PLOT, SIDE_BY_SIDE = "layers.png", "layers-narrow.png", "side-by-side.png"
