@@ -28,7 +28,7 @@ from editing_parts.remembering import Remembering
 from editing_parts.rows import STEPS, Row, chosen
 from editing_parts.running import Bench, Folder, as_json
 from editing_parts.table import grids, markdown, summary
-from editing_parts.tasks import SOURCES, SPLITS, draw
+from editing_parts.tasks import BATCH, SOURCES, SPLITS, draw
 
 from flux.files import write_atomically
 from flux.models import FROM_TEXT
@@ -114,7 +114,7 @@ def make_table(given: argparse.Namespace) -> None:
         rows = [replace(row, pairs=min(row.pairs, given.pairs)) for row in rows]
     count = max(row.pairs for row in rows)
     if given.plan:
-        print(planning.plan(open_bench(given, count), rows, given.steps))
+        print(planning.plan(open_bench(given, min(count, BATCH)), rows, given.steps))
         return
     name = f"editing-{given.sources}-{given.split}"
     facts, folder = facts_of(given), Folder(given.out or Path("output", name))
@@ -143,10 +143,10 @@ def tune(given: argparse.Namespace) -> None:
         if given.methods is None or method in given.methods
     }
     rows = [row for some in tried.values() for row in some]
-    bench = open_bench(given, given.pairs, rebuild=False)
     if given.plan:
-        print(planning.plan(bench, rows, given.steps))
+        print(planning.plan(open_bench(given, min(given.pairs, BATCH), rebuild=False), rows, given.steps))
         return
+    bench = open_bench(given, given.pairs, rebuild=False)
     facts, folder = facts_of(given), Folder(given.out or Path("output", "editing-tuning"))
     folder.begin(facts | columns_of(TINY))
     bench.make(folder, rows, given.steps)

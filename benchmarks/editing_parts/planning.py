@@ -32,7 +32,9 @@ def plan(bench: Bench, rows: Sequence[Row], steps: int) -> str:
     for group in grouped(rows):
         pairs, run = max(row.pairs for row in group), group[0].run
         evaluations = 0 if run is None else counter.of(run, steps)
-        seconds = evaluations * (pairs + SHOWN) * each + finishing * sum(row.pairs for row in group)
+        seconds = evaluations * (pairs + SHOWN * bench.rebuild) * each + finishing * sum(
+            row.pairs for row in group
+        )
         total += seconds
         lines.append(f"{seconds / 60:6.1f} min  {pairs:3} pairs x {evaluations:3} evaluations  ")
         lines[-1] += "; ".join(row.name for row in group)
