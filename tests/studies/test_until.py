@@ -43,7 +43,7 @@ def measured(monkeypatch):
         order = order_of(self.asked)
         there = {group: [p for p in prompts if Cell(p, group) in done] for group in found}
         return {
-            group: [similarities[until.label(group)][order.index(p)] for p in there[group]] for group in found
+            group: [similarities[group.label][order.index(p)] for p in there[group]] for group in found
         }
 
     monkeypatch.setattr(until.Until, "_similarities", similar)
