@@ -42,9 +42,7 @@ def measured(monkeypatch):
         found = sound(self, groups, prompts, done)
         order = order_of(self.asked)
         there = {group: [p for p in prompts if Cell(p, group) in done] for group in found}
-        return {
-            group: [similarities[group.label][order.index(p)] for p in there[group]] for group in found
-        }
+        return {group: [similarities[group.label][order.index(p)] for p in there[group]] for group in found}
 
     monkeypatch.setattr(until.Until, "_similarities", similar)
     return similarities
