@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from flux.methods.inversion import invert
 from flux.methods.task import EditTask, MethodStep, begin
 from flux.sampling import Evaluation
 
@@ -19,16 +20,8 @@ def uniedit(
     Where they differ most, by token, the edit moves with its own velocity, elsewhere with its source's.
     """
     first, steps = begin(task.times, 1 - depth), task.steps
-    z = task.clean
-    v = task.field.source(z, task.times[-1], Evaluation(steps - 1, steps), source_guidance)
-    for index in reversed(range(first, steps)):
-        t, t_next = task.times[index + 1], task.times[index]
-        ahead = z + (t_next - t) * v
-        v = task.field.source(ahead, t_next, Evaluation(index, steps), source_guidance)
-        z = z + (t_next - t) * v
-        yield MethodStep("invert", steps - 1 - index, steps - first, t, t_next, source=z)
-
-    edit = task.field.of_edits(z)
+    trajectory = yield from invert(task, integrator="uni-inv", guidance=source_guidance, first=first)
+    edit = task.field.of_edits(trajectory.noise)
     for index in range(first, steps):
         t, t_next = task.times[index], task.times[index + 1]
         at, guidances = Evaluation(index, steps), (source_guidance, guidance)

@@ -222,6 +222,25 @@ def or_one(kind: Any) -> WrapValidator:
     )
 
 
+# Steps
+
+
+def _window(value: Any) -> tuple[int, int]:
+    numbers = isinstance(value, list | tuple) and all(type(step) is int for step in value)
+    if not numbers or len(value) != 2 or not 0 <= value[0] < value[1]:
+        raise ValueError("must be [start, stop], two whole numbers with 0 <= start < stop")
+    return tuple(value)
+
+
+Window = Annotated[
+    tuple[int, int],
+    PlainValidator(_window),
+    WithJsonSchema(
+        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
+    ),
+]
+"""Sampling steps from `start` to before `stop`."""
+
 # Seeds
 
 

@@ -23,6 +23,7 @@ from flux.studies.spec import (
     Several,
     Share,
     ValidationInfo,
+    Window,
     WithJsonSchema,
     WrapValidator,
     absolute,
@@ -80,21 +81,6 @@ class Strategy(Section):
             if value is not None and self.name != name:
                 yield Problem((name,), f'is for strategy "{name}", and the strategy is "{self.name}"', value)
 
-
-def _window(value: Any) -> tuple[int, int]:
-    whole = isinstance(value, list | tuple) and all(type(step) is int for step in value)
-    if not whole or len(value) != 2 or not 0 <= value[0] < value[1]:
-        raise ValueError("must be [start, stop], two whole numbers with 0 <= start < stop")
-    return tuple(value)
-
-
-Window = Annotated[
-    tuple[int, int],
-    PlainValidator(_window),
-    WithJsonSchema(
-        {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
-    ),
-]
 
 FADES = ("linear", "cosine")
 """Strengths that go from 1 in the first step to 0 behind the last one."""

@@ -20,7 +20,7 @@ from flux.studies.edit.conflicts import (
     with_method,
     without_method,
 )
-from flux.studies.edit.items import AMask, APasting, EditItem, Source, Sparse, Strategy, Strength, Window
+from flux.studies.edit.items import AMask, APasting, EditItem, Source, Sparse, Strategy, Strength
 from flux.studies.edit.scanning import Scan, scan_problems
 from flux.studies.edit.sources import SourceItem, Sources
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
@@ -35,6 +35,7 @@ from flux.studies.spec import (
     Several,
     Share,
     Spec,
+    Window,
     below,
     model_validator,
     or_one,

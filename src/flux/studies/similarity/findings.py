@@ -1,7 +1,7 @@
 """What a sweep says of each layer: figures of its pictures, their means, and the vital layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flux.models import Layers
@@ -102,7 +102,7 @@ def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> F
     layers = model_layers(sweep)
     rows = [ComparedCell(cell, figures[pair]) for cell, pair in pairs_of(sweep).items()]
     measured = [
-        Layer(part, *_names(part, layers), dict(_summaries(spec, rows, part)))
+        Layer(part, *names_of(part, layers), dict(_summaries(spec, rows, part)))
         for part in sorted(sweep.parts, key=lambda part: part.order)
     ]
     metric = spec.metrics[0]
@@ -124,7 +124,7 @@ def _summaries(spec: DinoSpec, rows: Sequence[ComparedCell], part: CellPart) -> 
             yield metric, summary(values, spec.confidence)
 
 
-def _names(part: CellPart, layers: Layers) -> tuple[str, str]:
+def names_of(part: CellPart, layers: Layers) -> tuple[str, str]:
     """`double.3` and what kind of bar it has."""
     names = [layers.name(layer) for layer in part.layers]
     return " + ".join(names), names[0].partition(".")[0] if len(names) == 1 else "joint"
@@ -152,7 +152,7 @@ def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str
             "noise_pairs": len(found.noise),
             "in_noise": list(found.vital.in_noise),
             "layers": [
-                {"layer": layer, "name": layers.name(layer), **_plain(figure)}
+                {"layer": layer, "name": layers.name(layer), **asdict(figure)}
                 for layer, figure in found.single.items()
             ],
             "sweep": sweep.path.name,
@@ -160,7 +160,3 @@ def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str
             **{key: sweep.setting.get(key) for key in ("device", "dtype")},
         },
     }
-
-
-def _plain(figure: Summary) -> dict[str, Any]:
-    return {"n": figure.n, "mean": figure.mean, "sd": figure.sd, "low": figure.low, "high": figure.high}

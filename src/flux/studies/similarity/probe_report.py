@@ -17,6 +17,7 @@ from flux.studies.similarity.measures import MEASURES
 from flux.studies.similarity.places import size_of
 from flux.studies.similarity.probed import Probed, ProbedPart, axis, layers_file, probed
 from flux.studies.similarity.spec import DinoSpec
+from flux.studies.similarity.words import shortened
 from flux.studies.sweep.cells import NOTHING, Cell, CellPart
 from flux.studies.sweep.folder import Sweep
 from flux.studies.tables import csv_text
@@ -183,17 +184,12 @@ def _shown(sweep: Sweep, found: Probed, run: RunFolder, cell: Cell) -> PagePictu
     file = cell.file.replace("/", "-", 2).replace("pictures-", "pictures/")
     run.save_picture(file, small_copy(sweep.cells[cell]))
     if cell.source:
-        return PagePicture(file, f"source: {_cut(sweep.sources[cell.prompt])}")
+        return PagePicture(file, f"source: {shortened(sweep.sources[cell.prompt], 60)}")
     if cell.part == NOTHING:
-        return PagePicture(file, f"reference: {_cut(sweep.prompts[cell.prompt].text)}")
+        return PagePicture(file, f"reference: {shortened(sweep.prompts[cell.prompt].text, 60)}")
     values = [row.figures[found.metric] for row in found.rows if row.cell == cell]
     figure = "not measured" if not values or values[0] is None else f"{values[0]:+.3f}"
     return PagePicture(file, f"layer {cell.part.label.rpartition(':')[2]}: {figure}")
-
-
-def _cut(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 60 else text[:59].rstrip() + "…"
 
 
 def _cells_of(part: CellPart) -> list[object]:

@@ -6,10 +6,10 @@ for a similarity s.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from flux.models import Layers
+from flux.studies.similarity.findings import names_of
 from flux.studies.similarity.importance import Summary, summary
 from flux.studies.similarity.inputs import model_layers
 from flux.studies.similarity.measures import MEASURES, Figures, Pair
@@ -93,7 +93,7 @@ def probed(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> Pro
     for row in rows:
         by_part.setdefault(row.cell.part, []).append(row)
     parts = [
-        ProbedPart(part, *_names(part, layers), _summaries(spec, by_part.get(part, [])))
+        ProbedPart(part, *names_of(part, layers), _summaries(spec, by_part.get(part, [])))
         for part in sorted(sweep.parts, key=lambda part: part.order)
     ]
     metric = spec.metrics[0]
@@ -121,11 +121,6 @@ def _summaries(spec: DinoSpec, rows: Sequence[Moved]) -> dict[str, Summary]:
     return {metric: summary(each, spec.confidence) for metric, each in values.items() if each}
 
 
-def _names(part: CellPart, layers: Layers) -> tuple[str, str]:
-    names = [layers.name(layer) for layer in part.layers]
-    return " + ".join(names), names[0].partition(".")[0] if len(names) == 1 else "joint"
-
-
 def axis(sweep: Sweep, metric: str) -> str:
     """What a figure is, in words."""
     if sweep.probe.sources:
@@ -147,7 +142,7 @@ def layers_file(spec: DinoSpec, sweep: Sweep, found: Probed, model: Mapping[str,
                 "head": each.part.head,
                 "window": each.part.window and list(each.part.window),
                 "name": each.name,
-                **_plain(each.figures[found.metric]),
+                **asdict(each.figures[found.metric]),
             }
             for each in found.ranked
         ],
@@ -163,10 +158,6 @@ def layers_file(spec: DinoSpec, sweep: Sweep, found: Probed, model: Mapping[str,
             **{key: sweep.setting.get(key) for key in ("device", "dtype")},
         },
     }
-
-
-def _plain(figure: Summary) -> dict[str, Any]:
-    return {"n": figure.n, "mean": figure.mean, "sd": figure.sd, "low": figure.low, "high": figure.high}
 
 
 def files_of(sweep: Sweep) -> list[Pair]:

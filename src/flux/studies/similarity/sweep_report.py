@@ -20,7 +20,7 @@ from flux.studies.similarity.measures import MEASURES
 from flux.studies.similarity.places import size_of
 from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.similarity.sweep_tables import layers_csv, rows_csv
-from flux.studies.similarity.words import sentences
+from flux.studies.similarity.words import sentences, shortened
 from flux.studies.sweep.cells import NOTHING, Cell, CellPart
 from flux.studies.sweep.folder import Sweep
 
@@ -144,17 +144,12 @@ def _map(sweep: Sweep, found: Findings, bars: Sequence[Bar], title: str, measure
         value = row.figures[found.metric]
         if row.cell.part in columns and value is not None:
             values[lines[row.cell.prompt], columns[row.cell.part]] = value
-    names = [_cut(f"{prompt}: {sweep.prompts[prompt].text}", 44) for prompt in prompts]
+    names = [shortened(f"{prompt}: {sweep.prompts[prompt].text}", 44) for prompt in prompts]
     return importance_map(values, names, bars, title=title, measure=measure)
 
 
 def _measured(found: Findings) -> list[Layer]:
     return [layer for layer in found.layers if found.metric in layer.figures]
-
-
-def _cut(text: str, length: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def _strips(sweep: Sweep, found: Findings, run: RunFolder) -> dict[str, list[list[PagePicture]]]:
@@ -207,7 +202,7 @@ def _shown(
     file = cell.file.replace("/", "-", 2).replace("pictures-", "pictures/")
     run.save_picture(file, small_copy(sweep.cells[cell]))
     if layer is None:
-        return PagePicture(file, f"reference: {_cut(sweep.prompts[prompt].text, 60)}")
+        return PagePicture(file, f"reference: {shortened(sweep.prompts[prompt].text, 60)}")
     (value,) = (row.figures[found.metric] for row in found.rows if row.cell == cell)
     figure = "not measured" if value is None else f"{value:.3f}"
     return PagePicture(file, f"without layer {layer}: {MEASURES[found.metric]} {figure}")

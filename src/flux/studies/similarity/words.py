@@ -63,3 +63,9 @@ def _rule(spec: DinoSpec, found: Findings) -> str:
 
 def _among(spec: DinoSpec) -> str:
     return "" if spec.among == "all" else f", among {spec.among.removesuffix('.*')} stream blocks alone"
+
+
+def shortened(text: str, length: int) -> str:
+    """A text in one line of at most `length` characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from flux.flags import choices
-from flux.limits import MOST_PROMPTS, MOST_STEPS
+from flux.limits import MOST_PROMPTS
 from flux.probes import PROBES, RECORDS
 from flux.studies.prompts import Prompt
 from flux.studies.spec import (
@@ -15,6 +15,7 @@ from flux.studies.spec import (
     PlainValidator,
     Problem,
     Section,
+    Window,
     WithJsonSchema,
 )
 
@@ -162,22 +163,7 @@ class ProbeChoice(Section):
         return recipe
 
 
-def _window(value: Any) -> tuple[int, int]:
-    numbers = isinstance(value, list | tuple) and all(type(step) is int for step in value)
-    if not numbers or len(value) != 2 or not 0 <= value[0] < value[1] <= MOST_STEPS:
-        raise ValueError("must be [start, stop], two whole numbers with 0 <= start < stop")
-    return tuple(value)
-
-
-Windows = Distinct[
-    Annotated[
-        tuple[int, int],
-        PlainValidator(_window),
-        WithJsonSchema(
-            {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 2, "maxItems": 2}
-        ),
-    ]
-]
+Windows = Distinct[Window]
 """Windows of steps, each once."""
 
 
