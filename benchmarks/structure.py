@@ -36,7 +36,7 @@ STUDIES = ("text", "timesteps", "sweep", "similarity", "edit")
 
 ORDER: tuple[tuple[str, ...], ...] = (
     ("", "entry", "device", "extras", "files", "limits", "text_files")
-    + ("outcome", "flags", "prompts", "models", "integrators")
+    + ("outcome", "flags", "prompts", "models", "integrators", "strength")
     + ("tiny.scenes", "tiny.captions", "tiny.prompts"),
     ("math",),
     ("formats",),
@@ -45,7 +45,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("sampling", "finite"),
     ("weights",),
-    ("generate",),
+    ("conditions", "generate"),
     ("methods", "probes"),
     ("pictures",),
     ("photos",),

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from flux.conditions import Conditions, conditioned
 from flux.finite import Ingredients, is_finite, require_finite_pictures, require_finite_steps
 from flux.hooks import Hooks
 from flux.integrators import integrator_record
 from flux.models import MOST_GUIDANCE
-from flux.sampling import Step, denoise_steps, get_noise, get_schedule, pack, prepare, unpack
+from flux.sampling import Step, get_noise, get_schedule, pack, prepare, unpack
 from flux.weights.load import Models
 
 
@@ -81,26 +82,29 @@ def sample_steps(
     *,
     hooks: Hooks | None = None,
     offload: bool = False,
+    conditions: Conditions | None = None,
 ) -> Iterator[Step]:
     """Yield each step of sampling one row per prompt, each from the noise of its seed.
 
+    conditions: what pictures are made from beside their prompts; `texts` must hold its prompts too.
     Raises NotFinite in the place of the last step, where it is known which step was the first to go wrong.
     """
     size = (sampling.height, sampling.width)
     # Drawn in bfloat16, as upstream does, so that a seed gives one picture whatever the precision.
     noise = torch.cat([get_noise(1, *size, models.device, torch.bfloat16, seed) for seed in seeds])
-    inputs = prepare(_lookup(texts.txt), _lookup(texts.vec), noise.to(models.dtype), list(prompts))
-    timesteps = get_schedule(sampling.steps, inputs["img"].shape[1], shift=models.spec.shift)
+    given = conditions or Conditions()
+    inputs = prepare(
+        *(_lookup(texts.txt), _lookup(texts.vec), noise.to(models.dtype), list(prompts)),
+        prompt_2=given.prompts_2,
+    )
+    x = inputs["img"]
+    timesteps, pin = get_schedule(sampling.steps, x.shape[1], shift=models.spec.shift), None
+    if given.start is not None:
+        x, timesteps, pin = given.start.on(x, timesteps)
     guidance, finite = sampling.guidance or 0.0, []
+    predicted = conditioned(models.flow, inputs, texts.txt, texts.vec, guidance, given, hooks)
     with at_work(models.device, offload, models.flow):
-        steps = denoise_steps(
-            models.flow,
-            **inputs,
-            timesteps=timesteps,
-            guidance=guidance,
-            hooks=hooks,
-            integrator=integrator_record(sampling.integrator).function,
-        )
+        steps = integrator_record(sampling.integrator).function(predicted, x, timesteps, pin=pin)
         for step in steps:
             finite.append(is_finite(step.after))
             if step.index < step.steps - 1:
@@ -166,12 +170,22 @@ def generate(
     *,
     hooks: Hooks | None = None,
     offload: bool = False,
+    conditions: Conditions | None = None,
 ) -> Tensor:
     """One picture per prompt and seed, side by side: RGB in about [-1, 1], float32 (B, 3, height, width)."""
-    texts = encode(models, prompts, offload=offload)
-    for step in sample_steps(models, texts, prompts, seeds, sampling, hooks=hooks, offload=offload):  # noqa: B007
+    texts = encode(models, [*prompts, *(conditions or Conditions()).prompts], offload=offload)
+    how = {"hooks": hooks, "offload": offload, "conditions": conditions}
+    for step in sample_steps(models, texts, prompts, seeds, sampling, **how):  # noqa: B007
         pass
     return decode(models, step.after, sampling, offload=offload)
+
+
+def several(prompts: Sequence[str], seeds: Sequence[int], each: int) -> tuple[list[str], list[int]]:
+    """Prompts and seeds of `each` pictures per prompt: from its seed and from those that follow it."""
+    return (
+        [prompt for prompt in prompts for _ in range(each)],
+        [seed + number for seed in seeds for number in range(each)],
+    )
 
 
 @contextmanager
