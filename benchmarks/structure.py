@@ -37,17 +37,17 @@ STUDIES = ("text", "timesteps", "sweep", "similarity", "edit")
 ORDER: tuple[tuple[str, ...], ...] = (
     ("", "entry", "device", "extras", "files", "limits", "text_files")
     + ("outcome", "flags", "prompts", "models", "integrators", "strength")
-    + ("tiny.scenes", "tiny.captions", "tiny.prompts"),
+    + ("tiny.scenes", "tiny.captions", "tiny.prompts", "pictures.rgb", "pictures.opening"),
     ("math",),
     ("formats",),
     ("modules",),
     ("hooks",),
     ("model",),
-    ("sampling", "finite"),
+    ("sampling", "finite", "packing", "references"),
     ("weights",),
     ("conditions", "generate"),
     ("methods", "probes"),
-    ("pictures",),
+    ("pictures", "modules.image_embedders"),
     ("photos",),
     ("studies",),
     (*(f"studies.{name}" for name in STUDIES), "studies.__main__"),

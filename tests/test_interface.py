@@ -24,6 +24,7 @@ MODULES = (
     "flux.cli",
     "flux.math",
     "flux.model",
+    "flux.modules.image_embedders",
     "flux.modules.layers",
     "flux.modules.autoencoder",
     "flux.modules.conditioner",
@@ -31,9 +32,8 @@ MODULES = (
     "flux.sampling",
     "flux.util",
 )
-LATER = {("flux.sampling", f"prepare_{task}") for task in ("control", "fill", "redux", "kontext")}
 LATER_MODULES = set(UPSTREAM) - set(MODULES)
-NAMES = [(module, name) for module in MODULES for name in UPSTREAM[module] if (module, name) not in LATER]
+NAMES = [(module, name) for module in MODULES for name in UPSTREAM[module]]
 
 
 def value_of(source: str) -> object:
@@ -86,6 +86,8 @@ def check_class(ours: type, upstream: dict, module: ModuleType, where: str) -> N
         extra = dataclasses.fields(ours)[len(fields) :]
         missing = dataclasses.MISSING
         assert not any(f.default is missing and f.default_factory is missing for f in extra), where
+    for name, value in upstream.get("attributes", {}).items():
+        assert getattr(ours, name) == value, f"{where}.{name}"
     for name, parameters in upstream["methods"].items():
         check_parameters(getattr(ours, name), parameters, f"{where}.{name}")
 
@@ -112,7 +114,7 @@ def test_each_module_lists_upstreams_names(name):
         assert importlib.util.find_spec(name) is None, f"{name} is there: take it out of LATER_MODULES"
         return
     module = importlib.import_module(name)
-    names = {each for each in UPSTREAM[name] if (name, each) not in LATER}
+    names = set(UPSTREAM[name])
     assert names <= set(dir(module))
     starred = {}
     exec(f"from {name} import *", starred)

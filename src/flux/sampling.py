@@ -8,14 +8,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from torch import Tensor
 
+from flux import references
 from flux.hooks import Hooks
 from flux.integrators import Evaluation, Integrator, Pin, Step, Velocity, euler
 from flux.integrators import midpoint as midpoint  # handed on: it was here first
 from flux.model import Flux
+from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
+from flux.packing import image_ids, pack
+from flux.packing import unpack as unpack  # upstream has it here
+from flux.references import ControlEncoder, PictureEncoder, Reference, Source, repeated
 
 
 def get_noise(
@@ -33,23 +38,6 @@ def get_noise(
     generator = torch.Generator(device="cpu").manual_seed(seed)
     shape = (num_samples, 16, 2 * math.ceil(height / 16), 2 * math.ceil(width / 16))
     return torch.randn(shape, dtype=dtype, generator=generator).to(device)
-
-
-def pack(latent: Tensor) -> Tensor:
-    """Latent (B, C, 2h, 2w) to tokens of 2 x 2 patches, (B, h w, 4C)."""
-    return rearrange(latent, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
-
-
-def unpack(x: Tensor, height: int, width: int) -> Tensor:
-    """Tokens of a picture of height x width pixels back to its latent; undoes `pack`."""
-    h, w = math.ceil(height / 16), math.ceil(width / 16)
-    return rearrange(x, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=h, w=w, ph=2, pw=2)
-
-
-def image_ids(h: int, w: int) -> Tensor:
-    """RoPE ids of h x w image tokens, row by row: (h w, 3) holding (0, row, column), float32."""
-    zero, row, column = torch.zeros(h, w), torch.arange(h), torch.arange(w)
-    return torch.stack((zero, zero + row[:, None], zero + column[None, :]), dim=-1).flatten(0, 1)
 
 
 def prepare(
@@ -73,13 +61,13 @@ def prepare(
         raise ValueError(
             f"{len(prompts)} prompts do not match {len(img)} latents: give one prompt or one per latent"
         )
-    tokens = pack(_repeated(img, batch))
+    tokens = pack(repeated(img, batch))
     ids = image_ids(img.shape[-2] // 2, img.shape[-1] // 2)
     second = prompts if prompt_2 is None else [prompt_2] if isinstance(prompt_2, str) else list(prompt_2)
     if len(second) not in (1, batch):
         raise ValueError(f"{len(second)} prompts for T5 do not match {batch} rows: give one, or one per row")
     txt, vec = (
-        _repeated(embed(texts).to(img.device), batch) for embed, texts in ((t5, second), (clip, prompts))
+        repeated(embed(texts).to(img.device), batch) for embed, texts in ((t5, second), (clip, prompts))
     )
     return {
         "img": tokens,
@@ -90,8 +78,107 @@ def prepare(
     }
 
 
-def _repeated(x: Tensor, batch: int) -> Tensor:
-    return x.expand(batch, *x.shape[1:]) if len(x) == 1 else x
+def prepare_control(
+    t5: HFEmbedder,
+    clip: HFEmbedder,
+    img: Tensor,
+    prompt: str | list[str],
+    ae: AutoEncoder,
+    encoder: ControlEncoder,
+    img_cond_path: Source,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, Tensor]:
+    """As `prepare`, with `img_cond` (B, h w, 64): edges or depths of a picture, for Canny and Depth models.
+
+    encoder: of `flux.modules.image_embedders`. img_cond_path: a file, or a picture, scaled to the size of
+    `img`. dtype: of `img_cond`. Raises PictureError for a file that is no picture.
+    """
+    height, width = _pixels(img)
+    reference = references.control(img_cond_path, height, width, encoder, ae, img.device, dtype)
+    return _with(prepare(t5, clip, img, prompt), reference)
+
+
+def prepare_fill(
+    t5: HFEmbedder,
+    clip: HFEmbedder,
+    img: Tensor,
+    prompt: str | list[str],
+    ae: AutoEncoder,
+    img_cond_path: Source,
+    mask_path: Source,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, Tensor]:
+    """As `prepare`, with `img_cond` (B, h w, 320): what stays of a picture, and the mask, white to be filled.
+
+    Raises ValueError where picture or mask has another size than `img` stands for.
+    """
+    reference = references.fill(img_cond_path, mask_path, *_pixels(img), ae, img.device, dtype)
+    return _with(prepare(t5, clip, img, prompt), reference)
+
+
+def prepare_redux(
+    t5: HFEmbedder,
+    clip: HFEmbedder,
+    img: Tensor,
+    prompt: str | list[str],
+    encoder: PictureEncoder,
+    img_cond_path: Source,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+) -> dict[str, Tensor]:
+    """As `prepare`, with a picture's tokens behind T5's: txt (B, L + 729, 4096), and as many `txt_ids`.
+
+    encoder: `flux.modules.image_embedders.ReduxImageEncoder`.
+    """
+    return _with(prepare(t5, clip, img, prompt), references.redux(img_cond_path, encoder, img.device, dtype))
+
+
+def prepare_kontext(
+    t5: HFEmbedder,
+    clip: HFEmbedder,
+    prompt: str | list[str],
+    ae: AutoEncoder,
+    img_cond_path: Source,
+    seed: int,
+    device: torch.device,
+    target_width: int | None = None,
+    target_height: int | None = None,
+    bs: int = 1,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+) -> tuple[dict[str, Tensor], int, int]:
+    """What `prepare` returns, with the reference tokens of a picture, and the height and width to be made.
+
+    The noise is drawn here, one row of it, in bfloat16. target_width, target_height: of what is made, in
+    pixels; else those of the picture as the model sees it: scaled to the preferred size of nearest aspect
+    ratio. bs: rows that one prompt is repeated for. dtype: of the reference and the noise.
+    Adds `img_cond_seq` (B, L, 64), `img_cond_seq_ids` (B, L, 3) holding (1, row, column), and
+    `img_cond_orig`, the scaled picture, RGB in [-1, 1], (1, 3, H, W), which `denoise` does not take.
+    """
+    reference, picture = references.kontext(img_cond_path, ae, device, dtype)
+    height = picture.shape[2] if target_height is None else target_height
+    width = picture.shape[3] if target_width is None else target_width
+    noise = get_noise(1, height, width, device, torch.bfloat16, seed).to(dtype)
+    prompts = [prompt] * bs if isinstance(prompt, str) else list(prompt)
+    inputs = _with(prepare(t5, clip, noise, prompts), reference)
+    return inputs | {"img_cond_orig": picture}, height, width
+
+
+def _pixels(img: Tensor) -> tuple[int, int]:
+    """Height and width of the picture that a latent stands for."""
+    return 8 * img.shape[-2], 8 * img.shape[-1]
+
+
+def _with(inputs: dict[str, Tensor], reference: Reference) -> dict[str, Tensor]:
+    """What `prepare` returned, with a reference for every row."""
+    rows, txt = len(inputs["img"]), inputs["txt"]
+    if reference.text is not None:
+        txt = torch.cat((txt, repeated(reference.text, rows).to(txt)), dim=1)
+        ids = torch.zeros(rows, txt.shape[1], 3, device=txt.device)
+        inputs = inputs | {"txt": txt, "txt_ids": ids}
+    return inputs | reference.of_denoising(rows)
 
 
 def time_shift(mu: float, sigma: float, t: Tensor) -> Tensor:

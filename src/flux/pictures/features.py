@@ -52,7 +52,7 @@ class Dino:
         from transformers import AutoModel
 
         self.source, self.token = str(source), token
-        self.processor = pretrained(_image_processor, self.source)
+        self.processor = pretrained(image_processor, self.source)
         model = pretrained(partial(load_whole, AutoModel, unused=("pooler.",)), self.source)
         self.model = model.eval().requires_grad_(False).to(device, dtype)
         # Models with registers keep them between the class token and the patches.
@@ -108,7 +108,7 @@ class Clip:
         from transformers import AutoConfig, CLIPVisionModelWithProjection
 
         self.source = str(source)
-        self.processor = pretrained(_image_processor, self.source)
+        self.processor = pretrained(image_processor, self.source)
         config = pretrained(AutoConfig.from_pretrained, self.source)
         if hasattr(config, "vision_config"):  # of a whole CLIP, whose width of the shared space counts
             config.vision_config.projection_dim = config.projection_dim
@@ -123,7 +123,7 @@ class Clip:
         return torch.nn.functional.normalize(found, dim=-1)[:, None].cpu().numpy()
 
 
-def _image_processor(source: str, **options: Any) -> Any:
+def image_processor(source: str, **options: Any) -> Any:
     """What prepares pictures for a model. Without torchvision it is the one by Pillow.
 
     `AutoImageProcessor` finds that one in most releases of transformers; in some, such as 5.6, it asks for
