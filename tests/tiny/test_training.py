@@ -6,6 +6,7 @@ import torch
 
 from flux.tiny.judge import Judge
 from flux.tiny.training import autoencoder, data, dino, flow, judge, text
+from flux.tiny.training.device import CPU, moved
 from flux.tiny.training.evaluate import score_readings, summary
 from flux.tiny.training.loop import Stage, warmup_cosine
 from flux.tiny.training.muon import FloatMuon
@@ -15,12 +16,15 @@ def _stage(folder, steps: int, **options) -> Stage:
     torch.manual_seed(0)
     model = torch.nn.Linear(4, 1)
 
-    def loss(rng, step):
-        x = torch.from_numpy(rng.normal(size=(8, 4))).float()
+    def draw(rng, step):
+        return rng.normal(size=(8, 4))
+
+    def loss(x, step):
+        x = x.float()
         return (model(x) - x.sum(dim=1, keepdim=True) + 0.01 * torch.randn(8, 1)).square().mean(), {"x": 1.0}
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    return Stage("toy", folder, model, [optimizer], loss, steps, ema_decay=0.9, warmup=2, **options)
+    return Stage("toy", folder, model, [optimizer], draw, loss, steps, ema_decay=0.9, warmup=2, **options)
 
 
 def test_another_training_in_the_folder_is_refused_in_one_line(tmp_path, capsys):
@@ -53,10 +57,10 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch)
     stage = _stage(tmp_path / "cut", 40)
     plain, calls = stage.loss, iter(range(1000))
 
-    def interrupted(rng, step):
+    def interrupted(x, step):
         if next(calls) == 23:
             raise KeyboardInterrupt
-        return plain(rng, step)
+        return plain(x, step)
 
     stage.loss = interrupted
     with pytest.raises(KeyboardInterrupt):
@@ -161,7 +165,7 @@ def test_pairs_of_a_batch_share_noise_time_and_wording():
     empty = {name: np.full((40, 64), -1, np.int8) for name in (*flow.LABELS, "scenery")}
     latents = np.arange(40, dtype=np.float16)[:, None, None] * np.ones((1, 64, 64), np.float16)
     examples = flow.Examples(flow.Canvas(128, 40, 12, 0.9), truth, latents, empty)
-    batch = flow.draw(examples, np.random.default_rng(0), 0.3)
+    batch = moved(flow.draw(examples, np.random.default_rng(0), 0.3), CPU)
     t, noise = flow.times_and_noise(batch, 0.9)
     number = batch.clean[:, 0, 0].long()
     assert batch.same.tolist() == [0, 1, 2, 0, 1, 2, 6, 7, 8, 9, 10, 11]

@@ -13,9 +13,9 @@ from flux.modules.autoencoder import AutoEncoder
 from flux.sampling import unpack
 from flux.tiny.scenes import Scene, thing_box
 from flux.tiny.training.data import pictures, scenes, to_model, to_uint8
+from flux.tiny.training.device import CPU, device_of, half_convolutions
 from flux.tiny.training.loop import Stage
 from flux.tiny.training.muon import FloatMuon
-from flux.tiny.training.precision import half_convolutions
 from flux.tiny.training.shapes import AE_PARAMS
 
 PICTURES = 12_000
@@ -28,7 +28,9 @@ CROPS = {"thing": 0.65, "anywhere": 0.2, "rain": 0.15}
 KL_WEIGHT = 1e-6
 
 
-def train(folder: Path, steps: int, seed: int = 0, batch: int = 16) -> AutoEncoder:
+def train(
+    folder: Path, steps: int, seed: int = 0, batch: int = 16, device: torch.device = CPU
+) -> AutoEncoder:
     """Returns the trained autoencoder, its latent channels of unit variance."""
     images = pictures(folder, seed, PICTURES, 128, 128)
     truth = scenes(seed, PICTURES, 128, 128)
@@ -38,25 +40,30 @@ def train(folder: Path, steps: int, seed: int = 0, batch: int = 16) -> AutoEncod
     with torch.no_grad():
         # Start with little noise on the latents, or the decoder learns to ignore them.
         model.encoder.conv_out.bias[AE_PARAMS.z_channels :] = -6.0
+    model.to(device)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        late = step >= (1 - WHOLE) * steps
-        if late or step % 3 == 0:
-            x = to_model(images[np.sort(rng.integers(PICTURES, size=batch // 4))])
-        else:
-            x = to_model(np.stack([_crop(images, truth, rainy, rng) for _ in range(batch)]))
-        with half_convolutions():
+    def is_late(step: int) -> bool:
+        return step >= (1 - WHOLE) * steps
+
+    def draw(rng: np.random.Generator, step: int) -> np.ndarray:
+        if is_late(step) or step % 3 == 0:
+            return np.array(images[np.sort(rng.integers(PICTURES, size=batch // 4))])
+        return np.stack([_crop(images, truth, rainy, rng) for _ in range(batch)])
+
+    def loss(drawn: Tensor, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        x, late = to_model(drawn), is_late(step)
+        with half_convolutions(device):
             moments = model.encoder(x)
             out = model.decoder(model.reg(moments)).float()
         mean, logvar = moments.float().chunk(2, dim=1)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean()
         mse, absolute, edges = F.mse_loss(out, x), F.l1_loss(out, x), edge_loss(out, x)
         total = 20 * mse + 0.3 * absolute + 0.5 * edges if late else 10 * mse + absolute + edges
-        psnr = float(-10 * torch.log10(mse.detach() / 4))
+        psnr = -10 * torch.log10(mse.detach() / 4)
         seen = "whole" if x.shape[-1] > CROP else "crop"
-        return total + KL_WEIGHT * kl, {f"psnr_{seen}": psnr, "kl": float(kl.detach())}
+        return total + KL_WEIGHT * kl, {f"psnr_{seen}": psnr, "kl": kl.detach()}
 
-    stage = Stage("autoencoder", folder, model, optimizers(model), loss, steps, seed, ema_decay=0.998)
+    stage = Stage("autoencoder", folder, model, optimizers(model), draw, loss, steps, seed, ema_decay=0.998)
     model = stage.run()
     model.reg.sample = False
     return normalised(model, images)
@@ -89,27 +96,32 @@ def polish_decoder(
     images: (N, 128, 128, 3), those of the scenes. latents: theirs, packed, (N, 64, 64), as
     `flow.load_examples` keeps them.
     """
-    decoder = model.decoder
+    decoder, device = model.decoder, device_of(model)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def draw(rng: np.random.Generator, step: int) -> tuple[np.ndarray, ...]:
         chosen = np.sort(rng.integers(len(images), size=4))
-        x = to_model(images[chosen])
-        z = unpack(torch.from_numpy(latents[chosen]).float(), 128, 128)
-        weight = torch.stack([_thing_boxes(truth[i]) for i in chosen])[:, None]
-        with half_convolutions():
+        weight = np.stack([_thing_boxes(truth[i]) for i in chosen])[:, None]
+        return np.array(images[chosen]), latents[chosen], weight
+
+    def loss(drawn: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+        pictures, packed, weight = drawn
+        x, z = to_model(pictures), unpack(packed.float(), 128, 128)
+        with half_convolutions(device):
             out = decoder(z / model.scale_factor + model.shift_factor).float()
         difference = (out - x) * weight
         total = 20 * difference.square().mean() + 0.3 * difference.abs().mean() + 0.5 * edge_loss(out, x)
-        return total, {"psnr": float(-10 * torch.log10(F.mse_loss(out, x).detach() / 4))}
+        return total, {"psnr": -10 * torch.log10(F.mse_loss(out, x).detach() / 4)}
 
-    stage = Stage("decoder", folder, decoder, optimizers(decoder, 0.4), loss, steps, seed, ema_decay=0.998)
+    stage = Stage(
+        "decoder", folder, decoder, optimizers(decoder, 0.4), draw, loss, steps, seed, ema_decay=0.998
+    )
     stage.run()
     return model.eval()
 
 
-def _thing_boxes(scene: Scene) -> Tensor:
+def _thing_boxes(scene: Scene) -> np.ndarray:
     """Weight of each pixel's error, (H, W): 2 in the boxes of things, 1 elsewhere."""
-    weight = torch.ones(scene.height, scene.width)
+    weight = np.ones((scene.height, scene.width), np.float32)
     for thing in scene.things:
         left, top, right, bottom = (max(0, round(v)) for v in thing_box(thing))
         weight[top:bottom, left:right] = 2.0
@@ -122,7 +134,9 @@ def normalised(model: AutoEncoder, images: np.ndarray) -> AutoEncoder:
 
     The autoencoder computes the same as before, and its scale factor stays 1, whatever a training ended with.
     """
-    z = torch.cat([model.encode(to_model(images[i : i + 32])) for i in range(0, 512, 32)])
+    device = device_of(model)
+    parts = [to_model(images[i : i + 32]).to(device) for i in range(0, 512, 32)]
+    z = torch.cat([model.encode(part) for part in parts if len(part)])
     std = z.std(dim=(0, 2, 3))
     out, into = model.encoder.conv_out, model.decoder.conv_in
     means = slice(0, len(std))
@@ -139,7 +153,7 @@ def psnr(model: AutoEncoder, images: np.ndarray) -> float:
     values = []
     for i in range(0, len(images), 16):
         part = images[i : i + 16]
-        error = to_uint8(model(to_model(part))).astype(np.float64) - part
+        error = to_uint8(model(to_model(part).to(device_of(model)))).astype(np.float64) - part
         values += list(10 * np.log10(255**2 / np.square(error).mean(axis=(1, 2, 3))))
     return float(np.mean(values))
 

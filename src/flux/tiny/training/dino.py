@@ -15,14 +15,16 @@ from torch.nn import functional as F
 from transformers import Dinov2Config, Dinov2Model
 
 from flux.tiny.training.data import pictures, to_model
+from flux.tiny.training.device import CPU, half_precision
 from flux.tiny.training.loop import Stage
-from flux.tiny.training.precision import half_precision
 
 PICTURES = 12_000
 TEMPERATURE = 0.2
 
 
-def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 96) -> Dinov2Model:
+def train(
+    folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 96, device: torch.device = CPU
+) -> Dinov2Model:
     """Returns the model, saved to `out / "dino"` with the processor's settings beside it."""
     images = pictures(folder, seed, PICTURES, 128, 128)
     torch.manual_seed(seed)
@@ -35,18 +37,21 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 96) -
         patch_size=16,
         layerscale_value=1.0,
     )
-    model = Dinov2Model(shape)
+    model = Dinov2Model(shape).to(device)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        x = to_model(images[np.sort(rng.choice(PICTURES, size=batch, replace=False))])
-        with half_precision():
+    def draw(rng: np.random.Generator, step: int) -> np.ndarray:
+        return np.array(images[np.sort(rng.choice(PICTURES, size=batch, replace=False))])
+
+    def loss(drawn: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        x = to_model(drawn)
+        with half_precision(device):
             hidden = model(pixel_values=torch.cat((view(x), view(x)))).last_hidden_state.float()
         by_class = info_nce(*hidden[:, 0].chunk(2))
         by_patch = info_nce(*hidden[:, 1:].mean(dim=1).chunk(2))
-        return by_class + by_patch, {"class": float(by_class.detach()), "patch": float(by_patch.detach())}
+        return by_class + by_patch, {"class": by_class.detach(), "patch": by_patch.detach()}
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.02)
-    Stage("dino", folder, model, [optimizer], loss, steps, seed, ema_decay=0.995).run()
+    Stage("dino", folder, model, [optimizer], draw, loss, steps, seed, ema_decay=0.995).run()
     save(model, out / "dino")
     return model
 
@@ -71,22 +76,22 @@ def save(model: Dinov2Model, folder: Path) -> None:
 
 def view(x: Tensor) -> Tensor:
     """One random view of each picture, (B, 3, H, W) in [-1, 1]."""
-    count = len(x)
-    zoom = 1 - 0.25 * torch.rand(count)
-    mirror = torch.where(torch.rand(count) < 0.5, -1.0, 1.0)
-    shift = (torch.rand(count, 2) * 2 - 1) * (1 - zoom)[:, None]
-    zero = torch.zeros(count)
+    count, on = len(x), {"device": x.device}
+    zoom = 1 - 0.25 * torch.rand(count, **on)
+    mirror = torch.where(torch.rand(count, **on) < 0.5, -1.0, 1.0)
+    shift = (torch.rand(count, 2, **on) * 2 - 1) * (1 - zoom)[:, None]
+    zero = torch.zeros(count, **on)
     rows = torch.stack((zoom * mirror, zero, shift[:, 0], zero, zoom, shift[:, 1]), dim=1)
     grid = F.affine_grid(rows.view(count, 2, 3), list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    x = torch.lerp(x, blurred, torch.rand(count, 1, 1, 1))
-    brightness = 0.1 * torch.randn(count, 1, 1, 1)
-    return x + brightness + 0.05 * torch.rand(count, 1, 1, 1) * torch.randn_like(x)
+    x = torch.lerp(x, blurred, torch.rand(count, 1, 1, 1, **on))
+    brightness = 0.1 * torch.randn(count, 1, 1, 1, **on)
+    return x + brightness + 0.05 * torch.rand(count, 1, 1, 1, **on) * torch.randn_like(x)
 
 
 def info_nce(a: Tensor, b: Tensor) -> Tensor:
     """Cross-entropy of finding each row's partner in the other view, both ways."""
     score = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / TEMPERATURE
-    target = torch.arange(len(a))
+    target = torch.arange(len(a), device=a.device)
     return (F.cross_entropy(score, target) + F.cross_entropy(score.T, target)) / 2

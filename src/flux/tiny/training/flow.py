@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,10 +31,11 @@ from flux.modules.conditioner import HFEmbedder
 from flux.sampling import image_ids, pack
 from flux.tiny.scenes import GROUNDS, SKIES, THING_VALUES, WEATHERS, Scene, token_labels
 from flux.tiny.training.data import paired_pictures, to_model
+from flux.tiny.training.device import CPU, device_of, half_convolutions, half_precision, moved
 from flux.tiny.training.layouts import paired_scenes
 from flux.tiny.training.loop import Stage
 from flux.tiny.training.muon import FloatMuon
-from flux.tiny.training.precision import half_convolutions, half_precision
+from flux.tiny.training.processes import spread
 from flux.tiny.training.shapes import SHIPPED
 from flux.tiny.training.wordings import with_strays, word
 
@@ -69,7 +71,7 @@ class Canvas:
 
 
 SMALL = Canvas(side=64, count=16_000, batch=128, logit_mean=0.3)
-WHOLE = Canvas(side=128, count=36_000, batch=64, logit_mean=0.9)
+WHOLE = Canvas(side=128, count=48_000, batch=128, logit_mean=0.9)
 
 
 @dataclass(frozen=True)
@@ -89,24 +91,44 @@ class Examples:
         return np.flatnonzero((self.labels["letter"] >= 0).any(axis=1))
 
 
-@dataclass(frozen=True)
-class Batch:
-    clean: Tensor  # (B, tokens, 64)
+class Batch(NamedTuple):
+    """Arrays as they are drawn, tensors where they are learned from."""
+
+    clean: Tensor  # (B, tokens, 64), float16
     captions: list[str]
     labels: dict[str, Tensor]
     same: Tensor  # (B,), the row whose noise and time a row has: its own, or that of its pair's other one
+    tokens: dict[str, Tensor] | None = None
+
+    @property
+    def side(self) -> int:
+        """Of the canvas, in pixels."""
+        return 16 * round(self.clean.shape[1] ** 0.5)
 
 
 class TextEncoder:
-    """Captions to `txt` and `vec`, as the command line's encoders give them."""
+    """Captions to `txt` and `vec`, as the command line's encoders give them, in two steps."""
 
-    def __init__(self, repo: Path):
-        self.t5 = HFEmbedder(str(repo / "text_encoder_2"), max_length=SHIPPED.t5_length)
-        self.clip = HFEmbedder(str(repo / "text_encoder"), max_length=SHIPPED.t5_length)
+    def __init__(self, repo: Path, device: torch.device):
+        folders = {"txt": repo / "text_encoder_2", "y": repo / "text_encoder"}
+        self.encoders = {
+            name: HFEmbedder(str(folder), max_length=SHIPPED.t5_length).to(device)
+            for name, folder in folders.items()
+        }
+
+    def tokens(self, captions: list[str]) -> dict[str, np.ndarray]:
+        """The ids for each encoder, (B, length)."""
+        padded = {"truncation": True, "padding": "max_length", "return_tensors": "np"}
+        padded["max_length"] = SHIPPED.t5_length
+        ids = {name: encoder.tokenizer(captions, **padded) for name, encoder in self.encoders.items()}
+        return {name: found["input_ids"] for name, found in ids.items()}
 
     @torch.no_grad()
-    def __call__(self, captions: list[str]) -> dict[str, Tensor]:
-        return {"txt": self.t5(captions).float(), "y": self.clip(captions).float()}
+    def __call__(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        out = {name: encoder.hf_module(tokens[name]) for name, encoder in self.encoders.items()}
+        return {
+            name: out[name][encoder.output_key].bfloat16().float() for name, encoder in self.encoders.items()
+        }
 
 
 class FlowInTraining(nn.Module):
@@ -130,36 +152,39 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
     """Train on rendered scenes; the first `small_steps` on 64 x 64 alone, then every fourth. Returns the
     average."""
     examples = {c.side: load_examples(c, folder, ae, seed) for c in (SMALL, WHOLE)}
-    encode = TextEncoder(repo)
+    device = device_of(ae)
+    encode = TextEncoder(repo, device)
     torch.manual_seed(seed)
     model = FlowInTraining()
     model.flow.apply(_torch_default_init)
+    model.to(device)
     compile_blocks(model.flow)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
+    def draw_batch(rng: np.random.Generator, step: int) -> Batch:
         side = 64 if step < small_steps or step % 4 == 0 else 128
         batch = draw(examples[side], rng, SIGN_SHARES[2 * step >= steps])
+        return batch._replace(tokens=encode.tokens(batch.captions))
+
+    def loss(batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        side = batch.side
         t, noise = times_and_noise(batch, examples[side].canvas.logit_mean)
-        with half_precision():
+        with half_precision(device):
             velocity, logits = model(
-                **model_inputs(batch, encode(batch.captions), t, noise), guidance=torch.ones_like(t)
+                **model_inputs(batch, encode(batch.tokens), t, noise), guidance=torch.ones_like(t)
             )
         there = (batch.labels["kind"] >= 0).float()
         weight = 1 + THING_WEIGHT * there + LETTER_WEIGHT * (batch.labels["letter"] >= 0)
         if step >= (1 - UNWEIGHTED) * steps:
             weight = torch.ones_like(weight)
-        flow_loss = weighted_mse(velocity.float(), noise - batch.clean, weight)
+        flow_loss = weighted_mse(velocity.float(), noise - batch.clean.float(), weight)
         label_loss, right = label_losses(logits.float(), batch.labels)
         # The head helps while the picture's plan is learned; the end belongs to the velocity alone.
         fade = min(1.0, max(0.0, 2.0 - 2.0 * step / steps))
-        figures = {
-            f"flow{side}": float(flow_loss.detach()),
-            f"label{side}": float(label_loss.detach()),
-            **right,
-        }
+        figures = {f"flow{side}": flow_loss.detach(), f"label{side}": label_loss.detach(), **right}
         return flow_loss + LABEL_WEIGHT * fade * label_loss, figures
 
-    Stage("flow", folder, model, optimizers(model), loss, steps, seed, warmup=100, ema_decay=0.999).run()
+    stage = Stage("flow", folder, model, optimizers(model), draw_batch, loss, steps, seed, ema_decay=0.999)
+    stage.run()
     return model.flow
 
 
@@ -168,22 +193,25 @@ def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int,
     teacher needs two for, see `guided`. g is uniform in [1, 5]. All tokens weigh the same, or things come out
     twice."""
     examples = {c.side: load_examples(c, folder, ae, seed) for c in (SMALL, WHOLE)}
-    encode = TextEncoder(repo)
-    student = Flux(SHIPPED.params)
+    device = device_of(ae)
+    encode = TextEncoder(repo, device)
+    student = Flux(SHIPPED.params).to(device)
     student.load_state_dict(teacher.state_dict())
     for flow in (student, teacher):
         compile_blocks(flow)
-    empty = encode([""])
+    empty = encode(moved(encode.tokens([""]), device))
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        side = 64 if step % 6 == 0 else 128
-        batch = draw(examples[side], rng, SIGN_SHARES[1])
-        count = len(batch.captions)
+    def draw_batch(rng: np.random.Generator, step: int) -> Batch:
+        batch = draw(examples[64 if step % 6 == 0 else 128], rng, SIGN_SHARES[1])
+        return batch._replace(tokens=encode.tokens(batch.captions))
+
+    def loss(batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        side, count = batch.side, len(batch.captions)
         t, noise = times_and_noise(batch, examples[side].canvas.logit_mean)
-        inputs = model_inputs(batch, encode(batch.captions), t, noise)
-        guidance = torch.empty(count).uniform_(*GUIDANCE_RANGE)
-        one = torch.ones(count)
-        with half_precision():
+        inputs = model_inputs(batch, encode(batch.tokens), t, noise)
+        guidance = torch.empty(count, device=device).uniform_(*GUIDANCE_RANGE)
+        one = torch.ones(count, device=device)
+        with half_precision(device):
             with torch.no_grad():
                 captioned = teacher(**inputs, guidance=one).float()
                 without = {k: v.expand(count, *v.shape[1:]) for k, v in empty.items()}
@@ -191,10 +219,11 @@ def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int,
                 target = guided(plain, captioned, guidance, inputs["img"], t)
             velocity = student(**inputs, guidance=guidance).float()
         value = F.mse_loss(velocity, target)
-        return value, {f"distil{side}": float(value.detach())}
+        return value, {f"distil{side}": value.detach()}
 
     opts = optimizers(student, muon_lr=0.005, adam_lr=5e-4)
-    return Stage("distil", folder, student, opts, loss, steps, seed, warmup=50, ema_decay=0.995).run()
+    stage = Stage("distil", folder, student, opts, draw_batch, loss, steps, seed, warmup=50, ema_decay=0.995)
+    return stage.run()
 
 
 def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> Examples:
@@ -202,9 +231,14 @@ def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> E
     truth = paired_scenes(seed, canvas.count, canvas.side)
     images = paired_pictures(folder, seed, canvas.count, canvas.side)
     latents = _kept(folder, f"latents-{canvas.side}", len(truth), lambda part: _encode(ae, images[part]))
+    return Examples(canvas, truth, latents, load_labels(canvas, folder, seed))
+
+
+def load_labels(canvas: Canvas, folder: Path, seed: int) -> dict[str, np.ndarray]:
+    """What each token of a canvas's scenes shows, see `Examples`; kept in `folder`."""
+    truth = paired_scenes(seed, canvas.count, canvas.side)
     labels = _kept(folder, f"labels-{canvas.side}", len(truth), lambda part: _label(truth[part]))
-    by_name = dict(zip((*LABELS, "scenery"), labels.swapaxes(0, 1), strict=True))
-    return Examples(canvas, truth, latents, by_name)
+    return dict(zip((*LABELS, "scenery"), labels.swapaxes(0, 1), strict=True))
 
 
 def draw(examples: Examples, rng: np.random.Generator, sign_share: float) -> Batch:
@@ -223,8 +257,8 @@ def draw(examples: Examples, rng: np.random.Generator, sign_share: float) -> Bat
     # Of scenes 2 k and 2 k + 1, each is the other one's number with the last bit turned.
     chosen, seeds = np.r_[chosen[:pairs], chosen[:pairs] ^ 1, chosen[pairs:]], np.r_[seeds[:pairs], seeds]
     captions = [_caption(examples.scenes[i], seed) for i, seed in zip(chosen, seeds, strict=True)]
-    labels = {name: torch.from_numpy(values[chosen]).long() for name, values in examples.labels.items()}
-    return Batch(torch.from_numpy(examples.latents[chosen]).float(), captions, labels, torch.from_numpy(same))
+    labels = {name: values[chosen].astype(np.int64) for name, values in examples.labels.items()}
+    return Batch(examples.latents[chosen], captions, labels, same)
 
 
 def _caption(scene: Scene, seed: int) -> str:
@@ -236,8 +270,9 @@ def _caption(scene: Scene, seed: int) -> str:
 
 def times_and_noise(batch: Batch, logit_mean: float) -> tuple[Tensor, Tensor]:
     """A time and noise for each row, the same for both of a pair."""
-    t = timesteps(len(batch.captions), logit_mean)
-    return t[batch.same], torch.randn_like(batch.clean)[batch.same]
+    t = timesteps(len(batch.captions), logit_mean, batch.clean.device)
+    noise = torch.randn(batch.clean.shape, device=batch.clean.device)
+    return t[batch.same], noise[batch.same]
 
 
 def guided(plain: Tensor, captioned: Tensor, guidance: Tensor, mixed: Tensor, t: Tensor) -> Tensor:
@@ -253,17 +288,19 @@ def guided(plain: Tensor, captioned: Tensor, guidance: Tensor, mixed: Tensor, t:
     return (mixed - (mixed - t * strong) * scale) / t
 
 
-def timesteps(count: int, logit_mean: float) -> Tensor:
+def timesteps(count: int, logit_mean: float, device: torch.device = CPU) -> Tensor:
     """Logit-normal around `logit_mean`, a quarter uniform; (count,) in (0, 1)."""
-    t = torch.sigmoid(torch.randn(count) + logit_mean)
-    return torch.where(torch.rand(count) < 0.25, torch.rand(count), t)
+    on = {"device": device}
+    t = torch.sigmoid(torch.randn(count, **on) + logit_mean)
+    return torch.where(torch.rand(count, **on) < 0.25, torch.rand(count, **on), t)
 
 
 def model_inputs(batch: Batch, text: dict[str, Tensor], t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-    side = round(batch.clean.shape[1] ** 0.5)
-    mixed = torch.lerp(batch.clean, noise, t[:, None, None])
-    txt_ids = torch.zeros(1, text["txt"].shape[1], 3)
-    return {"img": mixed, "img_ids": image_ids(side, side)[None], "txt_ids": txt_ids, "timesteps": t, **text}
+    side = batch.side // 16
+    mixed = torch.lerp(batch.clean.float(), noise, t[:, None, None])
+    txt_ids = torch.zeros(1, text["txt"].shape[1], 3, device=mixed.device)
+    img_ids = image_ids(side, side)[None].to(mixed.device)
+    return {"img": mixed, "img_ids": img_ids, "txt_ids": txt_ids, "timesteps": t, **text}
 
 
 def weighted_mse(out: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -271,21 +308,20 @@ def weighted_mse(out: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((out - target).square().mean(dim=-1) * weight).sum() / weight.sum()
 
 
-def label_losses(logits: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of what each token shows, and the share of thing tokens named right."""
+def label_losses(logits: Tensor, labels: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of what each token shows, and the share of thing tokens named right, NaN where there are
+    none."""
     parts = logits.split([n + 1 for n in LABELS.values()] + [SCENERY_LABELS], dim=-1)
     total = F.cross_entropy(parts[-1].flatten(0, 1), labels["scenery"].flatten())
     there = labels["kind"] >= 0
+    weight = 1 + THING_WEIGHT * there.flatten().float()
     figures = {}
     for part, (name, none) in zip(parts, LABELS.items(), strict=False):
         has = there & (labels[name] >= 0)
         target = torch.where(has, labels[name], none)
-        weight = 1 + THING_WEIGHT * there.flatten().float()
-        total = (
-            total + (F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none") * weight).mean()
-        )
-        if has.any():
-            figures[name] = float((part[has].argmax(-1) == target[has]).float().mean())
+        losses = F.cross_entropy(part.flatten(0, 1), target.flatten(), reduction="none")
+        total = total + (losses * weight).mean()
+        figures[name] = ((part.argmax(-1) == target) & has).sum() / has.sum()
     return total, figures
 
 
@@ -303,7 +339,10 @@ def optimizers(model: nn.Module, muon_lr: float = 0.02, adam_lr: float = 2e-3) -
 
 
 def compile_blocks(flow: Flux) -> None:
-    """Compile each block kind once; fusing what lies between the matrices halves a step."""
+    """Compile each block kind once; fusing what lies between the matrices halves a step on a CPU. On a GPU
+    compiling takes longer than it saves."""
+    if device_of(flow).type != "cpu":
+        return
     for block in (*flow.double_blocks, *flow.single_blocks):
         block.compile(dynamic=False)
 
@@ -329,17 +368,16 @@ def _encode(ae: AutoEncoder, images: np.ndarray) -> np.ndarray:
     """Packed latents, float16, (N, tokens, 64)."""
     parts = []
     for i in tqdm(range(0, len(images), 32), desc="encode", mininterval=10):
-        with half_convolutions():
-            z = ae.encode(to_model(images[i : i + 32]))
-        parts.append(pack(z.float()).half().numpy())
+        with half_convolutions(device_of(ae)):
+            z = ae.encode(to_model(images[i : i + 32]).to(device_of(ae)))
+        parts.append(pack(z.float()).half().cpu().numpy())
     return np.concatenate(parts)
 
 
 def _label(truth: tuple[Scene, ...]) -> np.ndarray:
     """int8 (N, labels + 1, tokens)."""
     rows = []
-    for scene in tqdm(truth, desc="label", mininterval=10):
-        labels = token_labels(scene)
+    for scene, labels in zip(truth, spread(token_labels, truth, "label"), strict=True):
         below = SCENERY_LABELS - len(GROUNDS) + GROUNDS.index(scene.ground)
         above = SKIES.index(scene.sky) * len(WEATHERS) + WEATHERS.index(scene.weather)
         scenery = np.where(labels["ground"] == 1, below, above)

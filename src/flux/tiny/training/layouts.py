@@ -6,7 +6,7 @@ in one attribute, or in one thing that only the first has. A few scenes have two
 """
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -20,7 +20,10 @@ from flux.tiny.scenes import (
     sample_scene,
     variations,
 )
+from flux.tiny.training.processes import blocks, spread
 
+BLOCK = 250
+"""Pairs that are drawn from one generator; blocks are drawn side by side."""
 REMOVED = 0.35
 """Of the pairs of two things and more, the share in which one goes."""
 TWINS = 0.06
@@ -30,9 +33,14 @@ TWINS = 0.06
 @cache
 def paired_scenes(seed: int, count: int, side: int) -> tuple[Scene, ...]:
     """`count` scenes of side x side pixels; a longer list begins with the shorter one."""
-    rng = np.random.default_rng((seed, side, 11))
-    scenes = [scene for _ in range(-(-count // 2)) for scene in sample_pair(rng, side)]
-    return tuple(scenes[:count])
+    drawn = spread(partial(_block, seed, side), blocks(-(-count // 2), BLOCK), "pairs of scenes", each=BLOCK)
+    return tuple(scene for block in drawn for scene in block)[:count]
+
+
+def _block(seed: int, side: int, block: tuple[int, int]) -> list[Scene]:
+    number, count = block
+    rng = np.random.default_rng((seed, side, 11, number))
+    return [scene for _ in range(count) for scene in sample_pair(rng, side)]
 
 
 def sample_pair(rng: np.random.Generator, side: int) -> tuple[Scene, Scene]:

@@ -1,33 +1,43 @@
 """One training loop for every part: resumable, repeatable, and shown as it goes.
 
 Step s of a stage draws its data from a generator seeded by (seed, stage, s), so a run that was interrupted
-and resumed sees the same data as one that was not.
+and resumed sees the same data as one that was not. A GPU is faster than one process draws, so there several
+draw ahead.
 """
 
 import json
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from flux.files import write_atomically
+from flux.tiny.training.device import device_name, device_of, moved
+from flux.tiny.training.processes import cores
 
 SAVE_EVERY_SECONDS = 120.0
+LOG_EVERY = 50
+MOST_DRAWING = 8
+"""Processes that draw ahead for a GPU, at most."""
 
 
 @dataclass
 class Stage:
-    """One model in training.
+    """One model in training, on the device where it is.
 
-    loss: given a NumPy generator and the step, returns the loss and figures to log.
+    draw: from a NumPy generator and the step, what the step learns from: arrays, in tuples or dicts.
+    loss: from these as tensors on the device, and the step, the loss and figures to log; a figure that is not
+    a number is not known.
     peak_lr factors come from `warmup_cosine`; each optimiser's own learning rate is its peak.
     """
 
@@ -35,7 +45,8 @@ class Stage:
     folder: Path
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
-    loss: Callable[[np.random.Generator, int], tuple[Tensor, dict[str, float]]]
+    draw: Callable[[np.random.Generator, int], Any]
+    loss: Callable[[Any, int], tuple[Tensor, dict[str, float | Tensor]]]
     steps: int
     seed: int = 0
     warmup: int = 100
@@ -56,15 +67,14 @@ class Stage:
         ema = None if self.ema_decay is None else [p.detach().clone() for p in self.model.parameters()]
         start, seconds = self._resume(ema)
         started = saved = time.monotonic()
-        bar = tqdm(range(start, self.steps), initial=start, total=self.steps, desc=self.name, mininterval=10)
-        for step in bar:
-            key = (self.seed, zlib.crc32(self.name.encode()), step)
-            rng = np.random.default_rng(key)
-            torch.manual_seed(int(rng.integers(2**62)))
+        device = device_of(self.model)
+        bar = tqdm(total=self.steps, initial=start, desc=self.name, mininterval=10)
+        for step, (torch_seed, drawn) in enumerate(self._drawn(start, device.type), start):
+            torch.manual_seed(torch_seed)
             for opt, lrs in zip(self.optimizers, peaks, strict=True):
                 for group, lr in zip(opt.param_groups, lrs, strict=True):
                     group["lr"] = lr * warmup_cosine(step, self.steps, self.warmup, self.final_lr)
-            loss, figures = self.loss(rng, step)
+            loss, figures = self.loss(moved(drawn, device), step)
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
             for opt in self.optimizers:
@@ -74,18 +84,37 @@ class Stage:
                 # The average forgets its start faster in the beginning.
                 decay = min(self.ema_decay, (1 + step) / (10 + step))
                 torch._foreach_lerp_(ema, [p.detach() for p in self.model.parameters()], 1 - decay)
-            if step % 50 == 0 or step == self.steps - 1:
-                self.history.append({"step": step, "loss": float(loss.detach()), **figures})
+            if step % LOG_EVERY == 0 or step == self.steps - 1:
+                known = {name: float(value) for name, value in ({"loss": loss.detach()} | figures).items()}
+                self.history.append(
+                    {"step": step} | {name: value for name, value in known.items() if not math.isnan(value)}
+                )
                 bar.set_postfix({k: f"{v:.4g}" for k, v in self.history[-1].items() if k != "step"})
+            bar.update()
             now = time.monotonic()
             if now - saved > SAVE_EVERY_SECONDS or step == self.steps - 1:
                 self._save(step + 1, seconds + now - started, ema)
                 saved = now
+        bar.close()
         if ema is not None:
             with torch.no_grad():
                 for p, average in zip(self.model.parameters(), ema, strict=True):
                     p.copy_(average)
         return self.model.eval()
+
+    def _drawn(self, start: int, device: str) -> Iterator[tuple[int, Any]]:
+        """torch's seed and what is drawn, for each step from `start` on."""
+        draws = _Draws(self.name, self.seed, self.draw, self.steps)
+        workers = 0 if device == "cpu" else min(MOST_DRAWING, cores() // 2)
+        ahead = {"prefetch_factor": 4, "multiprocessing_context": "fork"} if workers else {}
+        yield from DataLoader(
+            draws,
+            batch_size=None,
+            sampler=range(start, self.steps),
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            **ahead,
+        )
 
     def _resume(self, ema: list[Tensor] | None) -> tuple[int, float]:
         if not self.checkpoint.exists():
@@ -109,8 +138,27 @@ class Stage:
             "history": json.dumps(self.history),
         }
         write_atomically(self.checkpoint, partial(torch.save, state))
-        log = {"step": step, "seconds": round(seconds, 1), "history": self.history}
+        log = {"step": step, "seconds": round(seconds, 1), "device": device_name(device_of(self.model))}
+        log["history"] = self.history
         (self.folder / f"{self.name}.json").write_text(json.dumps(log))
+
+
+class _Draws(Dataset):
+    """What each step of a stage learns from, drawn as it is asked for."""
+
+    def __init__(self, name: str, seed: int, draw: Callable, steps: int):
+        self.name, self.seed, self.draw, self.steps = name, seed, draw, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> tuple[int, Any]:
+        rng = np.random.default_rng((self.seed, zlib.crc32(self.name.encode()), step))
+        return int(rng.integers(2**62)), self.draw(rng, step)
+
+
+def _as_it_is(drawn: Any) -> Any:
+    return drawn
 
 
 def warmup_cosine(step: int, steps: int, warmup: int, final: float) -> float:

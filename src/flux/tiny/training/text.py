@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel, T5Config,
 
 from flux.tiny.scenes import GROUNDS, KINDS, SKIES, THING_VALUES, WEATHERS, Scene
 from flux.tiny.training import tokenizers
+from flux.tiny.training.device import CPU
 from flux.tiny.training.export import save_clip
 from flux.tiny.training.layouts import paired_scenes
 from flux.tiny.training.loop import Stage
@@ -76,7 +77,9 @@ class TextParts(nn.Module):
         self.clip_things = nn.Linear(SHIPPED.params.vec_in_dim, len(KINDS) * of_a_kind)
 
 
-def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) -> None:
+def train(
+    folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192, device: torch.device = CPU
+) -> None:
     """Fit the tokenizers, train both encoders, and save all four to `out` in the layout of a FLUX
     repository."""
     captions, labels = labelled_captions(seed, CAPTIONS)
@@ -87,17 +90,21 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) 
     padded = dict(padding="max_length", truncation=True, max_length=length, return_tensors="pt")
     rng = np.random.default_rng((seed, 2))
     captions = [with_strays(caption, rng) for caption in captions]  # not before: strays are no pieces
-    t5_ids, clip_ids = t5_tok(captions, **padded)["input_ids"], clip_tok(captions, **padded)["input_ids"]
+    t5_ids, clip_ids = (tokenizer(captions, **padded)["input_ids"] for tokenizer in (t5_tok, clip_tok))
     kind_of_token = torch.full((len(t5_tok),), -1)
     for noun, kind in kinds_of_nouns().items():
         kind_of_token[t5_tok.convert_tokens_to_ids(tokenizers.SPACE + noun)] = KINDS.index(kind)
     kind_of_token[t5_tok.unk_token_id] = -1  # a noun that no caption has
+    t5_ids, clip_ids, kind_of_token = (ids.to(device) for ids in (t5_ids, clip_ids, kind_of_token))
+    labels = {name: values.to(device) for name, values in labels.items()}
 
     torch.manual_seed(seed)
-    model = TextParts(len(t5_tok), len(clip_tok))
+    model = TextParts(len(t5_tok), len(clip_tok)).to(device)
 
-    def loss(rng: np.random.Generator, step: int) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.from_numpy(rng.integers(len(captions), size=batch))
+    def draw(rng: np.random.Generator, step: int) -> np.ndarray:
+        return rng.integers(len(captions), size=batch)
+
+    def loss(rows: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         truth = {name: values[rows] for name, values in labels.items()}
         hidden = model.t5(input_ids=t5_ids[rows]).last_hidden_state
         pooled = model.clip(input_ids=clip_ids[rows]).pooler_output
@@ -107,10 +114,11 @@ def train(folder: Path, out: Path, steps: int, seed: int = 0, batch: int = 192) 
             "clip_scenery": scenery_loss(model.clip_scenery(pooled), truth),
             "clip_things": pooled_loss(model.clip_things(pooled), truth),
         }
-        return sum(parts.values()), {name: float(value.detach()) for name, value in parts.items()}
+        return sum(parts.values()), {name: value.detach() for name, value in parts.items()}
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.01)
-    Stage("text", folder, model, [optimizer], loss, steps, seed, warmup=80).run()
+    Stage("text", folder, model, [optimizer], draw, loss, steps, seed, warmup=80).run()
+    model.cpu()
     model.t5.save_pretrained(out / FOLDERS["t5"][0])
     save_clip(model.clip, out / FOLDERS["clip"][0])
 

@@ -1,5 +1,6 @@
 """The two tokenizers of flux-tiny, fitted to captions: unigram pieces for T5, byte-pair merges for CLIP."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -48,12 +49,23 @@ def train_clip(captions: Iterable[str], folder: Path, length: int) -> None:
     )
     # Every letter must also exist as the end of a word, or an unseen word could not be spelled.
     tokenizer.train_from_iterator([*captions, *ALPHABET], trainer)
+    tokenizer = _ends_in_order(tokenizer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<|startoftext|> $A <|endoftext|>",
         special_tokens=[("<|startoftext|>", 0), ("<|endoftext|>", 1)],
     )
     special = dict(bos_token="<|startoftext|>", eos_token="<|endoftext|>", unk_token="<|endoftext|>")
     _save(tokenizer, folder, length, pad_token="<|endoftext|>", **special)
+
+
+def _ends_in_order(tokenizer: Tokenizer) -> Tokenizer:
+    """The same with the numbers of letters that end a word in the alphabet's order, which the trainer leaves to
+    chance."""
+    state = json.loads(tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    ends = sorted(f"{letter}</w>" for letter in ALPHABET if f"{letter}</w>" in vocabulary)
+    vocabulary |= dict(zip(ends, sorted(vocabulary[end] for end in ends), strict=True))
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def _words() -> pre_tokenizers.PreTokenizer:
