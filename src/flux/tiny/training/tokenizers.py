@@ -59,7 +59,7 @@ def train_clip(captions: Iterable[str], folder: Path, length: int) -> None:
 
 
 def _ends_in_order(tokenizer: Tokenizer) -> Tokenizer:
-    """The same with the numbers of letters that end a word in the alphabet's order, which the trainer leaves to
+    """The same, the letters that end a word numbered in the alphabet's order: the trainer leaves it to
     chance."""
     state = json.loads(tokenizer.to_str())
     vocabulary = state["model"]["vocab"]
