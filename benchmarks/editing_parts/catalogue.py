@@ -60,13 +60,11 @@ def _baselines() -> Iterator[Row]:
 
 
 def _ours() -> Iterator[Row]:
-    """The package's default: for photographs pasted, for generated pictures blended."""
+    """The package's default for photographs; that for generated pictures stands with its like."""
     run = Run(OURS, steps=method_record(OURS).steps)
     row = Row("ours", run, "ours", "the package's default", paste="auto", pairs=MANY)
     yield row
     yield replace(row, name="ours, not pasted", about="", paste=False)
-    about = "the package's default for pictures it made"
-    yield replace(row, name="ours, generated", about=about, paste=False, blend=0.2, sources=GENERATED)
 
 
 def _stable_flow(spec: ModelSpec) -> Iterator[Row]:
@@ -199,12 +197,23 @@ def _generated(spec: ModelSpec) -> Iterator[Row]:
         row = Row(f"beside, {name}", replace(BESIDE, look=at(layers)), section, sources=GENERATED)
         if name == "default layers":
             row = replace(row, about="the default before", pairs=MANY)
+            about = "the package's default for pictures it made"
+            yield replace(row, name=DEFAULT["generated"], section="ours", about=about, paste="auto")
+            row = replace(row, about="")
             for threshold in (0.17, 0.2, 0.24):
-                blended = f"{row.name}, blended at {threshold}"
-                yield replace(row, name=blended, about="", blend=threshold)
+                yield replace(row, name=f"{row.name}, blended at {threshold}", blend=threshold)
+            for threshold in (0.14, 0.28):
+                pasted = f"{row.name}, pasted at {threshold}"
+                yield replace(row, name=pasted, paste="auto", threshold=threshold)
+            yield replace(row, name=f"{row.name}, pasted, mask as it is", paste="auto", residual=True)
+            yield replace(row, name=f"{row.name}, blended and pasted", blend=0.2, paste="auto")
             two = _outside(BESIDE, *at(layers))
-            yield replace(row, name="beside, all layers outside its own mask", run=two, blend=0.2, about="")
+            yield replace(row, name="beside, all layers outside its own mask", run=two, blend=0.2)
+            row = replace(row, about="the default before")
         yield row
+    row = Row(OURS, Run(OURS, steps=method_record(OURS).steps), section, "as if photographed", pairs=MANY)
+    yield replace(row, name=f"{OURS}, blended", blend=0.2, sources=GENERATED)
+    yield replace(row, name=f"{OURS}, pasted", paste="auto", sources=GENERATED)
 
 
 def mask_of(method: str) -> Named | None:

@@ -21,9 +21,8 @@ from flux.methods.masks import own_mask, packed, unpacked
 from flux.methods.tables import CURVES, MASKS, OPERATORS, SCHEDULES, PartRecord, build, part_record
 from flux.methods.task import EditTask
 from flux.models import Layers
-from flux.photos.editing import PASTE_BELOW
 from flux.photos.framing import Frame
-from flux.photos.paste import paste
+from flux.photos.paste import PASTE_BELOW, paste
 from flux.weights.load import Models
 
 

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from test_demos import assert_whole_run, files, load_demo, pictures, run_demo
 
 import flux.photos.sources
+from flux.methods.masks import own_mask
+from flux.models import configs
 from flux.pictures.metrics import psnr, psnr_outside, ssim, ssim_outside
 from flux.studies.edit.chaining import links_of
 from flux.studies.edit.spec import EditSpec
@@ -89,6 +91,22 @@ def test_a_chain_side_by_side(chain, clone, tmp_path):
     for name in ("source.png", "edit-01.png"):
         pair = [np.asarray(Image.open(tmp_path / run / name)).astype(int) for run in ("alone", "chain")]
         assert abs(pair[0] - pair[1]).max() <= 1
+
+
+def test_links_are_pasted_into_what_they_go_on_from(chain):
+    pasted = chain("pasted", HATS, "--layers", "[0, 3]", "--paste", "true")
+    plain = chain("plain", HATS, "--layers", "[0, 3]", "--paste", "false")
+    names = ("source", "edit-01", "edit-02", "edit-03")
+    source, one, *_ = ways = [latents(pasted, name) for name in names]
+    own = [latents(plain, name) for name in names]
+    assert torch.equal(source, own[0])
+    mask = own_mask(own[0][-1:], own[1][-1:], (2, 3), configs["flux-tiny"].latent_spread)[0]
+    torch.testing.assert_close(one, own[0] + mask * (own[1] - own[0]))
+    assert not torch.allclose(ways[2], own[2])
+    levels = [np.asarray(Image.open(pasted / f"{name}.png")) for name in names]
+    for number, before in ((1, 0), (2, 1), (3, 1)):
+        dark = np.asarray(Image.open(pasted / f"mask-0{number}.png")) == 0
+        assert np.array_equal(levels[number][dark], levels[before][dark])
 
 
 def test_a_link_looks_at_the_one_it_stands_after(chain):

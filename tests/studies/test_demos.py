@@ -19,6 +19,12 @@ from test_pages import Tags
 
 import flux
 from flux import util
+from flux.methods import stable_flow
+from flux.pictures.files import to_pil
+from flux.studies.edit.requests import requests
+from flux.studies.edit.spec import EditSpec
+from flux.studies.reading import load_spec
+from flux.weights.load import load_models
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMOS = {"test": "demo_0_test", "layer": "demo_1_layer", "edit": "demo_4_edit"}
@@ -156,7 +162,7 @@ def test_demo_4(demo, tmp_path, capsys):
     record = assert_whole_run(folder)
     names = ("01", "02-seed-0", "02-seed-3")
     assert files(folder) == {
-        *(f"{kind}-{name}.png" for kind in ("edit", "plain", "difference") for name in names),
+        *(f"{kind}-{name}.png" for kind in ("edit", "plain", "difference", "mask") for name in names),
         *("source.png", "source-again.png", "source-seed-3.png", "sheet.png"),
         *("index.html", "run.json", "spec.json"),
     }
@@ -165,6 +171,46 @@ def test_demo_4(demo, tmp_path, capsys):
         assert each["changed"] > 0 and -1 <= each["similarity"] <= 1 and each["psnr"] > 0
         assert each["layers"] == list(range(12))
     assert "index.html" in capsys.readouterr().out
+
+
+def test_edits_are_pasted_into_the_source_unless_a_spec_says_they_are_not(demo, tmp_path):
+    edits = ["a red hat", "the sea", "a red boat"]
+    argv = [*FEW, "--source", "a red boat", "--edits", json.dumps(edits), "--batch", "2", "--layers", "all"]
+    assert demo("edit", *argv, "--paste", "true", "--output", "pasted") == 0
+    assert demo("edit", *argv, "--paste", "false", "--output", "plain") == 0
+    plain, pasted = (pictures(tmp_path / name) for name in ("plain", "pasted"))
+    assert {name for name in pasted if name.startswith("mask")} == {f"mask-0{i}.png" for i in (1, 2, 3)}
+    assert plain.keys() == {name for name in pasted if not name.startswith("mask")}
+    assert all(plain[name] == pasted[name] for name in plain if name.startswith(("source", "plain")))
+
+    # The plain way is the method's own, as it comes.
+    spec = load_spec(EditSpec, None, json.loads((tmp_path / "plain" / "spec.json").read_text()))
+    made = stable_flow.edit(load_models("flux-tiny", weights=spec.model.weights), requests(spec)[0]).edits
+    for number, picture in enumerate(made, start=1):
+        image = Image.open(tmp_path / "plain" / f"edit-0{number}.png")
+        assert image.tobytes() == to_pil(picture).tobytes() and "figures" not in image.text
+
+    source, *_ = levels = [
+        np.asarray(Image.open(tmp_path / "pasted" / f"{name}.png"))
+        for name in ("source", "edit-01", "edit-02", "edit-03", "mask-01", "mask-02")
+    ]
+    for edit, mask in zip(levels[1:3], levels[4:], strict=True):
+        assert np.array_equal(edit[mask == 0], source[mask == 0])
+    assert np.array_equal(levels[3], source)
+    records = json.loads((tmp_path / "pasted" / "run.json").read_text())["edits"]
+    assert all(each["pasted"] and 0 <= each["mask"] <= 1 for each in records)
+    assert "pasted" not in json.loads((tmp_path / "plain" / "run.json").read_text())["edits"][0]
+
+
+def test_a_lost_edit_is_pasted_again_into_the_source_that_is_kept(demo, tmp_path):
+    """Whose pass is not made again."""
+    argv = [*FEW, "--source", "a red boat", "--edits", '["a red hat", "the sea", "the sky"]', "--batch", "2"]
+    assert demo("edit", *argv, "--paste", "true", "--output", "run") == 0
+    whole = pictures(tmp_path / "run")
+    for name in ("edit-03.png", "mask-03.png"):
+        (tmp_path / "run" / name).unlink()
+    assert demo("edit", *argv, "--paste", "true", "--output", "run") == 0
+    assert pictures(tmp_path / "run") == whole
 
 
 def test_the_same_spec_gives_the_same_bytes(demo, tmp_path):
@@ -367,7 +413,7 @@ def test_a_dry_run_says_what_is_missing(tmp_path, monkeypatch, capsys):
     assert load_demo("demo_4_edit").main([spec, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "FLUX.1-dev/flux1-dev.safetensors: not here, to be downloaded" in out
-    assert "google/t5-v1_1-xxl: not here" in out and "would make 11 pictures of 1024 x 1024" in out
+    assert "google/t5-v1_1-xxl: not here" in out and "would make 15 pictures of 1024 x 1024" in out
 
 
 def test_a_dry_run_downloads_nothing(tmp_path, monkeypatch, capsys):
@@ -385,7 +431,8 @@ def test_a_dry_run_knows_what_is_made_already(demo, capsys):
     argv = [*FEW, "--prompts", "a red boat", "a red hat"]
     assert demo("edit", *argv) == demo("edit", *argv, "--dry-run") == 0
     out = capsys.readouterr().out
-    assert "would make 4 pictures of 32 x 48, 2 steps" in out and "4 are there already" in out
+    assert "would make 5 pictures of 32 x 48, 2 steps" in out and "5 are there already" in out
+    assert "  each edit is pasted into its source by what it changed where that is less than 90% of it" in out
     assert "finished already" in out
 
 

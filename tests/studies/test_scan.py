@@ -66,7 +66,7 @@ def test_each_cell_is_a_run_of_its_own_spec(edit):
         alone = edit(f"{number}", *EDITS, "--layers", json.dumps(layers), "--strength", str(strength))
         own = {name: data for name, data in pictures(alone).items() if "difference" not in name}
         del own["sheet.png"]
-        assert pictures(folder / "cells" / f"{number:02}") == own and len(own) == 6
+        assert pictures(folder / "cells" / f"{number:02}") == own and len(own) == 9
 
     table = rows(folder)
     assert [(row["cell"], row["edit"], row["seed"]) for row in table[:3]] == [

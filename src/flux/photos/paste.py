@@ -30,6 +30,13 @@ OVERWRITTEN = 0.35
 SOFTNESS = 0.25
 """How far from these limits, as a logarithm, a weight is 1 / (1 + e) or 1 - 1 / (1 + e)."""
 
+PASTE_BELOW = 0.9
+"""Where that is left to itself, edits are pasted whose mask covers less than this share of the picture.
+
+Measured on flux-tiny: edits of the ground, at shares of .46 to .80, come 3.5 to 8.7 dB nearer to their true
+target by it; edits of the sky at .98 and more, of which all is new, by 0 to .6 dB.
+"""
+
 BAND = 2**20
 """So many pixels are pasted at once."""
 

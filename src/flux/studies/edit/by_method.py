@@ -1,15 +1,8 @@
-"""Demo 4 with a method: sources are opened, edited and brought home; pictures come with their figures.
+"""Demo 4 with a method: sources are opened, edited and brought home; pictures come with their figures."""
 
-What is known of a picture beside its pixels, such as how many evaluations it took, is kept in its file, so
-that a run that goes on, or is mended, knows it as well.
-"""
-
-import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict
-from typing import Any
 
 from PIL import Image
 
@@ -23,9 +16,10 @@ from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.edit.choices import evaluations_of
+from flux.studies.edit.figures import FIGURES, as_text, as_word
 from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, EditJob, batches_of, jobs_of, mask_picture, size_of, sizes
-from flux.studies.edit.method_report import FIGURES, as_word, report
+from flux.studies.edit.method_report import report
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
@@ -156,7 +150,7 @@ def _given_mask(job: EditJob) -> Image.Image | None:
 def source_pictures(job: EditJob, source: OpenedSource, models: Models) -> list[Picture]:
     """The pictures of a source that was opened for a job."""
     figures = {} if source.gate is None else {"gate": asdict(source.gate)}
-    about = {"prompt": job.source.prompt, "model": models.name, FIGURES: _as_text(figures)}
+    about = {"prompt": job.source.prompt, "model": models.name, FIGURES: as_text(figures)}
     if job.source.image is None:
         about["seed"] = str(job.seed)
     shown = {"source": source.image, "reconstruction": to_pil(source.reconstruction)}
@@ -176,24 +170,11 @@ def edit_pictures(job: EditJob, result: EditedPhoto, models: Models) -> list[Pic
         "source prompt": job.source.prompt,
         "seed": str(job.seed),
         "model": models.name,
-        "method": _as_text({"name": job.spec.method.name, **job.spec.settings}),
-        FIGURES: _as_text(figures),
+        "method": as_text({"name": job.spec.method.name, **job.spec.settings}),
+        FIGURES: as_text(figures),
     }
     made = {"edit": result.image, "full": _at_own_size(result), "mask": result.mask_image}
     return [Picture(job.file(kind), image, about) for kind, image in made.items()]
-
-
-def _as_text(figures: Mapping[str, Any]) -> str:
-    return json.dumps(_finite(figures), ensure_ascii=False)
-
-
-def _finite(value: Any) -> Any:
-    """With null in the place of what JSON has no number for: the PSNR of equal pictures."""
-    if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _at_own_size(result: EditedPhoto) -> Image.Image:

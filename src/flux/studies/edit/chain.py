@@ -1,9 +1,10 @@
 """Demo 4 with a chain: each edit goes on from the one before it, from latents that were kept.
 
 Nothing is decoded and encoded again on the way. Side by side, without a method, a link stands beside the way
-that its source took from noise, which is kept whole; by a method it starts from its source's last latent, and
-a photo's pixels are pasted into the picture before. A link is made again from what is kept, so that a run
-that was stopped goes on to the same bytes.
+that its source took from noise, which is kept whole; by a method it starts from its source's last latent.
+Either way its pixels are pasted into the picture before; side by side its way too becomes that of its source
+where it changed nothing. A link is made again from what is kept, so that a run that was stopped goes on to
+the same bytes.
 """
 
 from collections.abc import Iterator
@@ -18,15 +19,18 @@ from torch import Tensor
 
 from flux.generate import Sampling, Texts, at_work, decode, encode, sample_steps
 from flux.integrators import Evaluation
-from flux.methods.masks import own_mask, unpacked
+from flux.methods.masks import packed
 from flux.methods.task import open_task
+from flux.photos.beside import GeneratedEdit, ReturnedEdit, come_back
 from flux.photos.editing import EditedPhoto, SourceEdit, edit_photo_steps
 from flux.photos.sources import EditSource
 from flux.pictures.files import to_pil
+from flux.sampling import unpack
 from flux.studies.cost import Work
 from flux.studies.edit import by_method
 from flux.studies.edit.chain_report import report
 from flux.studies.edit.chaining import ChainLink, links_of
+from flux.studies.edit.figures import FIGURES, as_text
 from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, mask_picture
 from flux.studies.edit.spec import EditSpec
@@ -43,8 +47,8 @@ class ChainState:
     """A picture that can be gone on from.
 
     latents: float32 on the CPU; side by side its way from noise, (T + 1, L, 64), both ends included; by a
-    method what it ended with, (1, L, 64). photo: what the next edit is pasted into; None where it is the
-    picture itself.
+    method what it ended with, (1, L, 64). photo: what the next edit is pasted into; by a method None where it
+    is the picture itself.
     """
 
     prompt: str
@@ -64,7 +68,7 @@ def work(spec: EditSpec) -> Work:
     return Work(
         batches=[1, *[2] * len(links)],
         prompts=list(dict.fromkeys(_prompts(spec))),
-        decoded=1 + len(links),
+        decoded=1 + len(links) * (1 if spec.paste.when is False else 2),
         models=dino,
         **files,
     )
@@ -93,7 +97,9 @@ def _is_kept(link: ChainLink, missing: AbstractSet[str]) -> bool:
 def _kept_state(link: ChainLink, run: RunFolder) -> ChainState:
     """What a link goes on from, as an earlier run has kept it."""
     latents = load_file(run.path / link.source_latents)["latents"]
-    if link.after is None or link.job.spec.method is None:
+    if link.job.spec.method is None:
+        return ChainState(link.source_prompt, latents, run.picture(link.source_file))
+    if link.after is None:
         return ChainState(link.source_prompt, latents)
     return ChainState(link.source_prompt, latents, _photo_of(link, run.picture(link.after.job.file("full"))))
 
@@ -124,11 +130,10 @@ def _side_by_side(
             way += [step.before, step.after] if step.index == 0 else [step.after]
             yield Progress(step.index)
         latents = torch.cat(way).float().cpu()
-        states[None] = ChainState(spec.source.prompt, latents)
+        picture = to_pil(_decoded(models, latents, sampling, offload))
+        states[None] = ChainState(spec.source.prompt, latents, picture)
         made += [
-            Picture(
-                link.job.file("source"), _decoded(models, latents, sampling, offload), _about(spec, models)
-            ),
+            Picture(link.job.file("source"), picture, _about(spec, models)),
             _latents_file("latents/source.safetensors", latents),
         ]
     source = states[link.after]
@@ -137,20 +142,32 @@ def _side_by_side(
         for index, edit in _beside(spec, models, texts, link, source, sampling):
             way.append(edit.cpu())
             yield Progress(index)
-    latents = torch.cat(way)
-    size = (spec.height // 16, spec.width // 16)
-    grid = unpacked(own_mask(source.latents[-1:], latents[-1:], size), size)[0]
-    mask = Image.fromarray((grid * 255).round().byte().numpy())
-    states[link] = ChainState(link.job.edit.prompt, latents)
+    latents, back = _come_back(spec, models, source, torch.cat(way), sampling)
+    states[link] = ChainState(link.job.edit.prompt, latents, back.picture)
     about = _about(spec, models, link)
+    if spec.paste.when is not False:
+        about[FIGURES] = as_text({"mask": back.share, "pasted": back.pasted})
     yield Progress(
         pictures=[
             *made,
-            Picture(link.job.file("edit"), _decoded(models, latents, sampling, offload), about),
-            Picture(link.job.file("mask"), mask.resize((spec.width, spec.height), Image.Resampling.BILINEAR)),
+            Picture(link.job.file("edit"), back.picture, about),
+            Picture(link.job.file("mask"), back.mask_image),
             _latents_file(link.latents, latents),
         ]
     )
+
+
+def _come_back(
+    spec: EditSpec, models: Models, source: ChainState, way: Tensor, sampling: Sampling
+) -> tuple[Tensor, ReturnedEdit]:
+    """An edit's way, (T + 1, L, 64), as it is gone on from, and its picture; both pasted, or neither."""
+    when, ends, offload = spec.paste.when, (source.latents[-1:], way[-1:]), spec.model.offload
+    after = _decoded(models, way, sampling, offload)
+    before = after if when is False else _decoded(models, source.latents, sampling, offload)
+    latents = tuple(unpack(each, spec.height, spec.width)[0] for each in ends)
+    edit = GeneratedEdit(source.photo, (before, after), latents, models.spec.latent_spread)
+    back = come_back(edit, when, spec.paste.residual)
+    return (torch.lerp(source.latents, way, packed(back.mask[None])) if back.pasted else way), back
 
 
 def _beside(
@@ -182,8 +199,9 @@ def _beside(
         yield index, edit
 
 
-def _decoded(models: Models, latents: Tensor, sampling: Sampling, offload: bool) -> Image.Image:
-    return to_pil(decode(models, latents[-1:].to(models.device), sampling, offload=offload)[0])
+def _decoded(models: Models, way: Tensor, sampling: Sampling, offload: bool) -> Tensor:
+    """What a way ends with, as `decode` gives it, (3, height, width)."""
+    return decode(models, way[-1:].to(models.device), sampling, offload=offload)[0]
 
 
 def _about(spec: EditSpec, models: Models, link: ChainLink | None = None) -> dict[str, str]:

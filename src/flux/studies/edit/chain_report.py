@@ -8,7 +8,7 @@ from PIL import Image, ImageChops
 
 from flux.pictures.metrics import Score, difference, outside_of, psnr_outside, score, ssim_outside
 from flux.studies.edit.chaining import ChainLink, links_of
-from flux.studies.edit.method_report import figures_of
+from flux.studies.edit.figures import figures_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Judge, Seen, load_dino, load_judge
 from flux.studies.folder import RunFolder

@@ -60,7 +60,7 @@ def without_method(spec: "EditSpec") -> Iterator[Problem]:
     """Keys that only methods take."""
     fields = type(spec).model_fields
     for name in fields:
-        if name in spec.quiet and getattr(spec, name) != fields[name].default:
+        if name in spec.quiet - {"paste"} and getattr(spec, name) != fields[name].default:
             yield Problem((name,), NEEDS_METHOD, as_written(getattr(spec, name)))
     for path, item in ((), spec), *items_of(spec):
         if isinstance(item.strength, str | tuple):

@@ -1,6 +1,5 @@
 """What a run of edits by a method shows: figures of sources and edits, what went wrong, a sheet, a page."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from flux.pictures.metrics import Score, difference, psnr, score
+from flux.studies.edit.figures import PASTED, as_word, figures_of
 from flux.studies.edit.jobs import EditJob, jobs_of
 from flux.studies.edit.method_verdicts import what_went_wrong
 from flux.studies.edit.spec import EditSpec
@@ -17,9 +17,6 @@ from flux.studies.folder import RunFolder
 from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet, difference_map
 from flux.studies.run import PAGE, SHEET, about
-
-FIGURES = "figures"
-"""The text in a picture's file that holds what is known of it beside its pixels, as JSON."""
 
 OUTSIDE = 0.01
 """Where the mask is below, a picture counts as outside the edit."""
@@ -101,13 +98,6 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def figures_of(run: RunFolder, name: str) -> dict[str, Any]:
-    """What a picture's file says of it; nothing where it says nothing."""
-    with Image.open(run.path / name) as image:
-        image.load()
-        return json.loads(image.text.get(FIGURES, "{}"))
-
-
 def _finding(spec: EditSpec, run: RunFolder, job: EditJob, dino, judge) -> Finding:
     """Compare an edit with its source as the model sees both, and write the difference map."""
     source, edit = run.picture(job.file("source")), run.picture(job.file("edit"))
@@ -140,7 +130,7 @@ def _facts(each: Finding) -> dict[str, str]:
         "edit": each.title,
         "evaluations": f"{figures['evaluations']} of one row",
         "mask": f"{figures['mask']:.1%} of the picture",
-        "pasted": "yes: outside the mask the source's own pixels" if figures["pasted"] else "no",
+        "pasted": PASTED[figures["pasted"]],
         "changed pixels": f"{scores.changed:.1%}",
         "PSNR to the source": "equal" if scores.psnr is None else f"{scores.psnr:.1f} dB",
     }
@@ -226,10 +216,3 @@ def _page(
         sheet=SHEET,
         recipe=spec.recipe(),
     )
-
-
-def as_word(value: Any) -> str:
-    """A setting as it is shown."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -4,7 +4,7 @@ from typing import Any
 
 from flux.hooks import Select, TopRatio
 from flux.methods.stable_flow import Edit
-from flux.pictures.metrics import Score
+from flux.studies.edit.figures import PASTED
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Verdict, Verdicts, judge, share
 from flux.studies.edit.watch import show_watched
@@ -42,7 +42,8 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _figures(figures: Score) -> dict[str, str]:
+def _figures(each: Verdict) -> dict[str, str]:
+    figures, own = each.score, each.figures
     facts = {
         "changed pixels": f"{figures.changed:.1%}",
         "PSNR to the source": "equal" if figures.psnr is None else f"{figures.psnr:.1f} dB",
@@ -53,6 +54,8 @@ def _figures(figures: Score) -> dict[str, str]:
         facts["the same without injection"] = f"{figures.plain_similarity:.3f}"
     if figures.loss is not None:
         facts["lost of the source"] = share(figures.loss)
+    if own:
+        facts |= {"mask": f"{own['mask']:.1%} of the picture", "pasted": PASTED[own["pasted"]]}
     return facts
 
 
@@ -84,6 +87,7 @@ def _shown(each: Verdict) -> list[PagePicture]:
         "source": f"source, seed {each.seed}",
         "edit": "edit",
         "plain": "the same prompt without injection",
+        "mask": "mask: where it changed",
         "difference": "where edit and source differ",
     }
     return [PagePicture(file, captions[kind]) for kind, file in each.files.items()]
@@ -100,6 +104,7 @@ def _sheet(spec: EditSpec, run: RunFolder, judged: list[Verdict]):
             "source": "\n".join([_brief(spec.source.prompt), *(own[:1] if "seed" in unlike else [])]),
             "edit": "\n".join([_brief(each.edit.prompt), *filter(None, ["; ".join(own)])]),
             "plain": "without injection",
+            "mask": "mask: where it changed",
             "difference": f"difference, {each.score.changed:.1%} of pixels changed",
         }
         rows.append([SheetCell(run.picture(file), captions[kind]) for kind, file in each.files.items()])
@@ -118,7 +123,7 @@ def _page(spec: EditSpec, run: RunFolder, found: Verdicts) -> str:
             "prompt": each.edit.prompt,
             "problems": [f"This edit {text}" for text in each.notices],
             "pictures": _shown(each),
-            "facts": {"edit": each.title, "how": _how(each.edit), **_figures(each.score)},
+            "facts": {"edit": each.title, "how": _how(each.edit), **_figures(each)},
         }
         for each in found.edits
     ]

@@ -60,6 +60,13 @@ def select_of(strategy: Strategy) -> Select | None:
     return AboveThreshold(strategy.threshold) if strategy.name == "threshold" else None
 
 
+def mask_of(spec: EditSpec, seed: int, row: Row) -> str | None:
+    """The file of what an edit changed; None for other pictures, and where edits are not pasted."""
+    if row.kind != "edit" or spec.paste.when is False:
+        return None
+    return file_of(spec, seed, row).replace("edit-", "mask-", 1)
+
+
 def file_of(spec: EditSpec, seed: int, row: Row) -> str:
     """The file of a picture of the request of a seed."""
     if row.kind in ("source", "repeat"):

@@ -1,17 +1,27 @@
-"""Demo 4: a source, its edits, and what they look like without injection."""
+"""Demo 4: a source, its edits, and what they look like without injection.
+
+An edit is pasted into its source by what it changed, unless the spec says that it is not: see
+`flux.photos.beside`.
+"""
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from flux.methods.stable_flow import EditRequest, Pass, Row, edit_passes, edit_steps
+from PIL import Image
+
+from flux.methods.stable_flow import EditRequest, EditStep, Pass, Row, edit_passes, edit_steps
 from flux.models import configs
+from flux.photos.beside import GeneratedEdit, come_back
+from flux.photos.paste import PASTE_BELOW
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
+from flux.studies.edit.figures import FIGURES, as_text
 from flux.studies.edit.report import report
-from flux.studies.edit.requests import file_of, requests
+from flux.studies.edit.requests import file_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.watch import watch_files, watch_passes, watched_of
+from flux.studies.folder import RunFolder
 from flux.studies.layers import is_layer_file
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.run import dino_source, weights_folder
@@ -26,38 +36,75 @@ def work(spec: EditSpec) -> Work:
     rows = [len(each.rows) for _, each in passes]
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     return Work(
-        files=list(
-            dict.fromkeys(file_of(spec, request.seed, row) for request, each in passes for row in each.rows)
-        ),
+        files=list(dict.fromkeys(file for request, each in passes for file in _files(spec, request, each))),
         batches=rows,
         prompts=list(dict.fromkeys((spec.source.prompt, *(edit.prompt for edit in spec.edits)))),
         decoded=sum(rows),
         models=dino,
         kept=watch_files(spec),
+        notes=_notes(spec),
     )
 
 
-def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
+def _notes(spec: EditSpec) -> tuple[str, ...]:
+    """What `--dry-run` says of pasting."""
+    when = spec.paste.when
+    if when is False:
+        return ()
+    only = f" where that is less than {PASTE_BELOW:.0%} of it" if when == "auto" else ""
+    return (f"  each edit is pasted into its source by what it changed{only}",)
+
+
+def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:
     """Make the passes that lack a picture."""
     for request in requests(spec):
         passes = [
-            each for each in edit_passes(request) if not missing.isdisjoint(_files(spec, request, each))
+            each
+            for each in edit_passes(request)
+            if not missing.isdisjoint([*_files(spec, request, each), *watched_of(spec, request, each)])
         ]
         if not passes:
             continue
+        file = file_of(spec, request.seed, Row("source"))
+        # The one that is kept: made again in other company, a source may differ by a rounding.
+        source = None if file in missing else run.picture(file)
         passes, watched = watch_passes(spec, request, passes, models)
         for step in edit_steps(models, request, passes):
-            made: list[Picture | KeptFile] = [
-                Picture(file_of(spec, request.seed, row), to_pil(picture), _about(request, row, models))
-                for row, picture in step.pictures.items()
-            ]
+            made: list[Picture | KeptFile] = []
+            if source is None and Row("source") in step.pictures:
+                source = to_pil(step.pictures[Row("source")])
+            for row in step.pictures:
+                made += _pictures(spec, request, row, step, source, models)
             if made:
                 made += watched(step.index)
             yield Progress(step.step.index, made)
 
 
 def _files(spec: EditSpec, request: EditRequest, each: Pass) -> list[str]:
-    return [*(file_of(spec, request.seed, row) for row in each.rows), *watched_of(spec, request, each)]
+    """The pictures of a pass."""
+    masks = (mask_of(spec, request.seed, row) for row in each.rows)
+    return [*(file_of(spec, request.seed, row) for row in each.rows), *filter(None, masks)]
+
+
+def _pictures(
+    spec: EditSpec,
+    request: EditRequest,
+    row: Row,
+    step: EditStep,
+    source: Image.Image | None,
+    models: Models,
+) -> list[Picture]:
+    """The pictures of a row: of an edit that may be pasted also what it changed."""
+    file, about = file_of(spec, request.seed, row), _about(request, row, models)
+    mask = mask_of(spec, request.seed, row)
+    if mask is None:
+        return [Picture(file, to_pil(step.pictures[row]), about)]
+    both = (Row("source"), row)
+    pictures, latents = (tuple(of[each] for each in both) for of in (step.pictures, step.latents))
+    edit = GeneratedEdit(source, pictures, latents, models.spec.latent_spread)
+    back = come_back(edit, spec.paste.when, spec.paste.residual)
+    about |= {FIGURES: as_text({"mask": back.share, "pasted": back.pasted})}
+    return [Picture(file, back.picture, about), Picture(mask, back.mask_image, about)]
 
 
 def _about(request: EditRequest, row: Row, models: Models) -> dict[str, str]:
@@ -84,4 +131,4 @@ def found_on_other_weights(spec: EditSpec) -> Iterator[str]:
             yield f"{file}: was found on other weights of {vital.model}; these may have other vital layers"
 
 
-RUN = PictureRun(work, pictures, report, notes=found_on_other_weights)
+RUN = PictureRun(work, pictures, report, notes=found_on_other_weights, goes_on=True)

@@ -10,6 +10,7 @@ from flux.studies.edit.run import RUN
 from flux.studies.edit.scan_report import report
 from flux.studies.edit.scanning import ScanCell, cells_of
 from flux.studies.edit.spec import EditSpec
+from flux.studies.folder import RunFolder
 from flux.studies.pages.plots import check_plots
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.weights.load import Models
@@ -41,13 +42,17 @@ def _axes(spec: EditSpec) -> list[str]:
     return [f"{len(values)} of {name}" for name, values in spec.scan.axes.items()]
 
 
-def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
+def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:
     """Make the cells that lack a file, one by one."""
     for cell in cells_of(spec):
         lacks = {
             file.removeprefix(cell.folder + "/") for file in missing if file.startswith(cell.folder + "/")
         }
-        for progress in run_of(cell).pictures(cell.spec, models, lacks) if lacks else ():
+        if not lacks:
+            continue
+        own = run_of(cell)
+        kept = [RunFolder(run.path / cell.folder, run.recipe, run.setting)] if own.goes_on else []
+        for progress in own.pictures(cell.spec, models, lacks, *kept):
             yield replace(progress, pictures=[_in_cell(cell, each) for each in progress.pictures])
 
 
@@ -55,4 +60,4 @@ def _in_cell(cell: ScanCell, each: Picture | KeptFile) -> Picture | KeptFile:
     return replace(each, file=cell.file(each.file))
 
 
-SCAN = PictureRun(work, pictures, report)
+SCAN = PictureRun(work, pictures, report, goes_on=True)

@@ -107,6 +107,10 @@ def _complete_method(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
+SIDE_BY_SIDE = {"layers": "default", "paste": "auto"}
+"""What stands for null where no method is named."""
+
+
 def _one_or_many(schema: dict[str, Any]) -> None:
     """In the JSON Schema: source and edits, or sources."""
     schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["sources"]}]
@@ -161,7 +165,9 @@ class EditSpec(Spec, Sparse):
     )
     schedules: Schedules | None = Field(None, description="what becomes of guidance from noise to picture")
     paste: APasting | None = Field(
-        None, description="whether the edit comes back into the photo's own pixels; null: auto"
+        None,
+        description="whether the edit comes back into its source's own pixels; null: auto; false: it stays "
+        "as the model draws it",
     )
     fit: Literal["fit", "crop", "pad"] = Field(
         "fit",
@@ -211,9 +217,8 @@ class EditSpec(Spec, Sparse):
             data["method"] = DEFAULT_METHOD
         if data.get("method") is not None:
             return _complete_method(data)
-        if data.get("layers") is None:
-            data["layers"] = "default"
-        return data
+        # In the run's spec, so that it is no run of those that were made before edits were pasted.
+        return data | {name: value for name, value in SIDE_BY_SIDE.items() if data.get(name) is None}
 
     @property
     def pictures(self) -> tuple[SourceItem, ...]:

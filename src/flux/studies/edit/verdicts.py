@@ -10,8 +10,8 @@ source than the picture without injection missed 32, and blamed 30.
 """
 
 import pkgutil
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -20,7 +20,8 @@ from flux.device import pick_device
 from flux.hooks import AboveThreshold, TopRatio
 from flux.methods.stable_flow import Edit, EditRequest, Row
 from flux.pictures.metrics import Dino, Score, changed_share, did_nothing, difference, lost_source, score
-from flux.studies.edit.requests import file_of, items_of, requests
+from flux.studies.edit.figures import figures_of
+from flux.studies.edit.requests import file_of, items_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
 from flux.studies.folder import RunFolder
 from flux.studies.pages.sheets import difference_map
@@ -34,7 +35,10 @@ Judge = Callable[[tuple[str, str], tuple[Image.Image, Image.Image]], Seen]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One edit of one seed: the files of its pictures, its figures, and what went wrong, in words."""
+    """One edit of one seed: the files of its pictures, its figures, and what went wrong, in words.
+
+    figures: what its file says of it, if it may be pasted: `mask`, the share that it changed, and `pasted`.
+    """
 
     number: int
     seed: int
@@ -42,6 +46,7 @@ class Verdict:
     files: dict[str, str]
     score: Score
     notices: tuple[str, ...]
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -56,6 +61,7 @@ class Verdict:
             "prompt": self.edit.prompt,
             "layers": list(self.edit.layers),
             "files": self.files,
+            **self.figures,
             **asdict(self.score),
             "notices": list(self.notices),
         }
@@ -134,6 +140,8 @@ def _judge(
     for i, edit in enumerate(request.edits):
         rows = [Row("source"), Row("edit", i), *([Row("plain", i)] if spec.compare else [])]
         files = {row.kind: file_of(spec, request.seed, row) for row in rows}
+        if mask := mask_of(spec, request.seed, rows[1]):
+            files["mask"] = mask
         files["difference"] = files["edit"].replace("edit-", "difference-")
         picture = run.picture(files["edit"])
         plain = run.picture(files["plain"]) if spec.compare else None
@@ -141,7 +149,8 @@ def _judge(
         run.save_picture(files["difference"], difference_map(difference(source, picture)))
         seen = sees((request.source, edit.prompt), (source, picture)) if sees else None
         notices = tuple(what_went_wrong(spec, edit, figures, floor, seen))
-        yield Verdict(numbers[i], request.seed, edit, files, figures, notices)
+        own = figures_of(run, files["edit"])
+        yield Verdict(numbers[i], request.seed, edit, files, figures, notices, own)
 
 
 def what_went_wrong(
