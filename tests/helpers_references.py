@@ -40,13 +40,14 @@ def half_mask(width: int, height: int) -> Image.Image:
     return Image.fromarray(mask)
 
 
-class Texts:
+class Texts(torch.nn.Module):
     """An encoder that tells prompts apart: random float32 numbers in a shape, by the prompt."""
 
     def __init__(self, *shape: int):
+        super().__init__()
         self.shape = shape
 
-    def __call__(self, prompts: list[str]) -> torch.Tensor:
+    def forward(self, prompts: list[str]) -> torch.Tensor:
         seeds = (sum(prompt.encode()) for prompt in prompts)
         return torch.stack(
             [torch.randn(self.shape, generator=torch.Generator().manual_seed(s)) for s in seeds]

@@ -19,7 +19,11 @@ from helpers_references import (
 from PIL import Image
 
 from flux import references
+from flux.conditions import Conditions, Negative, Region, Regions
+from flux.generate import Sampling, encode, sample_steps
+from flux.hooks import CopySource, Hooks
 from flux.model import Flux
+from flux.models import configs
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import CannyImageEncoder, ReduxImageEncoder
 from flux.pictures.opening import PictureError
@@ -34,6 +38,7 @@ from flux.sampling import (
     prepare_redux,
 )
 from flux.weights import convert
+from flux.weights.load import Models
 
 HEIGHT, WIDTH, STEPS, GUIDANCE = 64, 96, 3, 30.0
 EXACT = {"dtype": torch.float32}
@@ -285,3 +290,148 @@ def test_fill_needs_one_size(files, wrong):
     said = f"the {wrong} has 120 x 70 pixels where 96 x 64 are needed"
     with pytest.raises(ValueError, match=said):
         prepare_fill(*t5_and_clip(), noise(), "a", ae(), sources["picture"], sources["mask"])
+
+
+# Beside prompts, seeds and hooks, as `flux.generate` makes pictures
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    """`loaded(task)`: small models of a task, as `load_models` gives them, with texts by prompt."""
+
+    def make(task: str) -> Models:
+        t5, clip = t5_and_clip()
+        spec = replace(configs[RECORD[task]], params=flow_params(task), ae_params=SMALL_AE)
+        parts = {"t5": t5, "clip": clip, "device": torch.device("cpu"), "dtype": torch.float32}
+        return Models(name=RECORD[task], flow=flow(task), ae=ae(), spec=spec, **parts)
+
+    return make
+
+
+RECORD = {
+    "control": "flux-dev-canny",
+    "fill": "flux-dev-fill",
+    "kontext": "flux-dev-kontext",
+    "redux": "flux-dev-redux",
+}
+SAMPLING = Sampling(STEPS, GUIDANCE, WIDTH, HEIGHT)
+
+
+def reference(task: str, files, seed: int = 0) -> references.Reference:
+    """One for each task, in the size of `SAMPLING` where it has one."""
+    generator = torch.Generator().manual_seed(seed)
+    if task == "control":
+        return references.control(files / "robot.png", HEIGHT, WIDTH, CannyImageEncoder("cpu"), ae(), **EXACT)
+    if task == "fill":
+        return references.fill(files / "cup.png", files / "mask.png", HEIGHT, WIDTH, ae(), **EXACT)
+    if task == "kontext":
+        return references.kontext(files / "robot.png", ae(), **EXACT)[0]
+    return references.Reference(text=torch.randn(1, 9, 48, generator=generator))
+
+
+def last(steps) -> torch.Tensor:
+    *_, step = steps
+    return step.after
+
+
+def sampled(models, prompts, seeds, given=(), hooks=None, **conditions) -> torch.Tensor:
+    conditions = Conditions(references=tuple(given), **conditions)
+    texts = encode(models, [*prompts, *conditions.prompts])
+    return last(sample_steps(models, texts, prompts, seeds, SAMPLING, hooks=hooks, conditions=conditions))
+
+
+TASKS = pytest.mark.parametrize("task", RECORD)
+
+
+@pytest.fixture
+def small_sizes(monkeypatch):
+    monkeypatch.setattr(references, "PREFERED_KONTEXT_RESOLUTIONS", SIZES)
+
+
+@TASKS
+def test_sampling_with_a_reference(loaded, files, small_sizes, task):
+    """As the model is run by hand on what `prepare` and the reference give."""
+    models, given = loaded(task), reference(task, files)
+    made = sampled(models, PROMPTS, [5, 5], [given])
+    rounded = get_noise(1, HEIGHT, WIDTH, "cpu", torch.bfloat16, 5).float()
+    inputs = prepare(*t5_and_clip(), rounded, PROMPTS)
+    if given.text is not None:
+        inputs["txt"] = torch.cat((inputs["txt"], given.text.expand(2, -1, -1)), dim=1)
+        inputs["txt_ids"] = torch.zeros(2, 7 + 9, 3)
+    assert torch.equal(made, run(task, inputs | given.of_denoising(2)))
+
+
+@TASKS
+def test_rows_side_by_side_are_as_made_alone(loaded, files, small_sizes, task):
+    models, one = loaded(task), reference(task, files)
+    other = references.Reference(
+        *(None if x is None else 0.5 * x for x in (one.channels, one.tokens)),
+        ids=one.ids,
+        text=None if one.text is None else 0.5 * one.text,
+    )
+    both = sampled(models, PROMPTS, [5, 6], [one, other])
+    for row, given in enumerate((one, other)):
+        alone = sampled(models, PROMPTS[row : row + 1], [5 + row], [given])
+        torch.testing.assert_close(both[row : row + 1], alone, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(both[:1], sampled(models, PROMPTS[:1], [5], [other]), atol=1e-2)
+
+
+@TASKS
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_negative_prompt_sees_the_reference_too(loaded, files, small_sizes, task, beside):
+    models, given = loaded(task), reference(task, files)
+    negative = Negative("blurred", 2.0, beside=beside)
+    made = sampled(models, PROMPTS[:1], [5], [given], negative=negative)
+    torch.testing.assert_close(
+        made,
+        sampled(models, PROMPTS[:1], [5], [given], negative=replace(negative, beside=not beside)),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    assert not torch.allclose(made, sampled(models, PROMPTS[:1], [5], [given]), atol=1e-2)
+
+
+def test_as_many_references_as_rows(loaded, files, small_sizes):
+    given = reference("kontext", files)
+    with pytest.raises(ValueError, match="3 references do not match 2 rows"):
+        sampled(loaded("kontext"), PROMPTS, [5, 5], [given] * 3)
+
+
+def test_regions_beside_a_picture_that_is_text(loaded, files):
+    regions = Regions((Region("a cup", torch.ones(HEIGHT // 16, WIDTH // 16)),))
+    with pytest.raises(ValueError, match="regions cannot go with a picture that is read as text"):
+        sampled(loaded("redux"), PROMPTS[:1], [5], [reference("redux", files)], regions=regions)
+
+
+# Hooks
+
+
+@TASKS
+def test_an_edit_beside_its_source(loaded, files, small_sizes, task):
+    """It takes the source's keys and values; the source stays as it is alone."""
+    models, given = loaded(task), reference(task, files)
+    plain = sampled(models, PROMPTS, [5, 5], [given])
+    edited = sampled(models, PROMPTS, [5, 5], [given], Hooks(inject={"all": CopySource()}))
+    torch.testing.assert_close(edited[0], plain[0], rtol=1e-4, atol=1e-4)
+    assert (edited[1] - plain[1]).norm() > 0.05 * plain[1].norm()
+
+
+@pytest.mark.parametrize("too", [False, True], ids=["own tokens alone", "references too"])
+def test_an_injection_touches_reference_tokens_only_where_asked(loaded, files, small_sizes, too):
+    seen = []
+
+    def note(q, k, v, site):
+        seen.append((k, v, site))
+        return q, k, v
+
+    chain = [note, CopySource(references=too), note]
+    sampled(loaded("kontext"), PROMPTS, [5, 5], [reference("kontext", files)], Hooks(inject={"all": chain}))
+    assert seen
+    for (k, v, site), (k_after, v_after, _) in zip(seen[::2], seen[1::2], strict=True):
+        own, behind = HEIGHT * WIDTH // 256, 4 * 7
+        assert (site.img.start, site.img.stop) == (7, 7 + own) and k.shape[2] == 7 + own + behind
+        for before, after in ((k, k_after), (v, v_after)):
+            assert torch.equal(after[:, :, :7], before[:, :, :7])
+            assert torch.equal(after[1, :, site.img], before[0, :, site.img])
+            expected = before[0] if too else before[1]
+            assert torch.equal(after[1, :, site.img.stop :], expected[:, site.img.stop :])

@@ -1,4 +1,4 @@
-"""What a picture is made from beside its prompt: a second prompt, a negative one, a picture, regions.
+"""What a picture is made from beside its prompt: a second prompt, a negative one, pictures, regions.
 
     picture = encode_pictures(models, photo)                                # packed, (1, L, 64)
     generate(models, ["a cat"], [0], sampling, conditions=Conditions(start=Start(picture, strength=0.6)))
@@ -20,6 +20,7 @@ from flux.hooks.regions import region_hooks
 from flux.integrators import Evaluation, Pin, Velocity
 from flux.limits import MOST_GUIDANCE
 from flux.model import Flux, layers_of
+from flux.references import Reference, joined, repeated
 from flux.sampling import guided, guided_beside, kept_outside, noised, velocity
 from flux.strength import START_RULES, first_step
 
@@ -146,12 +147,14 @@ class Conditions:
     """What pictures are made from beside their prompts.
 
     prompts_2: what T5 reads in the place of each row's prompt; CLIP reads the prompt.
+    references: the picture that the model looks at, of each row, or one for all.
     """
 
     prompts_2: tuple[str, ...] | None = None
     negative: Negative | None = None
     start: Start | None = None
     regions: Regions | None = None
+    references: tuple[Reference, ...] = ()
 
     @property
     def prompts(self) -> list[str]:
@@ -173,33 +176,49 @@ def conditioned(
     conditions: Conditions,
     hooks: Hooks | None,
 ) -> Velocity:
-    """The velocity of rows that `prepare` made, under a negative prompt and with regions.
+    """The velocity of rows that `prepare` made, under a negative prompt, with regions and references.
 
     inputs: what `prepare` returns. txt, vec: encoded prompts, see `flux.generate.Texts`.
-    Raises ValueError for hooks that attend in a layer where regions do.
+    Raises ValueError for hooks that attend in a layer where regions do, for as many references as fit no
+    row, and for regions beside a picture that stands behind their text.
     """
     rows, negative, regions = len(inputs["img"]), conditions.negative, conditions.regions
+    seen = _seen(conditions.references, rows)
     texts = {"txt": inputs["txt"], "vec": inputs["vec"]}
+    if seen.text is not None:
+        if regions is not None:
+            raise ValueError("regions cannot go with a picture that is read as text: leave out one of them")
+        texts["txt"] = torch.cat((texts["txt"], repeated(seen.text, rows).to(texts["txt"])), dim=1)
     if regions is not None:
         parts = [txt[prompt].to(texts["txt"]).expand(rows, -1, -1) for prompt in regions.prompts]
         texts["txt"] = torch.cat((texts["txt"], *parts), dim=1)
     plans = _plans(model, regions, hooks)
     ids = inputs["img_ids"]
     if negative is None:
-        return _velocity(model, ids, texts, guidance, plans)
+        return _velocity(model, ids, texts, guidance, plans, seen.of_denoising(rows))
     # Each region moves away from the same text, which stands in the place of its own.
     times = 1 if regions is None else 1 + len(regions.parts)
     against = {
         "txt": txt[negative.prompt_2 or negative.prompt].to(texts["txt"]).repeat(rows, times, 1),
         "vec": vec[negative.prompt].to(texts["vec"]).expand(rows, -1),
     }
-    if not negative.beside:
-        plain, wanted = (_velocity(model, ids, each, guidance, plans) for each in (against, texts))
+    of_rows = seen.of_denoising(rows)
+    if not negative.beside or seen.text is not None:  # whose text is the longer one
+        plain, wanted = (_velocity(model, ids, each, guidance, plans, of_rows) for each in (against, texts))
         return guided(wanted, plain, negative.true_cfg)
     both = {name: torch.cat((against[name], texts[name])) for name in texts}
     twice = guidance if isinstance(guidance, int | float) else [*guidance, *guidance]
     halves = tuple(plan and in_halves(plan) for plan in plans)
-    return guided_beside(_velocity(model, torch.cat((ids, ids)), both, twice, halves), negative.true_cfg)
+    doubled = {name: torch.cat((x, x)) for name, x in of_rows.items()}
+    ids = torch.cat((ids, ids))
+    return guided_beside(_velocity(model, ids, both, twice, halves, doubled), negative.true_cfg)
+
+
+def _seen(references: Sequence[Reference], rows: int) -> Reference:
+    """The references of all rows as one; one that adds nothing where there are none."""
+    if len(references) not in (0, 1, rows):
+        raise ValueError(f"{len(references)} references do not match {rows} rows: give one, or one per row")
+    return joined(references) if references else Reference()
 
 
 Plans = tuple[Hooks | None, Hooks | None]
@@ -223,11 +242,13 @@ def _velocity(
     texts: Mapping[str, Tensor],
     guidance: float | Sequence[float],
     plans: Plans,
+    seen: Mapping[str, Tensor],
 ) -> Velocity:
+    """seen: what references add to the arguments of `flux.sampling.velocity`, by name."""
     txt = texts["txt"]
     txt_ids = torch.zeros(len(txt), txt.shape[1], 3, device=txt.device)
     within, outside = (
-        velocity(model, img_ids, txt, txt_ids, texts["vec"], guidance, hooks=plan) for plan in plans
+        velocity(model, img_ids, txt, txt_ids, texts["vec"], guidance, **seen, hooks=plan) for plan in plans
     )
     window = None if plans[0] is None else plans[0].window
 

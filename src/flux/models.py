@@ -156,9 +156,11 @@ class ModelSpec:
     guidance: the usual one, None for a model without guidance embedding. size: usual width and height.
     task: what it starts from, as EXIF fields have it.
     home: the folder in this package that holds its weights, laid out as a clone of FLUX.1-dev; None: the hub.
-    usage_slug: the name in usage reports, None for a model whose use is not reported.
     layer_sets: layers by the name of a set; `default` is what an edit takes when its spec names no layers.
     *_parameters, decoder_operations: for estimates of cost; the latter are needed to decode a pixel.
+    reference: how the picture that it looks at gets in, None for a model that looks at none: `canny` and
+    `depth` draw it and `fill` masks it, all joined to the channels, `kontext` puts tokens behind the
+    picture's own, `redux` behind T5's.
     largest: the side in pixels above which its pictures are of no use; None where none is known.
     latent_spread: the standard deviation of its pictures' latents; thresholds of masks are shares of it.
     word_layers: where image tokens look at the words that name them, for masks by words; empty: not known.
@@ -186,7 +188,6 @@ class ModelSpec:
     size: int = 1024
     task: Literal["txt2img", "img2img"] = "txt2img"
     home: Path | None = None
-    usage_slug: str | None = None
     layer_sets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     t5_parameters: int = 4_762_310_656
     clip_parameters: int = 123_060_480
@@ -194,6 +195,7 @@ class ModelSpec:
     decoder_operations: int = 9_496_000
     unknown_words: str | None = None
     edit_judge: str | None = None
+    reference: Literal["canny", "depth", "fill", "kontext", "redux"] | None = None
     largest: int | None = None
     latent_spread: float = 1.0
     word_layers: tuple[int, ...] = ()
@@ -212,7 +214,7 @@ class ModelSpec:
     @property
     def from_text(self) -> bool:
         """Whether a prompt is enough to make a picture."""
-        return self.params.in_channels == self.params.out_channels and self.flow_name is None
+        return self.reference in (None, "kontext")
 
     @property
     def layers(self) -> Layers:
@@ -267,7 +269,6 @@ _FLUX_DEV = ModelSpec(
     repo_id="black-forest-labs/FLUX.1-dev",
     repo_flow="flux1-dev.safetensors",
     repo_ae="ae.safetensors",
-    usage_slug="flux-1-dev",
     # double.14, 17 and 18 and single.4: LayerVerse (ECCV 2026), which measured FLUX.1-dev.
     word_layers=(14, 17, 18, 23),
 )
@@ -336,7 +337,7 @@ def _on_hub(title: str, **changes) -> ModelSpec:
 
 def _tool(title: str, **changes) -> ModelSpec:
     """A model of FLUX.1 Tools, which starts from a picture."""
-    return _on_hub(title, **{"task": "img2img", "usage_slug": "flux-tools", **changes})
+    return _on_hub(title, task="img2img", **changes)
 
 
 def _by_lora(model: ModelSpec, title: str) -> ModelSpec:
@@ -352,14 +353,14 @@ def _by_lora(model: ModelSpec, title: str) -> ModelSpec:
 
 
 _CONTROL = replace(_FLUX_DEV.params, in_channels=128)
-_CANNY = _tool("Canny-dev", params=_CONTROL, guidance=30.0)
-_DEPTH = _tool("Depth-dev", params=_CONTROL, guidance=10.0)
+_CANNY = _tool("Canny-dev", reference="canny", params=_CONTROL, guidance=30.0)
+_DEPTH = _tool("Depth-dev", reference="depth", params=_CONTROL, guidance=10.0)
 
 _RECORDS = {
     "flux-tiny": _FLUX_TINY,
     "flux-dev": replace(_FLUX_DEV, layer_sets=_FLUX_DEV_SETS),
-    "flux-dev-krea": _on_hub("Krea-dev", usage_slug="flux-1-krea-dev"),
-    "flux-dev-kontext": _tool("Kontext-dev", num_steps=30, guidance=2.5, usage_slug="flux-1-kontext-dev"),
+    "flux-dev-krea": _on_hub("Krea-dev"),
+    "flux-dev-kontext": _tool("Kontext-dev", reference="kontext", num_steps=30, guidance=2.5),
     "flux-schnell": _on_hub(
         "schnell",
         params=replace(_FLUX_DEV.params, guidance_embed=False),
@@ -367,16 +368,19 @@ _RECORDS = {
         shift=False,
         num_steps=4,
         guidance=None,
-        usage_slug=None,
     ),
     "flux-dev-canny": _CANNY,
     "flux-dev-canny-lora": _by_lora(_CANNY, "Canny-dev"),
     "flux-dev-depth": _DEPTH,
     "flux-dev-depth-lora": _by_lora(_DEPTH, "Depth-dev"),
     # The repository's file is an image projector; see flux.modules.image_embedders.
-    "flux-dev-redux": _tool("Redux-dev", flow_name="flux-dev", guidance=2.5),
+    "flux-dev-redux": _tool("Redux-dev", reference="redux", flow_name="flux-dev", guidance=2.5),
     "flux-dev-fill": _tool(
-        "Fill-dev", params=replace(_FLUX_DEV.params, in_channels=384), t5_length=128, guidance=30.0
+        "Fill-dev",
+        reference="fill",
+        params=replace(_FLUX_DEV.params, in_channels=384),
+        t5_length=128,
+        guidance=30.0,
     ),
 }
 

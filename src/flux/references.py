@@ -32,7 +32,7 @@ BLOCK = 8
 """Pixels of a side that one place of a latent stands for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reference:
     """What a picture adds to the inputs of a flow model; what a model does not take is None.
 
@@ -51,6 +51,11 @@ class Reference:
         named = {"img_cond": self.channels, "img_cond_seq": self.tokens, "img_cond_seq_ids": self.ids}
         return {name: repeated(x, rows) for name, x in named.items() if x is not None}
 
+    def to(self, device: torch.device | str) -> "Reference":
+        """The same one on a device."""
+        parts = (self.channels, self.tokens, self.ids, self.text)
+        return Reference(*(None if x is None else x.to(device) for x in parts))
+
 
 def repeated(x: Tensor, rows: int) -> Tensor:
     """A tensor of one row for so many of them, without a copy; others as they are."""
@@ -60,7 +65,7 @@ def repeated(x: Tensor, rows: int) -> Tensor:
 def joined(references: Sequence[Reference]) -> Reference:
     """References of one row each as one of several rows; ValueError where their parts differ in shape."""
     first = references[0]
-    if all(each is first for each in references):
+    if all(each is first for each in references):  # is repeated without a copy
         return first
     parts = {}
     for name in ("channels", "tokens", "ids", "text"):

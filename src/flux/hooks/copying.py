@@ -12,11 +12,12 @@ from flux.hooks.plan import Select, Site
 class CopySource:
     """Edits take their image tokens' keys and values from row 0, the source (arXiv 2411.14430, 3.2).
 
-    Queries and text tokens stay the row's own.
+    Queries, text tokens and reference tokens (as of Kontext) stay the row's own.
     keys, values: what is copied. strength: 0 (own) to 1 (the source's), linear between.
     select: which image tokens, None for all; see `TopRatio`, `AboveThreshold`, `Mask`.
     steps: window (start, stop) of sampling steps, start included, stop not; None for all.
     rows: the edits this applies to, None for all rows but row 0.
+    references: copy those of reference tokens too, all of them.
     """
 
     keys: bool = True
@@ -25,6 +26,7 @@ class CopySource:
     select: Select | None = None
     steps: tuple[int, int] | None = None
     rows: tuple[int, ...] | None = None
+    references: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.strength <= 1.0:
@@ -65,7 +67,8 @@ class CopySource:
         if self.select is not None:
             chosen = select_tokens(self.select, q, k, site).to(other)
         end = site.txt_len + site.img_len(length)
-        token = torch.cat((other[: site.txt_len], chosen, other[end:]))
+        behind = other[end:] + float(self.references)
+        token = torch.cat((other[: site.txt_len], chosen, behind))
         row = torch.arange(batch, device=k.device)
         edits = row > 0
         if self.rows is not None:  # compared one by one: a list would be copied to the device in each layer

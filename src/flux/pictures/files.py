@@ -39,7 +39,7 @@ def save_image(
     output_name: the file's name with `{idx}` in it; its folder is made. idx: the index of the first picture.
     x: RGB in [-1, 1], (3, H, W) or (B, 3, H, W).
     prompt: one, or one per picture, each written into its own file; none is, without add_sampling_metadata.
-    track_usage: report how many were saved, see `flux.pictures.usage`.
+    track_usage: say that how many were saved is not reported, see `flux.pictures.usage`.
     replace: whether a file that has a picture's index is replaced; if not, the next free index is taken, also
         where several processes save into one folder.
     Raises OSError, one line, where a file cannot be written, and ValueError if there are neither one prompt
