@@ -248,7 +248,7 @@ def test_without_conditions_all_is_as_ever(models):
 
 def test_a_region_that_is_the_whole_picture_reads_its_prompt_alone(models):
     """The whole picture's text stands there and is read by nobody; CLIP reads it as ever."""
-    whole = Regions((Region("a dog", torch.ones(2, 3)),))
+    whole = Regions((Region("a dog", torch.ones(2, 3)),), alone=True)
     made = ours(models, ["a cat"], [1], Conditions(regions=whole))
     assert relative(made, ours(models, ["a cat"], [1], Conditions(prompts_2=("a dog",)))) < 1e-5
 
@@ -276,7 +276,9 @@ def test_regions_move_away_from_a_negative_prompt_in_both_ways(models):
     assert relative(*results) < 1e-5
 
 
-@pytest.mark.parametrize("options", [{}, {"base": True}, {"apart": True}, {"obey": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"alone": True}, {"apart": True}, {"apart": True, "alone": True}, {"obey": False}]
+)
 def test_region_attention_is_plain_masked_attention(options):
     """Against softmax over the keys that the rules name, one query at a time, in float64."""
     from flux.hooks import Site
@@ -312,7 +314,7 @@ def test_region_attention_is_plain_masked_attention(options):
             return not groups(i) or not groups(j) or bool(groups(i) & groups(j))
         if kind_i == 2 or options.get("obey") is False or not groups(i):
             return j < txt
-        return bool(groups(i) & groups(j)) or (j < txt and bool(options.get("base")))
+        return bool(groups(i) & groups(j)) or (j < txt and not options.get("alone"))
 
     for i in range(length):
         keys = [j for j in range(length) if sees(i, j)]

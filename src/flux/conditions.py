@@ -101,12 +101,12 @@ class Region:
 class Regions:
     """The parts of every picture of a call, and the layers in which they obey their prompts.
 
-    base, apart: see `flux.hooks.regions.RegionAttention`.
+    alone, apart: see `flux.hooks.regions.RegionAttention`.
     """
 
     parts: tuple[Region, ...]
     layers: tuple[LayerName, ...] = ("all",)
-    base: bool = False
+    alone: bool = False
     apart: bool = False
 
     @property
@@ -229,7 +229,7 @@ def _plans(model: Flux, regions: Regions | None, hooks: Hooks | None) -> Plans:
     if regions is None:
         return hooks, hooks
     layers = layers_of(model)
-    own = region_hooks(regions.inside, layers, regions.layers, base=regions.base, apart=regions.apart)
+    own = region_hooks(regions.inside, layers, regions.layers, alone=regions.alone, apart=regions.apart)
     if hooks is None:
         return own, own
     # What is given holds in its window alone, regions hold always.

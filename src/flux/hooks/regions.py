@@ -23,10 +23,10 @@ class RegionAttention:
 
     inside: which image tokens lie in which region, bool (B or 1, R, L_img). A row may have empty regions:
     nothing reads their texts.
-    obey: image tokens in a region read its text in the place of the whole picture's; those in several read
-    all of theirs, those in none the whole picture's. Otherwise all read the whole picture's.
-    base: those in a region read the whole picture's text too. apart: those in a region see no image tokens
-    of other regions; those in none see all.
+    obey: image tokens in a region read its text beside the whole picture's; those in several read all of
+    theirs. Otherwise all read the whole picture's.
+    alone: those in a region do not read the whole picture's text. apart: those in a region see no image
+    tokens of other regions; those in none see all.
 
     A region's text sees itself and the image tokens of its region, the whole picture's sees itself and all
     image tokens. Reference tokens are seen by all, and see all but the texts of regions.
@@ -34,7 +34,7 @@ class RegionAttention:
 
     inside: Tensor
     obey: bool = True
-    base: bool = False
+    alone: bool = False
     apart: bool = False
     _seen: dict[tuple, Tensor] = field(default_factory=dict, repr=False)
 
@@ -67,7 +67,7 @@ class RegionAttention:
         texts = texts.expand(rows, -1, -1)
         anywhere = torch.ones(rows, 1, tokens, dtype=torch.bool)
         some = inside.any(dim=1, keepdim=True)
-        whole = anywhere if self.base or not self.obey else ~some
+        whole = ~some if self.alone and self.obey else anywhere
         reads = torch.cat((whole, inside if self.obey else torch.zeros_like(inside)), dim=1).transpose(1, 2)
         shown = torch.cat((anywhere, inside), dim=1).transpose(1, 2)
         between = torch.ones(rows, tokens, tokens, dtype=torch.bool)
@@ -94,7 +94,7 @@ def region_hooks(
     layers: Layers,
     chosen: Iterable[LayerName] = ("all",),
     *,
-    base: bool = False,
+    alone: bool = False,
     apart: bool = False,
 ) -> Hooks:
     """The plan of a call whose text is the whole picture's and one for each region.
@@ -103,7 +103,7 @@ def region_hooks(
     the whole picture's. Arguments otherwise as of `RegionAttention`.
     Raises ValueError for a layer that the model has not.
     """
-    obeying = RegionAttention(inside, base=base, apart=apart)
+    obeying = RegionAttention(inside, alone=alone, apart=apart)
     other = RegionAttention(inside, obey=False)
     where = {layer for name in chosen for layer in layers.expand(name)}
     return Hooks(attend={layer: obeying if layer in where else other for layer in layers.expand("all")})

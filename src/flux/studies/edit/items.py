@@ -1,6 +1,5 @@
 """Parts of demo 4's spec: how an edit looks at its source, and where it may change it."""
 
-import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from flux.flags import nearest
 from flux.limits import MOST_PIXELS, MOST_PROMPTS
 from flux.methods import STRATEGIES
 from flux.methods.tables import MASKS
+from flux.studies.given import APicture, Box, Sha256, Sparse, changed_file, picture_file, read_box
 from flux.studies.layers import LayerChoice
 from flux.studies.prompts import OnePrompt, Prompt
 from flux.studies.spec import (
@@ -26,28 +26,10 @@ from flux.studies.spec import (
     Window,
     WithJsonSchema,
     WrapValidator,
-    absolute,
     whole,
 )
 
 _PARAMETERS = {row.name: row.parameter for row in STRATEGIES if row.parameter is not None}
-
-
-class Sparse(Section):
-    """A section some of whose keys are left out of its JSON where they stand at their defaults.
-
-    quiet: these keys. They came later, and runs of specs without them are still the same runs.
-    """
-
-    quiet: ClassVar[frozenset[str]] = frozenset()
-
-    def as_json(self) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {
-            name: value
-            for name, value in super().as_json().items()
-            if name not in self.quiet or getattr(self, name) != fields[name].default
-        }
 
 
 # How an edit looks at its source
@@ -105,34 +87,6 @@ Strength = Annotated[
 # Where it may change it
 
 
-def _picture(value: Any, info: ValidationInfo) -> Path:
-    """A file; whether there is a picture in it is asked before models load."""
-    if isinstance(value, Path):
-        return value
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be the path of a picture, as text")
-    path = absolute(value, info)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name the picture in it")
-    if not path.is_file():
-        raise ValueError(f"{path} is no file" if path.exists() else f"no such file: {path}")
-    return path
-
-
-APicture = Annotated[Path, PlainValidator(_picture), WithJsonSchema({"type": "string"})]
-
-
-def _digest(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise ValueError("must be a SHA-256 in 64 hexadecimal digits")
-    return value
-
-
-Sha256 = Annotated[
-    str, PlainValidator(_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{64}$"})
-]
-
-
 def _auto(value: Any) -> bool | str:
     if value != "auto" and not isinstance(value, bool):
         raise ValueError("choose from auto, true, false")
@@ -165,26 +119,17 @@ APasting = Annotated[Pasting, BeforeValidator(_pasting, json_schema_input_type=P
 FOUND = {row.name: row.settings.get("threshold") for row in MASKS}
 """Masks that are found, and the bounds of where they begin, if they have such a threshold."""
 
-Box = tuple[int, int, int, int]
-
 
 def _where(value: Any, info: ValidationInfo) -> str | Path | Box:
     if isinstance(value, str) and value in FOUND:
         return str(value)
     if isinstance(value, list | tuple):
-        return _box(value)
+        return read_box(value)
     if isinstance(value, str) and (near := nearest(value, FOUND)) and "." not in value:
         raise ValueError(f"did you mean {near}? choose from {', '.join(FOUND)}, a picture, or a box")
     if not isinstance(value, str | Path):
         raise ValueError(f"must be {', '.join(FOUND)}, the path of a picture, or a box [x0, y0, x1, y1]")
-    return _picture(value, info)
-
-
-def _box(value: Any) -> Box:
-    whole = len(value) == 4 and all(type(each) is int and 0 <= each <= 2**20 for each in value)
-    if not whole or not (value[0] < value[2] and value[1] < value[3]):
-        raise ValueError("must be a box [x0, y0, x1, y1] in the source's pixels, with x0 < x1 and y0 < y1")
-    return tuple(value)
+    return picture_file(value, info)
 
 
 Where = Annotated[
@@ -231,16 +176,6 @@ class MaskChoice(Sparse):
 
     def as_json(self) -> dict[str, Any]:
         return super().as_json() | ({"sha256": self.digest} if self.digest else {})
-
-
-def changed_file(path: tuple, file: Any, digest: str | None, expected: str | None) -> Iterator[Problem]:
-    """What is wrong with a file that is not the one whose SHA-256 the spec holds."""
-    if expected is not None and digest is None:
-        yield Problem(("sha256",), "is of a file, and no file is named", expected)
-    elif expected is not None and digest != expected:
-        yield Problem(
-            path, "is another file than sha256 says: leave sha256 out to take it as it is", str(file)
-        )
 
 
 def _mask(value: Any) -> Any:

@@ -6,4 +6,5 @@ STUDY = Study(
     spec="flux.studies.text.spec:TestSpec",
     make="flux.studies.text.run:RUN.make",
     describe="flux.studies.text.run:RUN.describe",
+    check="flux.studies.text.spec:check",
 )

@@ -28,7 +28,7 @@ def report(spec: TestSpec, run: RunFolder) -> dict[str, Any]:
     }
     page = render(
         "text.html",
-        about=about(spec, run),
+        about=about(spec, run) | _beside(spec),
         groups=groups,
         sheet=SHEET,
         width=spec.width,
@@ -36,3 +36,10 @@ def report(spec: TestSpec, run: RunFolder) -> dict[str, Any]:
     )
     run.write_text(PAGE, page)
     return {"files": [each.file for each in pictures]}
+
+
+def _beside(spec: TestSpec) -> dict[str, str]:
+    """What the page says of what pictures are made from beside their prompts."""
+    words = "; ".join(spec.wanted.in_words())
+    second = {} if spec.prompt_2 is None else {"T5 reads": " | ".join(spec.prompt_2)}
+    return second | ({"made": words} if words else {})

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
+from flux.conditions import Conditions
 from flux.generate import decode, encode, sample_steps
+from flux.photos.conditions import open_conditions
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.folder import RunFolder
@@ -18,15 +21,24 @@ from flux.weights.load import Models
 
 def work(spec: TestSpec) -> Work:
     every = requests(spec)
-    prompts = list(dict.fromkeys(each.prompt for each in every))
-    return Work([each.file for each in every], [len(b) for b in _batches(spec)], prompts, len(every))
+    wanted = spec.wanted
+    prompts = [text for each in every for text in (each.prompt, each.prompt_2) if text is not None]
+    return Work(
+        [each.file for each in every],
+        [len(batch) for batch in _batches(spec)],
+        list(dict.fromkeys([*prompts, *wanted.prompts])),
+        len(every),
+        evaluations=len(every) * wanted.evaluations(spec.steps),
+        notes=wanted.in_words(),
+    )
 
 
 def pictures(spec: TestSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
     """Make the batches that lack a picture."""
+    conditions = open_conditions(models, spec.wanted, sampling_of(spec), offload=spec.model.offload)
     for batch in _batches(spec):
         if not missing.isdisjoint(each.file for each in batch):
-            yield from _make_batch(spec, models, batch)
+            yield from _make_batch(spec, models, batch, conditions)
 
 
 def _batches(spec: TestSpec) -> list[list[PictureRequest]]:
@@ -35,11 +47,16 @@ def _batches(spec: TestSpec) -> list[list[PictureRequest]]:
     return [every[start : start + spec.batch] for start in range(0, len(every), spec.batch)]
 
 
-def _make_batch(spec: TestSpec, models: Models, batch: list[PictureRequest]) -> Iterator[Progress]:
+def _make_batch(
+    spec: TestSpec, models: Models, batch: list[PictureRequest], conditions: Conditions
+) -> Iterator[Progress]:
     prompts, seeds = [each.prompt for each in batch], [each.seed for each in batch]
     sampling, offload = sampling_of(spec), spec.model.offload
-    texts = encode(models, prompts, offload=offload)
-    for step in sample_steps(models, texts, prompts, seeds, sampling, offload=offload):
+    if spec.prompt_2 is not None:
+        conditions = replace(conditions, prompts_2=tuple(each.prompt_2 for each in batch))
+    texts = encode(models, [*prompts, *conditions.prompts], offload=offload)
+    how = {"offload": offload, "conditions": conditions}
+    for step in sample_steps(models, texts, prompts, seeds, sampling, **how):
         yield Progress(step.index)
     decoded = decode(models, step.after, sampling, offload=offload)
     yield Progress(
@@ -47,11 +64,18 @@ def _make_batch(spec: TestSpec, models: Models, batch: list[PictureRequest]) -> 
             Picture(
                 each.file,
                 to_pil(picture),
-                {"prompt": each.prompt, "seed": str(each.seed), "model": models.name},
+                {"prompt": each.prompt, "seed": str(each.seed), "model": models.name, **beside(spec, each)},
             )
             for each, picture in zip(batch, decoded, strict=True)
         ]
     )
+
+
+def beside(spec: TestSpec, picture: PictureRequest) -> dict[str, str]:
+    """What a picture's file says of it beside its prompt; nothing where there is nothing."""
+    words = "; ".join(spec.wanted.in_words())
+    second = {} if picture.prompt_2 is None else {"prompt for T5": picture.prompt_2}
+    return second | ({"made": words} if words else {})
 
 
 def closing(run: RunFolder, results: Results) -> str:

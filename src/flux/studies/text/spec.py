@@ -3,16 +3,28 @@
 from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
-from flux.limits import MOST_PICTURES
-from flux.studies.prompts import PromptItem, PromptOrItem, from_file
-from flux.studies.spec import Field, Problem, Rows, Seeds, Several, Spec
+from flux.limits import MOST_PICTURES, MOST_SEED, MOST_SEEDS
+from flux.photos.wanted import Wanted
+from flux.studies.prompts import Prompt, PromptItem, PromptOrItem, from_file
+from flux.studies.spec import Field, Problem, Rows, Seeds, Several, Spec, below, or_one, whole
+from flux.studies.wanted import (
+    GUIDED,
+    Guided,
+    RegionHow,
+    RegionItems,
+    StartChoice,
+    region_problems,
+    start_problems,
+    wanted_of,
+)
 
 
-class TestSpec(Spec):
+class TestSpec(Spec, Guided):
     """Demo 0: a picture of every prompt with every seed."""
 
     __test__: ClassVar[bool] = False  # for pytest, which would collect it by its name
     demo: ClassVar[str] = "test"
+    quiet: ClassVar[frozenset[str]] = GUIDED | {"per_prompt", "prompt_2", "start", "regions", "regional"}
 
     prompts: Annotated[Several[PromptOrItem], from_file(PromptOrItem, alone=object)] = Field(
         description='what the pictures show: texts, or objects {"prompt": ..., "seed": ...}; or the path '
@@ -25,15 +37,68 @@ class TestSpec(Spec):
     )
     batch: Rows = Field(4, description="pictures that are made side by side; fewer need less memory")
 
+    per_prompt: whole(1, MOST_SEEDS) = Field(
+        1, description="so many pictures of each prompt and seed: from the seed and from those that follow it"
+    )
+    prompt_2: Annotated[Several[Prompt], or_one(Prompt)] | None = Field(
+        None,
+        description="what T5 reads in the place of the prompt, while CLIP reads the prompt: a text for all "
+        "prompts, or a list with one for each",
+    )
+    start: StartChoice | None = Field(
+        None, description="a photo to start from: image to image, and with a mask inpainting"
+    )
+    regions: RegionItems | None = Field(
+        None, description='parts of every picture with prompts of their own: {"prompt": ..., "where": ...}'
+    )
+    regional: RegionHow | None = Field(None, description="how regions obey; null: in all layers")
+
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        yield from self.guidance_problems()
+        yield from self._wanted_problems()
         pictures = sum(1 for _ in self.pictures())
         if pictures > MOST_PICTURES:
             yield Problem(("seeds",), f"{pictures} pictures are more than the {MOST_PICTURES} of one run")
+
+    def _wanted_problems(self) -> Iterator[Problem]:
+        if self.prompt_2 is not None and len(self.prompt_2) not in (1, len(self.prompts)):
+            text = (
+                f"has {len(self.prompt_2)} texts for {len(self.prompts)} prompts: give one, or one for each"
+            )
+            yield Problem(("prompt_2",), text)
+        if self.start is not None:
+            yield from below(("start",), start_problems(self.start, self))
+        yield from region_problems(self.regions, self.regional, self)
+        if self.per_prompt == 1:
+            return
+        made = [(number, seed) for number, _, seed in self.pictures()]
+        if len(set(made)) < len(made):
+            text = "reaches from one seed to the next, so that a picture would be made twice: space the seeds"
+            yield Problem(("per_prompt",), text, self.per_prompt)
+        if any(seed > MOST_SEED for _, seed in made):
+            yield Problem(("per_prompt",), f"reaches beyond the largest seed, {MOST_SEED}", self.per_prompt)
+
+    @property
+    def wanted(self) -> Wanted:
+        """What pictures are made from beside their prompts."""
+        return wanted_of(self, self, self.start, self.regions, self.regional)
+
+    def second(self, number: int) -> str | None:
+        """What T5 reads of the prompt of a number, from 1, if that is another text."""
+        if self.prompt_2 is None:
+            return None
+        return self.prompt_2[0 if len(self.prompt_2) == 1 else number - 1]
 
     def pictures(self) -> Iterator[tuple[int, str, int]]:
         """Number of the prompt, from 1, its text and the seed of each picture, prompt by prompt."""
         for number, each in enumerate(self.prompts, start=1):
             text, seeds = (each.prompt, (each.seed,)) if isinstance(each, PromptItem) else (each, self.seeds)
             for seed in seeds:
-                yield number, text, seed
+                for following in range(self.per_prompt):
+                    yield number, text, seed + following
+
+
+def check(spec: TestSpec) -> None:
+    """Open the pictures that a spec names. Raises ValueError, one line, for what nothing can be made from."""
+    spec.wanted.check((spec.width, spec.height), spec.steps)
