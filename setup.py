@@ -41,6 +41,8 @@ EXTRAS = {
         "jsonschema>=4.18",
         "onnx>=1.17",
         "onnxruntime>=1.20",
+        # What diffusers loads LoRAs with.
+        "peft>=0.15",
         "pytest>=8",
         "pytest-xdist>=3.5",
         "ruff>=0.6",

@@ -44,6 +44,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("hooks",),
     ("model",),
     ("sampling", "finite", "packing", "references"),
+    ("lora",),
     ("weights",),
     ("conditions", "generate"),
     ("methods", "probes"),

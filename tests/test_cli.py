@@ -240,7 +240,7 @@ def test_loading_gets_what_was_asked_for(run, seen, tiny, monkeypatch):
     run("--name flux-tiny --device cpu --dtype bfloat16 --weights /models/12 --offload")
     run("--name flux-tiny")
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    always = {"prompts": [cli.TINY_PROMPT]}
+    always = {"prompts": [cli.TINY_PROMPT], "lora": None, "lora_live": False}
     one = {"device": "cpu", "dtype": "bfloat16", "weights": "/models/12", "offload": True}
     other = {"device": default, "dtype": "auto", "weights": None, "offload": False}
     assert calls == [("flux-tiny", one | always), ("flux-tiny", other | always)]

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +185,8 @@ def main(
     *,
     dtype: str = "auto",
     weights: str | None = None,
+    lora: str | Sequence[str] | None = None,
+    lora_live: bool = False,
 ) -> None:
     """Make pictures from text and save them as <output_dir>/img_<number>.jpg.
 
@@ -205,6 +207,9 @@ def main(
     track_usage: report each picture to Black Forest Labs, for licences that ask for it.
     dtype: of the weights: float32, bfloat16, float16; auto fits the device.
     weights: a folder to load from instead of a download, such as a clone of the model's repository.
+    lora: LoRA files, each with its scale behind a colon if it is not 1: a.safetensors b.safetensors:0.6;
+    by default what FLUX_LORA names.
+    lora_live: keep LoRAs beside the weights, and do not merge them.
 
     For flux-tiny, width, height, guidance and prompt are its own where they are not given: 128 x 128 pixels,
     guidance 3.5.
@@ -234,7 +239,18 @@ def main(
     output_name = os.path.join(escaped(writable_folder(output_dir)), "img_{idx}.jpg")
 
     known = None if loop else [text for text, _ in prompts_in(options.prompt)]
-    models = load_models(name, device=device, dtype=dtype, weights=weights, offload=offload, prompts=known)
+    models = load_models(
+        name,
+        device=device,
+        dtype=dtype,
+        weights=weights,
+        offload=offload,
+        prompts=known,
+        lora=lora,
+        lora_live=check_switch("lora_live", lora_live),
+    )
+    for each in models.loras:
+        print(f"LoRA {each}")
     classifier = None if spec.embedded else load_nsfw_classifier(models.device)
 
     idx = next_index(output_dir)
@@ -398,6 +414,7 @@ def _letters() -> dict[str, str]:
 
 OPTIONS = Grammar(
     switches=frozenset(name for name, each in PARAMETERS.items() if each.annotation is bool),
+    several=frozenset({"lora"}),
     options=tuple(PARAMETERS),
     letters=_letters(),
 )

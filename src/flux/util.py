@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file as load_sft
 
 from flux.extras import lazy_names
+from flux.lora.choice import Choices
 from flux.model import Flux, FluxLoraWrapper, FluxParams
 from flux.models import (
     PREFERED_KONTEXT_RESOLUTIONS,
@@ -115,6 +116,8 @@ def load_models(
     weights: str | Path | None = None,
     offload: bool = False,
     prompts: Sequence[str] | None = None,
+    lora: Choices | None = None,
+    lora_live: bool = False,
 ) -> Models:
     """Load every part of a model, see `flux.weights.load.load_models`."""
     return load.load_models(
@@ -124,6 +127,8 @@ def load_models(
         weights=weights,
         offload=offload,
         prompts=prompts,
+        lora=lora,
+        lora_live=lora_live,
         records=configs,
         find=_find,
         flow_class=Flux,

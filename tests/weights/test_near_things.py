@@ -82,7 +82,6 @@ def test_shards_of_which_one_is_missing(world, small, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name, variable, why", [
     ("flux-tiny", "FLUX_MODEL", "FLUX_MODEL is set and not used: flux-tiny is loaded"),
-    ("flux-dev", "FLUX_LORA", "FLUX_LORA is set and not used: the models with a LoRA are flux-dev-canny-l"),
     ("flux-dev", "FLUX_DEV", "FLUX_DEV is set and not used: flux-dev looks at FLUX_AE, FLUX_CLIP"),
 ])  # fmt: skip
 def test_variables_that_nobody_uses_are_said(monkeypatch, name, variable, why, tmp_path):

@@ -1,4 +1,5 @@
-"""Is a weight file whole, and what does it list? A look at its size and header; no tensor is read.
+"""Is a weight file whole, and what does it list? A look at its size and header; no tensor is read, and no
+torch is needed.
 
 Whatever is wrong is a `CheckpointError`: one line that names the file and the remedy.
 """
@@ -8,9 +9,6 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 GIT_LFS_POINTER = b"version https://git-lfs"
 # The largest header the safetensors format allows; a larger number in its place is no header length.
@@ -31,19 +29,6 @@ BITS = {"BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E8M0": 8, "F8_E4M3":
 BITS |= {f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)}
 BITS |= {"BF16": 16, "F16": 16, "F32": 32, "F64": 64, "C64": 64}
 """Bits of a number of each of the format's types."""
-
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "BOOL": torch.bool,
-    **{f"I{bits}": getattr(torch, f"int{bits}") for bits in (8, 16, 32, 64)},
-    "U8": torch.uint8,
-}
-"""What torch calls the types that are read; of the others, shapes alone are looked at."""
 
 
 class CheckpointError(ValueError):
@@ -110,6 +95,14 @@ def read_header(file: Path) -> dict[str, dict]:
     return _entries(file, text, size)
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """What the program that wrote a safetensors file says of it, of a file that `read_header` has read."""
+    length = int.from_bytes(read_start(file, 8)[1], "little")
+    found = json.loads(read_start(file, 8 + length)[1][8:]).get("__metadata__")
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in pairs if isinstance(value, str)}
+
+
 def _format_error(file: Path, title: str) -> CheckpointError:
     return CheckpointError(f"{file} is {title}, not safetensors: download the .safetensors file")
 
@@ -148,14 +141,6 @@ def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
     if bits != 8 * (end - begin):
         raise ValueError("another size than its shape says")
     return begin, end
-
-
-def shapes_of(header: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
-    """What a header lists as tensors on the meta device: shapes and dtypes without numbers."""
-    return {
-        key: torch.empty(entry["shape"], dtype=DTYPES.get(entry["dtype"], torch.uint8), device="meta")
-        for key, entry in header.items()
-    }
 
 
 def _size_error(file: Path, found: int, needed: str) -> CheckpointError:

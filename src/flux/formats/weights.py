@@ -2,13 +2,27 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from flux.formats.header import CheckpointError, is_pickle, read_header, shapes_of
+from flux.formats.header import CheckpointError, is_pickle, read_header
 from flux.formats.pickled import check_pickle, read_pickle
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "BOOL": torch.bool,
+    **{f"I{bits}": getattr(torch, f"int{bits}") for bits in (8, 16, 32, 64)},
+    "U8": torch.uint8,
+}
+"""What torch calls the types that are read; of the others, shapes alone are looked at."""
 
 
 def check_file(file: Path) -> None:
@@ -63,3 +77,11 @@ class Weights(Mapping[str, Tensor]):
     def shapes(self) -> dict[str, Tensor]:
         """The same mapping with tensors on the meta device: shapes and dtypes without numbers."""
         return dict(self._shapes)
+
+
+def shapes_of(header: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
+    """What a header lists as tensors on the meta device: shapes and dtypes without numbers."""
+    return {
+        key: torch.empty(entry["shape"], dtype=DTYPES.get(entry["dtype"], torch.uint8), device="meta")
+        for key, entry in header.items()
+    }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
+from flux.lora.plan import lora_file
 from flux.models import configs
 from flux.modules.pretrained import check_pretrained
 from flux.studies.machine import size_in_words
@@ -27,6 +28,8 @@ def needed_files(spec: Spec, others: Mapping[str, str]) -> Iterator[tuple[str, s
         yield part.title, *_file(spec, part, model.repo_id, file, partial(check, model))
     for part, hub_name in ((T5, model.t5), (CLIP, model.clip)):
         yield part.title, *_encoder(spec, part, hub_name)
+    for each in spec.model.lora or ():
+        yield "LoRA", str(each.file), f"{_there(lora_file(each.file))}, scale {each.scale:g}"
     for title, source in others.items():
         yield title, source, _pretrained(Path(source)) or _cached(source)
 

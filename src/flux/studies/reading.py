@@ -20,8 +20,11 @@ from flux.text_files import parse_json, read_text, unencodable
 
 S = TypeVar("S", bound=StudySpec)
 
-SEVERAL = frozenset({"prompts", "pictures", "against", "metrics"})
+SEVERAL = frozenset({"prompts", "pictures", "against", "metrics", "lora", "model.lora"})
 """Keys that take every word up to the next flag."""
+
+SHORT = {"lora": "model.lora", "lora_live": "model.lora_live"}
+"""Keys of the model that may be typed without it, where a spec has one."""
 
 SERIES = frozenset({"seeds", "layers", "attention", "rounds", "window"})
 """Keys that take further numbers, as `--seeds 0 1 2`."""
@@ -317,9 +320,12 @@ def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] 
 
 def _split(kind: type[StudySpec], argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """The spec's path, if one is named, and each flag's value."""
-    given = Grammar(frozenset({"dry-run", *_switches(kind)}), SEVERAL, SERIES).read(argv)
+    short = SHORT if "model" in kind.model_fields else {}
+    switches = {"dry-run", *_switches(kind)}
+    switches |= {typed for typed, key in short.items() if key in switches}
+    given = Grammar(frozenset(switches), SEVERAL, SERIES).read(argv)
     flags: dict[str, Any] = {}
-    for key, value in given.pairs:
+    for key, value in ((short.get(key, key), value) for key, value in given.pairs):
         if key in flags:
             raise UsageError(f"--{cut(key)}: given twice")
         if isinstance(value, list):

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +11,10 @@ from tqdm import tqdm
 
 import flux
 from flux.device import pick_device, pick_dtype
+from flux.files import sha256_of
 from flux.generate import Sampling
+from flux.lora.choice import LoraChoice
+from flux.lora.plan import lora_file
 from flux.models import configs
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name
@@ -57,14 +60,25 @@ def say_made_already(run: RunFolder) -> None:
 
 
 def setting(spec: Spec) -> dict[str, Any]:
-    """What decides the pictures beside the spec: version, device, dtype, and local weights."""
+    """What decides the pictures beside the spec: version, device, dtype, local weights, and LoRAs."""
     device = pick_device(spec.model.device)
     return {
         "flux": flux.__version__,
         "device": str(device),
         "dtype": str(pick_dtype(spec.model.dtype, device)).removeprefix("torch."),
         "weights": file_digests(weights_folder(spec)),
+        **lora_digests(spec),
     }
+
+
+def lora_digests(spec: Spec) -> dict[str, Any]:
+    """Under `lora`, the file's name, SHA-256 and scale of each LoRA; {} where there is none."""
+    found = [
+        {"file": file.name, "sha256": sha256_of(file), "scale": each.scale}
+        for each in spec.model.lora or ()
+        for file in [lora_file(each.file)]
+    ]
+    return {"lora": found} if found else {}
 
 
 def weights_folder(spec: Spec) -> Path | None:
@@ -95,10 +109,14 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
         weights=model.weights,
         offload=model.offload,
         prompts=prompts,
+        lora=None if model.lora is None else [LoraChoice(each.file, each.scale) for each in model.lora],
+        lora_live=model.lora_live,
     )
     dtype = str(models.dtype).removeprefix("torch.")
     seconds = time.perf_counter() - start
     print(f"{model.name} on {device_name(models.device)}, {dtype}, loaded in {seconds:.1f} s")
+    for each in models.loras:
+        print(f"LoRA {each}")
     return models
 
 
@@ -123,7 +141,12 @@ def about(spec: Spec, run: RunFolder) -> dict[str, Any]:
         "steps": spec.steps,
         "guidance": "none" if spec.guidance is None else f"{spec.guidance:g}",
         "on": f"{run.setting['device']}, {run.setting['dtype']}",
+        **({"LoRA": loras_in_words(run.setting)} if "lora" in run.setting else {}),
     }
+
+
+def loras_in_words(setting: Mapping[str, Any]) -> str:
+    return ", ".join(f"{each['file']} × {each['scale']:g}" for each in setting["lora"])
 
 
 class Bars:

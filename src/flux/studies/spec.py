@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from flux.flags import Typed, cut
+from flux.formats.header import CheckpointError
 from flux.limits import (
     DRAW,
     MOST_GUIDANCE,
@@ -29,6 +30,8 @@ from flux.limits import (
     Drawn,
     draw_seed,
 )
+from flux.lora.choice import MOST_SCALE, choices_of_environment, split_scale
+from flux.lora.plan import plan_lora
 from flux.models import FROM_TEXT, LayerName, ModelSpec, configs
 from flux.text_files import check_encodable
 
@@ -388,6 +391,65 @@ def _layer(value: Any) -> LayerName:
 ALayer = Annotated[LayerName, PlainValidator(_layer), WithJsonSchema({"type": ["integer", "string"]})]
 
 
+# LoRAs
+
+
+class LoraItem(Section):
+    """A LoRA and how strong it is; a bare text is its file, or `file:scale`."""
+
+    text_key: ClassVar[str] = "file"
+
+    file: ExistingPath = Field(description="the LoRA's file, or the folder that holds it")
+    scale: Annotated[float, Field(ge=-MOST_SCALE, le=MOST_SCALE)] = Field(
+        1.0, description="how strong: 1 is as it was trained, 0 nothing"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_scale(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        path, scale = split_scale(data)
+        path = type(data)(path)  # typed texts stay typed
+        return {"file": path} if scale is None else {"file": path, "scale": scale}
+
+
+MOST_LORAS = 32
+
+
+def _loras(value: Any, handler: Callable[[Any], Any]) -> Any:
+    if isinstance(value, list | tuple) or value is None:
+        return handler(value)
+    words = value.split(",") if isinstance(value, str) and not os.path.exists(value) else [value]
+    return bare(value, [type(value)(word) for word in words] if len(words) > 1 else [value], handler)
+
+
+def _or_of_environment(value: Any, info: ValidationInfo) -> Any:
+    """For null, what FLUX_LORA names. Of a model of the package, whatever does not fit is left to loading."""
+    if value is not None or "name" not in info.data:
+        return value
+    record = configs[info.data["name"]]
+    if record.lora_filename:
+        return None
+    try:
+        found = choices_of_environment()
+        if record.embedded:
+            for each in found:
+                plan_lora(each.path, record)
+    except ValueError:
+        if record.embedded:
+            return None
+        raise
+    whole = ({"file": Path(os.path.abspath(each.path)), "scale": each.scale} for each in found)
+    return tuple(map(LoraItem.model_validate, whole)) or None
+
+
+Loras = Annotated[
+    Annotated[tuple[LoraItem, ...], Field(strict=False, max_length=MOST_LORAS)] | None,
+    WrapValidator(_loras, json_schema_input_type=tuple[LoraItem, ...] | LoraItem | None),
+    AfterValidator(_or_of_environment),
+]
+
 # The spec
 
 
@@ -409,6 +471,28 @@ class ModelChoice(Section):
         "auto", description="of the weights; auto is bfloat16 on CUDA and float32 elsewhere"
     )
     offload: bool = Field(False, description="keep on the device only the part that is at work")
+    lora: Loras = Field(
+        None,
+        validate_default=True,
+        description='LoRA files, each with its scale: "style.safetensors:0.8", or a list; null: what '
+        "FLUX_LORA names, [] none",
+    )
+    lora_live: bool = Field(
+        False, description="keep LoRAs beside the weights, which stay as they are, and do not merge them"
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        for i, each in enumerate(self.lora or ()):
+            try:
+                plan_lora(each.file, self.record, self.name)
+            except CheckpointError as error:
+                yield Problem(("lora", i, "file"), str(error))
+
+    def as_json(self) -> dict[str, Any]:
+        """Without LoRAs where there are none, as it was written before there could be any."""
+        whole = super().as_json()
+        unused = ("lora", "lora_live") if not self.lora else ()
+        return {key: value for key, value in whole.items() if key not in unused}
 
     @property
     def record(self) -> ModelSpec:

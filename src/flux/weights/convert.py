@@ -18,50 +18,21 @@ import torch
 from torch import Tensor
 
 from flux.formats import prefixes
+from flux.formats.diffusers_names import (
+    DOUBLE_BLOCK,
+    DOUBLE_BLOCK_NORMS,
+    FLOW_ENDS,
+    FLOW_SWAPPED,
+    SINGLE_BLOCK,
+    SINGLE_BLOCK_NORMS,
+)
 from flux.formats.lazy import Lazy, Tensors, renamed
 from flux.formats.prefixes import behind
 from flux.models import AutoEncoderParams, FluxParams
 
 Form = Literal["same", "halves swapped", "1x1 convolution"]
 
-# Ours, and diffusers': several names are stacked along the first axis. Each has a weight and a bias.
-FLOW_ENDS = {
-    "img_in": "x_embedder",
-    "txt_in": "context_embedder",
-    "time_in.in_layer": "time_text_embed.timestep_embedder.linear_1",
-    "time_in.out_layer": "time_text_embed.timestep_embedder.linear_2",
-    "guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
-    "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2",
-    "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
-    "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
-    "final_layer.linear": "proj_out",
-}
-FLOW_SWAPPED = {"final_layer.adaLN_modulation.1": "norm_out.linear"}
-DOUBLE_BLOCK = {
-    "img_mod.lin": "norm1.linear",
-    "txt_mod.lin": "norm1_context.linear",
-    "img_attn.qkv": "attn.to_q attn.to_k attn.to_v",
-    "txt_attn.qkv": "attn.add_q_proj attn.add_k_proj attn.add_v_proj",
-    "img_attn.proj": "attn.to_out.0",
-    "txt_attn.proj": "attn.to_add_out",
-    "img_mlp.0": "ff.net.0.proj",
-    "img_mlp.2": "ff.net.2",
-    "txt_mlp.0": "ff_context.net.0.proj",
-    "txt_mlp.2": "ff_context.net.2",
-}
-DOUBLE_BLOCK_NORMS = {
-    "img_attn.norm.query_norm": "attn.norm_q",
-    "img_attn.norm.key_norm": "attn.norm_k",
-    "txt_attn.norm.query_norm": "attn.norm_added_q",
-    "txt_attn.norm.key_norm": "attn.norm_added_k",
-}
-SINGLE_BLOCK = {
-    "modulation.lin": "norm.linear",
-    "linear1": "attn.to_q attn.to_k attn.to_v proj_mlp",
-    "linear2": "proj_out",
-}
-SINGLE_BLOCK_NORMS = {"norm.query_norm": "attn.norm_q", "norm.key_norm": "attn.norm_k"}
-
+# Ours, and diffusers'.
 AE_ENDS = {"conv_in": "conv_in", "norm_out": "conv_norm_out", "conv_out": "conv_out"}
 AE_RESNET = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}
 AE_ATTENTION = {"q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}

@@ -24,6 +24,12 @@ from flux.formats import prefixes
 from flux.formats.fill import assign, check_fit, load_into, shortened
 from flux.formats.prefixes import behind
 from flux.formats.weights import Weights
+from flux.lora.applying import apply_loras
+from flux.lora.choice import Choices, as_choices, choices_of_environment
+from flux.lora.places import CLIP as CLIP_PART
+from flux.lora.places import T5 as T5_PART
+from flux.lora.plan import lora_file
+from flux.lora.reading import Lora, LoraRecord, read_lora
 from flux.model import Flux, FluxLoraWrapper
 from flux.models import FluxParams, ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
@@ -54,6 +60,7 @@ class Models:
     """All parts of a model, loaded. `device` is where to compute, even of parts that wait on the CPU.
 
     t5, clip: the encoders, or what they made of the prompts that the model was loaded for.
+    loras: those that are in the flow model and the encoders.
     """
 
     name: str
@@ -64,6 +71,7 @@ class Models:
     device: torch.device
     dtype: torch.dtype
     spec: ModelSpec
+    loras: tuple[LoraRecord, ...] = ()
 
 
 def load_models(
@@ -74,6 +82,8 @@ def load_models(
     weights: str | Path | None = None,
     offload: bool = False,
     prompts: Sequence[str] | None = None,
+    lora: Choices | None = None,
+    lora_live: bool = False,
     records: Records = configs,
     find: Find = find_file,
     flow_class: type[Flux] = Flux,
@@ -85,6 +95,9 @@ def load_models(
     offload: flow model and autoencoder wait on the CPU; the caller moves them to `device` in their turn.
     prompts: all that will be asked for, where that is known. Each encoder then reads them and is let go
     before the next part is loaded, so that no more is held at a time than flow model and autoencoder.
+    lora: LoRA files, each alone or with its scale, see `flux.lora.choice`; None: what FLUX_LORA names, which
+    for flux-dev-canny-lora and flux-dev-depth-lora is the LoRA that they are made of. lora_live: beside the
+    weights and not merged into them, see `flux.lora.applying`.
     All parts are frozen: `requires_grad` is False.
     Raises ValueError for an unknown name, device or dtype, and for weights beyond float16's range;
     CheckpointError (a ValueError) for files.
@@ -92,20 +105,26 @@ def load_models(
     spec, device = spec_of(name, records), pick_device(device)
     dtype = pick_dtype(dtype, device)
     _refuse_stand_ins(name, spec, weights)
-    _say_what_is_unused(name, spec, weights, records)
+    loras = _read_loras(name, spec, lora)
+    _say_what_is_unused(name, spec, weights, None if lora is None else loras)
     if weights is not None and not Path(weights).expanduser().is_dir():
         raise CheckpointError(
             f"weights names {weights}, which is not a folder: name a clone of {spec.repo_id}, or give single "
             "files by FLUX_MODEL and FLUX_AE"
         )
-    flow, lora = find_flow(spec, weights, records, find), find_lora(spec, weights, find)
-    if lora is None:
+    flow, own_lora = find_flow(spec, weights, records, find), find_lora(spec, weights, find)
+    if own_lora is None:
         check_flow(spec, flow, flow_class)
     check_ae(spec, find_ae(spec, weights, records, find))
     waiting = "cpu" if offload else device
     text = {"name": name, "dtype": dtype, "weights": weights, "records": records}
-    t5 = _read(load_t5(device, spec.t5_length, **text), "T5 encoder", prompts)
-    clip = _read(load_clip(device, **text), "CLIP encoder", prompts)
+    applied = {"live": lora_live, "keep": False}
+    t5 = load_t5(device, spec.t5_length, **text)
+    apply_loras(t5, loras, part=T5_PART, **applied)
+    t5 = _read(t5, "T5 encoder", prompts)
+    clip = load_clip(device, **text)
+    apply_loras(clip, loras, part=CLIP_PART, **applied)
+    clip = _read(clip, "CLIP encoder", prompts)
     if device.type == "cuda":
         torch.cuda.empty_cache()
     hub = {"weights": weights, "records": records, "find": find}
@@ -118,12 +137,38 @@ def load_models(
         device=device,
         dtype=dtype,
         spec=spec,
+        loras=tuple(each.record() for each in loras),
     )
+    apply_loras(models.flow, loras, **applied)
     _require_range(models.flow, "flow model")
     # To make pictures with: no graph is built. What `load_flow_model` and `load_ae` give can be trained.
     for part in (models.flow, models.ae):
         part.requires_grad_(False)
     return models
+
+
+def _read_loras(name: str, spec: ModelSpec, given: Choices | None) -> tuple[Lora, ...]:
+    """The LoRAs to apply, read; says what of them is not used.
+
+    What FLUX_LORA names for other models stops none that comes with the package: it is left out there.
+    """
+    if given is not None:
+        loras = tuple(read_lora(choice, spec, name) for choice in as_choices(given))
+    elif spec.lora_filename:  # for which the variable names the one that it is made of
+        loras = ()
+    else:
+        try:
+            loras = tuple(read_lora(choice, spec, name) for choice in choices_of_environment())
+        except ValueError as error:
+            if not spec.embedded:
+                raise
+            why = str(error).removeprefix(f"{LORA.env_var} names ")
+            warnings.warn(f"{LORA.env_var} is left out: {why}", stacklevel=5)
+            loras = ()
+    for each in loras:
+        if (said := each.left_out()) is not None:
+            warnings.warn(said, stacklevel=5)
+    return loras
 
 
 def _read(encoder: HFEmbedder, title: str, prompts: Sequence[str] | None) -> HFEmbedder | KnownTexts:
@@ -458,23 +503,40 @@ def _refuse_stand_ins(name: str, spec: ModelSpec, weights: str | Path | None) ->
             )
 
 
-def _say_what_is_unused(name: str, spec: ModelSpec, weights: str | Path | None, records: Records) -> None:
-    """Warn, in one line, of FLUX_ variables that are set and name nothing that is loaded."""
+def _say_what_is_unused(
+    name: str, spec: ModelSpec, weights: str | Path | None, loras: Sequence[Lora] | None
+) -> None:
+    """Warn, in one line, of FLUX_ variables that are set and name nothing that is loaded.
+
+    loras: None where FLUX_LORA was to say.
+    """
     anywhere = weights is None and not spec.embedded
     used = {*PARTS, "FLUX_REPO"} - {LORA.env_var, REDUX.env_var} if anywhere else set()
-    if spec.lora_filename and not _has_lora(spec, weights):
+    is_heard = not _has_lora(spec, weights) if spec.lora_filename else loras is None
+    if is_heard or _is_of_environment(loras or ()):
         used.add(LORA.env_var)
     unused = sorted(key for key, value in os.environ.items() if key.startswith("FLUX_") and value)
     unused = [key for key in unused if key not in used]
     if unused:
-        if not anywhere:
-            why = f"{name} is loaded from {weights or 'the package'}"
+        if unused == [LORA.env_var] and loras:
+            why = f"other LoRAs are asked for, {', '.join(each.plan.file.name for each in loras)}"
         elif unused == [LORA.env_var]:
-            why = f"the models with a LoRA are {', '.join(n for n, r in records.items() if r.lora_filename)}"
+            why = "no LoRA is asked for"
+        elif not anywhere:
+            why = f"{name} is loaded from {weights or 'the package'}"
         else:
             why = f"{name} looks at {', '.join(sorted(used))}"
         verb = "is" if len(unused) == 1 else "are"
         warnings.warn(f"{', '.join(unused)} {verb} set and not used: {why}", stacklevel=4)
+
+
+def _is_of_environment(loras: Sequence[Lora]) -> bool:
+    """Whether what is applied is what FLUX_LORA names, if a spec has read it before."""
+    try:
+        named = {lora_file(choice.path).absolute() for choice in choices_of_environment()}
+    except ValueError:
+        return True  # which has been said
+    return bool(named) and named == {each.plan.file.absolute() for each in loras}
 
 
 # Where the files of a record are

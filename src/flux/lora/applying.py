@@ -1,0 +1,147 @@
+"""Put LoRAs into a model, merged into its weights or live beside them, and take them out again exactly.
+
+    with apply_loras(models.flow, loras, live=True):
+        ...
+
+Merged, a model is as fast as before, and each weight is rounded once to the model's dtype. Live, its weights
+stay as they are and every layer does two small products more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flux.formats.header import CheckpointError
+from flux.lora.places import FLOW
+from flux.lora.reading import Lora, Stack, by_layer, stack
+
+LIVE = "lora_update"
+"""The module beside a linear layer's weight that holds a live update."""
+
+
+class LiveUpdate(nn.Module):
+    """`up @ (down @ x) + bias`, in the dtype of the layer beside it. It is in no state dict."""
+
+    def __init__(self, update: Stack, like: Tensor):
+        super().__init__()
+        for name in ("down", "up", "bias"):
+            value = getattr(update, name)
+            self.register_buffer(name, None if value is None else value.to(like), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.down), self.up, self.bias)
+
+
+def _add_update(linear: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output + getattr(linear, LIVE)(inputs[0])
+
+
+@dataclass
+class AppliedLoras:
+    """LoRAs in a model. `undo` gives it back as it was, bit for bit; in `with` it does so at the end."""
+
+    module: nn.Module
+    kept: dict[str, nn.Parameter] = field(default_factory=dict)
+    merged: dict[str, nn.Parameter] = field(default_factory=dict)
+    hooks: list[tuple[nn.Module, torch.utils.hooks.RemovableHandle]] = field(default_factory=list)
+    exact: bool = True
+
+    def undo(self) -> None:
+        """Take them out again. A second time does nothing.
+
+        Raises RuntimeError where others were merged on top, which have to be undone first, and where no
+        weights were kept.
+        """
+        if not self.exact:
+            raise RuntimeError("the weights before were not kept: apply LoRAs with keep=True, or load again")
+        if any(self.module.get_parameter(key) is not merged for key, merged in self.merged.items()):
+            raise RuntimeError("the weights have been changed since: undo what came later first")
+        for key, before in self.kept.items():
+            before.data = before.data.to(self.merged[key].device)
+            _set_parameter(self.module, key, before)
+        for linear, handle in self.hooks:
+            handle.remove()
+            delattr(linear, LIVE)
+        self.kept, self.merged, self.hooks = {}, {}, []
+
+    def __enter__(self) -> "AppliedLoras":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.undo()
+
+
+@torch.no_grad()
+def apply_loras(
+    module: nn.Module, loras: Sequence[Lora], *, part: str = FLOW, live: bool = False, keep: bool = True
+) -> AppliedLoras:
+    """Put the updates that `loras` have for `part` into its module, a flow model or an encoder.
+
+    keep: hold the weights that change, on the CPU, for `undo`; as much memory as the layers take.
+    Raises CheckpointError, before anything changes, for a layer that an encoder lacks or has in another
+    shape, and RuntimeError for live updates of a layer that has some.
+    """
+    applied = AppliedLoras(module, exact=keep or live)
+    layers = by_layer(each for lora in loras for each in lora.of(part))
+    linears = {name: _linear(module, name, loras, part) for name in layers}
+    stacks = {}
+    for name, (_, linear) in linears.items():
+        if live and hasattr(linear, LIVE):
+            raise RuntimeError(f"{name} has a live LoRA: undo that first, or apply all at once")
+        stacks[name] = stack(layers[name], *linear.weight.shape)
+    for name, (path, linear) in linears.items():
+        if live:
+            linear.add_module(LIVE, LiveUpdate(stacks[name], linear.weight))
+            applied.hooks.append((linear, linear.register_forward_hook(_add_update)))
+        else:
+            _merge(applied, path, linear, stacks[name], keep)
+    if part == FLOW:
+        for key, scale in ((key, scale) for lora in loras for key, scale in lora.norms.items()):
+            _put(applied, key, scale, keep=True)
+    return applied
+
+
+def _linear(module: nn.Module, layer: str, loras: Sequence[Lora], part: str) -> tuple[str, nn.Module]:
+    """A linear layer's full name in the module, and the layer itself, which its updates fit."""
+    named = dict(module.named_modules())
+    path = layer if layer in named else next((name for name in named if name.endswith(f".{layer}")), None)
+    linear = named[path] if path is not None else None
+    for lora in loras:
+        for each in by_layer(lora.of(part)).get(layer, []):
+            shape = None if linear is None else tuple(linear.weight.shape)
+            fits = shape is not None and each.down.shape[1] <= shape[1]
+            if not fits or (each.place.part != FLOW and (len(each.up), each.down.shape[1]) != shape):
+                has = "which the model lacks" if shape is None else f"{shape} in the model"
+                raise CheckpointError(
+                    f"{lora.plan.file} does not fit {part}: its {layer} is ({len(each.up)}, "
+                    f"{each.down.shape[1]}), {has}: take a LoRA that was made for this model"
+                )
+    return path, linear
+
+
+def _merge(applied: AppliedLoras, path: str, linear: nn.Module, update: Stack, keep: bool) -> None:
+    weight = linear.weight
+    down, up = update.down.to(weight.device), update.up.to(weight.device)
+    _put(applied, f"{path}.weight", (weight.float() + up @ down), keep=keep)
+    if update.bias is not None:
+        if linear.bias is None:
+            raise CheckpointError(f"a LoRA has a bias for {path}, which has none: take a LoRA of this model")
+        _put(applied, f"{path}.bias", linear.bias.float() + update.bias.to(weight.device), keep=keep)
+
+
+def _put(applied: AppliedLoras, key: str, value: Tensor, *, keep: bool) -> None:
+    """Put a value in the place of a parameter, in its dtype and on its device."""
+    before = applied.module.get_parameter(key)
+    applied.merged[key] = nn.Parameter(value.to(before), before.requires_grad)
+    _set_parameter(applied.module, key, applied.merged[key])
+    if keep and key not in applied.kept:
+        before.data = before.data.cpu()
+        applied.kept[key] = before
+
+
+def _set_parameter(module: nn.Module, key: str, parameter: nn.Parameter) -> None:
+    owner, _, name = key.rpartition(".")
+    setattr(module.get_submodule(owner), name, parameter)

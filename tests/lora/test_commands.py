@@ -1,0 +1,172 @@
+"""LoRAs with every command: spec keys, flags, FLUX_LORA, what a run records, and what is refused at once."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from helpers_loras import TINY, kohya, save, tiny_lora, updates
+from helpers_models import SMALL_FLOW
+
+from flux.models import configs
+from flux.outcome import one_line_warnings
+from flux.studies.edit.spec import EditSpec
+from flux.studies.reading import SpecError, load_spec, read_command
+from flux.studies.run import lora_digests
+from flux.studies.similarity.spec import DinoSpec
+from flux.studies.sweep.spec import SkipSpec
+from flux.studies.text.spec import TestSpec
+from flux.studies.timesteps.spec import LayerSpec
+from flux.util import load_models
+from flux.weights.load import _read_loras
+
+SPECS = {
+    TestSpec: {"prompts": ["a"]},
+    LayerSpec: {"prompt": "a"},
+    SkipSpec: {"prompts": ["a"]},
+    EditSpec: {"source": "a", "edits": ["b"]},
+}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FLUX_LORA", raising=False)
+
+
+@pytest.fixture
+def style(tmp_path):
+    return tiny_lora(tmp_path / "style.safetensors")
+
+
+def spec_of(kind, model=None, typed=(), tmp_path=None):
+    from pathlib import Path
+
+    Path("my.json").write_text(json.dumps({**SPECS[kind], **({"model": model} if model else {})}))
+    return read_command(kind, doc="", default=Path("my.json"), argv=list(typed)).spec
+
+
+def as_pairs(spec):
+    return [(each.file.name, each.scale) for each in spec.model.lora or ()]
+
+
+@pytest.mark.parametrize("kind", SPECS)
+def test_every_spec_takes_them(kind, style, tmp_path):
+    other = tiny_lora(tmp_path / "other.safetensors", seed=90)
+    for lora, found in (
+        ("style.safetensors", [("style.safetensors", 1.0)]),
+        ("style.safetensors:0.5", [("style.safetensors", 0.5)]),
+        ({"file": str(style), "scale": -2}, [("style.safetensors", -2.0)]),
+        (["style.safetensors", "other.safetensors:2"], [("style.safetensors", 1), ("other.safetensors", 2)]),
+        ("style.safetensors:0.3,other.safetensors", [("style.safetensors", 0.3), ("other.safetensors", 1)]),
+        ([], []),
+    ):
+        spec = spec_of(kind, {"lora": lora})
+        assert as_pairs(spec) == found
+        again = kind.model_validate(json.loads(json.dumps(spec.as_json())))
+        assert again.as_json() == spec.as_json() and as_pairs(again) == found
+    for typed in (["--lora", "style.safetensors:0.5", "other.safetensors"], ["--lora=style.safetensors:0.5"]):
+        found = as_pairs(spec_of(kind, typed=typed))
+        assert found == [("style.safetensors", 0.5), ("other.safetensors", 1.0)][: len(typed) - 1 or 1]
+    assert spec_of(kind, typed=["--model.lora", str(other), "--lora_live"]).model.lora_live is True
+
+
+def test_without_loras_a_recipe_is_as_it_was(style):
+    spec = spec_of(TestSpec)
+    assert spec.model.as_json().keys() == {"name", "weights", "device", "dtype", "offload"}
+    assert lora_digests(spec) == {}
+
+
+def test_demo_3_knows_no_model(tmp_path):
+    with pytest.raises(SystemExit) as end:
+        read_command(DinoSpec, doc="", default=tmp_path / "x.json", argv=["--lora", "a.safetensors"])
+    assert end.value.code == 2
+
+
+def test_the_variable_is_in_the_spec(style, monkeypatch, tmp_path):
+    monkeypatch.setenv("FLUX_LORA", "style.safetensors:0.25")
+    spec = spec_of(TestSpec)
+    assert as_pairs(spec) == [("style.safetensors", 0.25)] and spec.model.lora[0].file == style
+    assert as_pairs(spec_of(TestSpec, {"lora": []})) == []
+    assert as_pairs(spec_of(TestSpec, {"lora": str(style)})) == [("style.safetensors", 1.0)]
+
+
+def big(tmp_path):
+    return save(tmp_path / "big.safetensors", kohya(updates(SMALL_FLOW)))
+
+
+def test_what_a_spec_names_is_looked_at_before_torch_is_there(style, tmp_path):
+    """A LoRA of another model is refused in a process in which no torch can be imported."""
+    big(tmp_path)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from flux.studies.reading import load_spec\nfrom flux.studies.text.spec import TestSpec\n"
+        "load_spec(TestSpec, 'my.json')"
+    )
+    for lora, said in (
+        (
+            "big.safetensors",
+            "model.lora[0].file: {here}/big.safetensors does not fit flux-tiny: its lora_unet",
+        ),
+        ("gone.safetensors", 'model.lora.file = "gone.safetensors": no such file or folder: {here}'),
+        (
+            [{"file": str(style), "scale": 1e9}],
+            "model.lora[0].scale = 1000000000.0: must be between -100.0 and",
+        ),
+        ({"scale": 1}, "model.lora.file: missing: the LoRA's file"),
+        (3, "model.lora = 3: must be an object with the keys file, scale"),
+    ):
+        (tmp_path / "my.json").write_text(json.dumps({"prompts": ["a"], "model": {"lora": lora}}))
+        with pytest.raises(SpecError) as error:
+            load_spec(TestSpec, "my.json")
+        assert str(error.value).startswith(f"my.json: {said}".replace("{here}", str(tmp_path)))
+    (tmp_path / "my.json").write_text(json.dumps({"prompts": ["a"], "model": {"lora": "big.safetensors"}}))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "does not fit flux-tiny" in done.stderr
+
+
+def test_a_wrong_variable_stops_all_models_but_the_packages_own(style, monkeypatch, tmp_path, capsys):
+    for name in (big(tmp_path).name, "gone.safetensors"):
+        monkeypatch.setenv("FLUX_LORA", name)
+        assert spec_of(TestSpec).model.lora is None
+        with one_line_warnings():
+            models = load_models("flux-tiny", device="cpu", prompts=["a"])
+        said = capsys.readouterr().err
+        assert (
+            models.loras == () and said.count("\n") == 1 and said.startswith("note: FLUX_LORA is left out: ")
+        )
+        assert name in said
+        with pytest.raises(SystemExit):
+            spec_of(TestSpec, {"name": "flux-dev"})
+        assert f"{name}" in capsys.readouterr().err
+        with pytest.raises(ValueError, match=name):
+            load_models("flux-dev", device="cpu")
+
+
+def test_a_variable_that_is_not_used_is_said(style, monkeypatch, tmp_path):
+    other = tiny_lora(tmp_path / "other.safetensors", seed=90)
+    monkeypatch.setenv("FLUX_LORA", str(style))
+    with pytest.warns(
+        UserWarning, match="FLUX_LORA is set and not used: other LoRAs are asked for, other.saf"
+    ):
+        load_models("flux-tiny", device="cpu", prompts=["a"], lora=str(other))
+    with pytest.warns(UserWarning, match="FLUX_LORA is set and not used: no LoRA is asked for"):
+        load_models("flux-tiny", device="cpu", prompts=["a"], lora=[])
+    assert [each.file for each in load_models("flux-tiny", device="cpu", prompts=["a"]).loras] == [style.name]
+
+
+def test_models_that_are_made_of_a_lora_keep_the_variable(monkeypatch):
+    monkeypatch.setenv("FLUX_LORA", "gone.safetensors")
+    for name in ("flux-dev-canny-lora", "flux-dev-depth-lora"):
+        assert configs[name].lora_filename
+        assert _read_loras(name, configs[name], None) == ()
+
+
+def test_a_file_is_read_before_the_weights(tmp_path, monkeypatch):
+    """NaN is in no header, and is found before the first encoder is read."""
+    state = kohya(updates(TINY.params, only=lambda name: name == "img_in"))
+    state["lora_unet_img_in.lora_up.weight"][3, 1] = float("nan")
+    file = save(tmp_path / "nan.safetensors", state)
+    monkeypatch.setattr("flux.weights.load.load_t5", lambda *args, **kwargs: pytest.fail("read"))
+    with pytest.raises(ValueError, match="nan.safetensors holds numbers that are none in lora_unet_img_in"):
+        load_models("flux-tiny", device="cpu", lora=str(file))
