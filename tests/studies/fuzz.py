@@ -492,7 +492,7 @@ def cli_models(device: str) -> Any:
     from flux.device import pick_device
 
     pick_device(device)
-    return argparse.Namespace(device=torch.device("cpu"))
+    return argparse.Namespace(device=torch.device("cpu"), loras=())
 
 
 def failures(indices: Sequence[int], seed: int = 0) -> Iterator[tuple[int, str]]:
