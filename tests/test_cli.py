@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,12 @@ from PIL import ExifTags, Image
 from torch import nn
 
 from flux import cli
+from flux.conditions import Conditions, Negative, Regions, box_region
+from flux.generate import Sampling, generate
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
+from flux.photos.conditions import open_conditions
+from flux.photos.wanted import StartPhoto, Wanted
 from flux.util import TINY_WEIGHTS, Models, configs
 
 TINY = configs["flux-tiny"]
@@ -485,3 +490,112 @@ def test_help(run):
 
 def test_single_letters_mean_what_they_mean_upstream():
     assert cli.options_in(["-w", "64", "-d=cpu"]) == {"width": 64, "device": "cpu"}
+
+
+# From more than a prompt
+
+FEW = "--name flux-tiny --seed 3 --num_steps 2 --width 64 --height 32 --device cpu"
+
+
+@pytest.fixture
+def shown(run, tmp_path, monkeypatch):
+    """`shown("--true_cfg 2", ...)`: the pictures that are made, RGB (3, 32, 64), and what is printed."""
+    pictures = []
+    make = cli.make_picture
+
+    def keep(models, options, **how):
+        pictures.append(make(models, options, **how))
+        return pictures[-1]
+
+    monkeypatch.setattr(cli, "make_picture", keep)
+
+    def show(*words):
+        pictures.clear()
+        code, out, err = run(FEW, *words)
+        assert code == 0, err
+        return [each[0] for each in pictures], out
+
+    return show
+
+
+def expected(tiny, prompt=A_CAT, seed=3, conditions=None):
+    sampling = Sampling(2, TINY.guidance, 64, 32)
+    return generate(tiny, [prompt], [seed], sampling, conditions=conditions)[0]
+
+
+def test_two_prompts_each_with_one_for_t5(shown, tiny):
+    made, out = shown("--prompt", f"{A_CAT} | {A_BOAT}", "--prompt_2", f"{A_BOAT} | {A_CAT}")
+    for picture, (first, second) in zip(made, ((A_CAT, A_BOAT), (A_BOAT, A_CAT)), strict=True):
+        torch.testing.assert_close(picture, expected(tiny, first, 3, Conditions(prompts_2=(second,))))
+
+
+@pytest.mark.parametrize("passes", ["", " --two_passes"])
+def test_a_negative_prompt(shown, tiny, passes):
+    (made,), _ = shown("--prompt", A_CAT, "--negative_prompt", A_BOAT, "--true_cfg 2.5" + passes)
+    wanted = expected(tiny, conditions=Conditions(negative=Negative(A_BOAT, 2.5)))
+    torch.testing.assert_close(made, wanted, rtol=1e-3, atol=1e-3)
+    assert (made - expected(tiny)).abs().max() > 0.05
+
+
+def test_several_pictures_of_a_prompt(shown, tiny, tmp_path):
+    made, out = shown("--prompt", A_CAT, "--per_prompt 2")
+    assert "seed 3," in out and "seed 4," in out and output(tmp_path) == ["img_0.jpg", "img_1.jpg"]
+    for picture, seed in zip(made, (3, 4), strict=True):
+        torch.testing.assert_close(picture, expected(tiny, seed=seed))
+
+
+def test_a_picture_to_start_from_and_a_mask(shown, tiny, tmp_path):
+    levels = (torch.rand(64, 128, 3, generator=torch.Generator().manual_seed(0)) * 255).byte().numpy()
+    Image.fromarray(levels).save(tmp_path / "photo.png")
+    (whole,), _ = shown("--prompt", A_CAT, "--image photo.png --strength 0.5")
+    sampling = Sampling(2, TINY.guidance, 64, 32)
+    start = StartPhoto(tmp_path / "photo.png", 0.5)
+    conditions = open_conditions(tiny, Wanted(start=start), sampling)
+    torch.testing.assert_close(whole, expected(tiny, conditions=conditions))
+    (inside,), _ = shown("--prompt", A_CAT, "--image photo.png --strength 0.5 --mask 0,0,64,64")
+    masked = replace(start, mask=(0, 0, 64, 64))
+    conditions = open_conditions(tiny, Wanted(start=masked), sampling)
+    torch.testing.assert_close(inside, expected(tiny, conditions=conditions))
+    assert (inside - whole).abs().max() > 0.05
+
+
+def test_regions(shown, tiny):
+    words = ("--region", f"0,0,32,32: {A_CAT}", f"32,0,64,32: {A_BOAT}", "--region_layers double.*")
+    (made,), _ = shown("--prompt", A_BOAT, *words)
+    parts = box_region(A_CAT, (0, 0, 32, 32), (64, 32)), box_region(A_BOAT, (32, 0, 64, 32), (64, 32))
+    regions = Regions(parts, ("double.*",))
+    torch.testing.assert_close(made, expected(tiny, A_BOAT, conditions=Conditions(regions=regions)))
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--negative_prompt", "x"], "negative_prompt guides nothing by itself: give true_cfg too"),
+        (["--true_cfg", "2"], "true_cfg guides away from a negative_prompt, and there is none"),
+        (["--true_cfg", "abc"], "true_cfg must be a number; got 'abc'"),
+        (["--strength", "0.5"], "strength is for a picture to start from: give image too"),
+        (["--mask", "0,0,4,4"], "mask is for a picture to start from: give image too"),
+        (["--image", "none.png"], "image: no such file: none.png"),
+        (["--image", "photo.png", "--strength", "0"], "strength 0 leaves no step of 2"),
+        (["--image", "photo.png", "--start_rule", "mine"], "choose from upstream, diffusers"),
+        (["--image", "text.png"], "text.png: it is no picture of a kind that Pillow draws"),
+        (["--image", "photo.png", "--mask", "photo.png"], "photo.png: a mask that is white all over keeps"),
+        (["--region", "0,0,9"], "region '0,0,9' must be a box or a mask's file"),
+        (["--region", "0,0,9,9: a", "--region_layers", "99"], "region_layers: layer 99 does not exist"),
+        (["--region", "0,0,4,4: a"], "covers half of no token of 16 x 16 pixels"),
+        (["--prompt", "a|b", "--prompt_2", "a|b|c"], "prompt_2 has 3 texts for 2 prompts"),
+        (["--per_prompt", "0"], "per_prompt must be a whole number between 1 and 1000; got 0"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_weights_load(run, words, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "load_models", lambda *_, **__: pytest.fail("weights were loaded"))
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "photo.png")
+    (tmp_path / "text.png").write_text("no picture")
+    code, out, err = run(FEW, *words)
+    assert code == 2 and said in err and err.count("\n") == 1
+
+
+def test_another_prompt_in_the_loop_leaves_what_t5_read_behind(run, seen, monkeypatch):
+    typed(monkeypatch, "", A_BOAT)
+    assert run(FEW, "--loop", "--prompt", A_CAT, "--prompt_2", "x")[0] == 0
+    assert [(each.prompt, each.prompt_2) for each in seen] == [(A_CAT, "x"), (A_CAT, "x"), (A_BOAT, None)]

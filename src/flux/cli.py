@@ -15,13 +15,25 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from flux.cli_wanted import wanted_of
 from flux.entry import show
 from flux.extras import lazy_names
 from flux.files import unwritable
 from flux.flags import HELP, Grammar, UsageError, cut
 from flux.generate import Sampling, decode, encode, sample_steps
-from flux.limits import DRAW, MOST_GUIDANCE, MOST_PIXELS, MOST_SEED, MOST_STEPS, SEED_RANGE, draw_seed
+from flux.limits import (
+    DRAW,
+    MOST_GUIDANCE,
+    MOST_PIXELS,
+    MOST_SEED,
+    MOST_SEEDS,
+    MOST_STEPS,
+    SEED_RANGE,
+    draw_seed,
+)
 from flux.outcome import mistake, outcome, say
+from flux.photos.conditions import open_conditions
+from flux.photos.wanted import Wanted
 from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD, load_nsfw_classifier
 from flux.prompts import prompt_file
@@ -156,7 +168,10 @@ LOOP_SETTINGS: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
 
 @dataclass
 class SamplingOptions:
-    """What one picture is made from; `seed` None draws one."""
+    """What one picture is made from; `seed` None draws one.
+
+    prompt_2: what T5 reads in the place of the prompt. wanted: what it is made from beside both.
+    """
 
     prompt: str
     width: int
@@ -164,6 +179,9 @@ class SamplingOptions:
     num_steps: int
     guidance: float
     seed: int | None
+    prompt_2: str | None = None
+    wanted: Wanted = Wanted()
+    per_prompt: int = 1
 
 
 def main(
@@ -187,6 +205,17 @@ def main(
     weights: str | None = None,
     lora: str | Sequence[str] | None = None,
     lora_live: bool = False,
+    prompt_2: str | None = None,
+    negative_prompt: str | None = None,
+    true_cfg: float | None = None,
+    two_passes: bool = False,
+    image: str | None = None,
+    strength: float | None = None,
+    mask: str | None = None,
+    start_rule: str = "upstream",
+    region: str | Sequence[str] | None = None,
+    region_layers: str = "all",
+    per_prompt: int = 1,
 ) -> None:
     """Make pictures from text and save them as <output_dir>/img_<number>.jpg.
 
@@ -210,6 +239,15 @@ def main(
     lora: LoRA files, each with its scale behind a colon if it is not 1: a.safetensors b.safetensors:0.6;
     by default what FLUX_LORA names.
     lora_live: keep LoRAs beside the weights, and do not merge them.
+    prompt_2: what T5 reads, while CLIP reads the prompt; one for all prompts, or as many, separated by |.
+    negative_prompt, true_cfg: what to move away from, and how far, above 1 (true classifier-free guidance).
+    two_passes: evaluate both one behind the other, in less memory.
+    image, strength: a picture to start from, and the share of the steps that is sampled; by default 1, all.
+    mask: where the picture is painted anew: a file of its size, white there, or x0,y0,x1,y1 in its pixels.
+    start_rule: at which step a strength starts: upstream or diffusers, which differ in roundings.
+    region: parts with prompts of their own, as in "0,0,64,128: a red house" "64,0,128,128: a cat"; or a file
+    of a mask in the place of the box. region_layers: where they obey, such as double.* or 0,1,17.
+    per_prompt: so many pictures of each prompt, from the seed and from those that follow it.
 
     For flux-tiny, width, height, guidance and prompt are its own where they are not given: 128 x 128 pixels,
     guidance 3.5.
@@ -230,7 +268,25 @@ def main(
         num_steps=check_steps("num_steps", spec.num_steps if num_steps is None else num_steps),
         guidance=check_guidance("guidance", own(guidance, spec.guidance)),
         seed=check_seed("seed", seed),
+        prompt_2=None if prompt_2 is None else check_prompt("prompt_2", prompt_2),
+        per_prompt=check_whole("per_prompt", per_prompt, 1, MOST_SEEDS),
+        wanted=wanted_of(
+            spec,
+            negative_prompt=None
+            if negative_prompt is None
+            else check_prompt("negative_prompt", negative_prompt),
+            true_cfg=true_cfg,
+            two_passes=check_switch("two_passes", two_passes),
+            image=image,
+            strength=strength,
+            mask=mask,
+            start_rule=start_rule,
+            region=region,
+            region_layers=region_layers,
+        ),
     )
+    seconds_of(options)
+    options.wanted.check((options.width, options.height), options.num_steps)
     if (note := spec.size_note(options.width, options.height)) is not None:
         say(f"note: {name} {note}")
     loop, offload = check_switch("loop", loop), check_switch("offload", offload)
@@ -238,7 +294,7 @@ def main(
     track_usage = check_switch("track_usage", track_usage)
     output_name = os.path.join(escaped(writable_folder(output_dir)), "img_{idx}.jpg")
 
-    known = None if loop else [text for text, _ in prompts_in(options.prompt)]
+    known = None if loop else known_prompts(options)
     models = load_models(
         name,
         device=device,
@@ -276,8 +332,10 @@ def make_picture(models: Models, options: SamplingOptions, *, offload: bool = Fa
     """
     prompts, seeds = [options.prompt], [options.seed]
     sampling = Sampling(options.num_steps, options.guidance, options.width, options.height)
-    texts = encode(models, prompts, offload=offload)
-    steps = sample_steps(models, texts, prompts, seeds, sampling, offload=offload)
+    second = None if options.prompt_2 is None else [options.prompt_2]
+    conditions = open_conditions(models, options.wanted, sampling, second, offload=offload)
+    texts = encode(models, [*prompts, *conditions.prompts], offload=offload)
+    steps = sample_steps(models, texts, prompts, seeds, sampling, offload=offload, conditions=conditions)
     for step in tqdm(steps, total=options.num_steps, leave=False, disable=None):
         latent = step.after
     return decode(models, latent, sampling, offload=offload)
@@ -290,10 +348,31 @@ def jobs(options: SamplingOptions, loop: bool) -> Iterator[SamplingOptions]:
     """The pictures to make, each with one prompt and a seed; with `loop` also those the user types."""
     current: SamplingOptions | None = options
     while current is not None:
-        for prompt, own in prompts_in(current.prompt):
+        for (prompt, own), second in zip(prompts_in(current.prompt), seconds_of(current), strict=True):
             seed = current.seed if own is None else own
-            yield replace(current, prompt=prompt, seed=int(draw_seed()) if seed is None else seed)
+            first = int(draw_seed()) if seed is None else seed
+            for number in range(current.per_prompt):
+                yield replace(current, prompt=prompt, prompt_2=second, seed=first + number)
         current = parse_prompt(replace(current, seed=None)) if loop else None
+
+
+def seconds_of(options: SamplingOptions) -> list[str | None]:
+    """What T5 reads in the place of each of the prompts; ValueError for more or fewer texts than prompts."""
+    prompts = prompts_in(options.prompt)
+    if options.prompt_2 is None:
+        return [None] * len(prompts)
+    seconds = [text for text, _ in prompts_in(options.prompt_2)]
+    if len(seconds) not in (1, len(prompts)):
+        raise ValueError(
+            f"prompt_2 has {len(seconds)} texts for {len(prompts)} prompts: give one, or as many"
+        )
+    return seconds * len(prompts) if len(seconds) == 1 else seconds
+
+
+def known_prompts(options: SamplingOptions) -> list[str]:
+    """All texts that the encoders will be asked for."""
+    seconds = [text for text in seconds_of(options) if text is not None]
+    return [*(text for text, _ in prompts_in(options.prompt)), *seconds, *options.wanted.prompts]
 
 
 def prompts_in(prompt: str) -> list[tuple[str, int | None]]:
@@ -322,7 +401,10 @@ def parse_prompt(options: SamplingOptions) -> SamplingOptions | None:
             return None
         if not line.startswith("/"):
             try:
-                return replace(options, prompt=check_prompt("prompt", line or options.prompt))
+                # What T5 read in the place of the last prompt is not meant for another one.
+                second = None if line else options.prompt_2
+                prompt = check_prompt("prompt", line or options.prompt)
+                return replace(options, prompt=prompt, prompt_2=second)
             except ValueError as error:
                 print(error)
                 continue
@@ -414,7 +496,7 @@ def _letters() -> dict[str, str]:
 
 OPTIONS = Grammar(
     switches=frozenset(name for name, each in PARAMETERS.items() if each.annotation is bool),
-    several=frozenset({"lora"}),
+    several=frozenset({"lora", "region"}),
     options=tuple(PARAMETERS),
     letters=_letters(),
 )

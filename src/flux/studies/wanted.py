@@ -209,7 +209,7 @@ def wanted_of(
         two_passes=guided.two_passes,
         start=None if start is None else start.photo,
         regions=tuple(RegionPlace(each.prompt, each.where) for each in regions or ()),
-        layers=layer_numbers(how.layers, spec.model) if regions else (),
+        layers=layer_numbers(how.layers, spec.model) if regions else ("all",),
         alone=how.alone,
         apart=how.apart,
     )

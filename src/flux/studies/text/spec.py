@@ -63,9 +63,7 @@ class TestSpec(Spec, Guided):
 
     def _wanted_problems(self) -> Iterator[Problem]:
         if self.prompt_2 is not None and len(self.prompt_2) not in (1, len(self.prompts)):
-            text = (
-                f"has {len(self.prompt_2)} texts for {len(self.prompts)} prompts: give one, or one for each"
-            )
+            text = f"{len(self.prompt_2)} texts for {len(self.prompts)} prompts: give one, or one for each"
             yield Problem(("prompt_2",), text)
         if self.start is not None:
             yield from below(("start",), start_problems(self.start, self))
