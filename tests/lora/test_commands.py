@@ -1,13 +1,19 @@
 """LoRAs with every command: spec keys, flags, FLUX_LORA, what a run records, and what is refused at once."""
 
 import json
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers_loras import TINY, kohya, save, tiny_lora, updates
 from helpers_models import SMALL_FLOW
+from PIL import Image
 
+from flux.cli import app
+from flux.files import sha256_of
 from flux.models import configs
 from flux.outcome import one_line_warnings
 from flux.studies.edit.spec import EditSpec
@@ -40,8 +46,6 @@ def style(tmp_path):
 
 
 def spec_of(kind, model=None, typed=(), tmp_path=None):
-    from pathlib import Path
-
     Path("my.json").write_text(json.dumps({**SPECS[kind], **({"model": model} if model else {})}))
     return read_command(kind, doc="", default=Path("my.json"), argv=list(typed)).spec
 
@@ -111,7 +115,7 @@ def test_what_a_spec_names_is_looked_at_before_torch_is_there(style, tmp_path):
         ("gone.safetensors", 'model.lora.file = "gone.safetensors": no such file or folder: {here}'),
         (
             [{"file": str(style), "scale": 1e9}],
-            "model.lora[0].scale = 1000000000.0: must be between -100.0 and",
+            "model.lora[0].scale = 1000000000.0: must be between -100 and",
         ),
         ({"scale": 1}, "model.lora.file: missing: the LoRA's file"),
         (3, "model.lora = 3: must be an object with the keys file, scale"),
@@ -170,3 +174,66 @@ def test_a_file_is_read_before_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr("flux.weights.load.load_t5", lambda *args, **kwargs: pytest.fail("read"))
     with pytest.raises(ValueError, match="nan.safetensors holds numbers that are none in lora_unet_img_in"):
         load_models("flux-tiny", device="cpu", lora=str(file))
+
+
+def carried_out(demo, *words):
+    file = next((Path(__file__).parents[2] / "demos").glob(f"demo_{demo}_*.py"))
+    return runpy.run_path(str(file))["main"]([*words])
+
+
+SMALL = ("--steps", "2", "--width", "64", "--height", "64", "--model.dtype", "float32")
+SWEEP = ("--prompts", "a red house", "--layers", "0", "5", *SMALL)
+
+
+def pictures_in(folder):
+    return {each.relative_to(folder): np.asarray(Image.open(each)) for each in sorted(folder.rglob("*.png"))}
+
+
+def test_sweeps_and_edits_with_live_loras(style, tmp_path):
+    """Cells differ from those without, and are those of the merged LoRA, up to how sums are rounded."""
+    made = {}
+    for name, flags in (("plain", []), ("merged", ["--lora", str(style)]), ("live", ["--lora", str(style)])):
+        flags = [*flags, "--lora_live"] if name == "live" else flags
+        assert carried_out(2, *SWEEP, *flags, "--output", str(tmp_path / name)) == 0
+        made[name] = pictures_in(tmp_path / name)
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert [each["sha256"] for each in record["setting"].get("lora", [])] == (
+            [] if name == "plain" else [sha256_of(style)]
+        )
+    assert made["live"].keys() == made["merged"].keys() == made["plain"].keys() and len(made["live"]) > 3
+    for name, picture in made["live"].items():
+        if picture.shape == made["merged"][name].shape and "sheet" not in str(name):
+            far = np.abs(picture.astype(int) - made["merged"][name]).mean()
+            assert far < 1 < np.abs(picture.astype(int) - made["plain"][name]).mean()
+    edit = (
+        "--source",
+        "a red house",
+        "--edits",
+        '["a blue house"]',
+        *SMALL,
+        "--lora",
+        str(style),
+        "--lora_live",
+    )
+    assert carried_out(4, *edit, "--output", str(tmp_path / "edit")) == 0
+    assert len(json.loads((tmp_path / "edit" / "run.json").read_text())["setting"]["lora"]) == 1
+
+
+def test_a_dry_run_names_them(style, capsys):
+    assert carried_out(0, "--prompts", "a red house", "--lora", f"{style}:0.5", "--dry-run") == 0
+    line = next(each for each in capsys.readouterr().out.splitlines() if "LoRA" in each)
+    assert str(style) in line and "there" in line and line.endswith("scale 0.5")
+
+
+def test_a_mistake_on_the_command_line_is_one_line(style, tmp_path, capsys):
+    big(tmp_path)
+    for lora, said in (
+        ("big.safetensors", "flux: big.safetensors does not fit flux-tiny"),
+        ("gone.safetensors", "flux: gone.safetensors is missing"),
+        ("style.safetensors:1e9", "flux: the scale of style.safetensors must be between -100 and 100"),
+        (".", "flux: . is a folder with 2 LoRA files"),
+    ):
+        assert app(["t2i", "--name", "flux-tiny", "--device", "cpu", "--lora", lora]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(said) and err.count("\n") == 1
+    assert not list(tmp_path.glob("output/*"))

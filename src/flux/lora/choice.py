@@ -9,7 +9,7 @@ from pathlib import Path
 from flux.flags import cut
 
 ENV_VAR = "FLUX_LORA"
-MOST_SCALE = 100.0
+MOST_SCALE = 100
 
 
 @dataclass(frozen=True)

@@ -474,8 +474,8 @@ class ModelChoice(Section):
     lora: Loras = Field(
         None,
         validate_default=True,
-        description='LoRA files, each with its scale: "style.safetensors:0.8", or a list; null: what '
-        "FLUX_LORA names, [] none",
+        description='LoRA files, each with its scale: "style.safetensors:0.8", or a list; typed, --lora is '
+        "enough; null: what FLUX_LORA names, [] none",
     )
     lora_live: bool = Field(
         False, description="keep LoRAs beside the weights, which stay as they are, and do not merge them"
