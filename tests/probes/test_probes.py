@@ -56,6 +56,12 @@ def changed_attention(probe, q, k, v, pe, head=None, **options):
                 if options.get("values", True):
                     new_v[row, here, TXT:] = v[row - 2, here, TXT:]
         return plain_attention(q, new_k, new_v, pe)
+    elif probe == "region":
+        other, half = plain.clone(), TXT + IMG // 2
+        for row in (2, 3):
+            mixed_k, mixed_v = k[row : row + 1].clone(), v[row : row + 1].clone()
+            mixed_k[:, :, :TXT], mixed_v[:, :, :TXT] = k[row - 2, :, :TXT], v[row - 2, :, :TXT]
+            other[row, :, half:] = plain_attention(q[row : row + 1], mixed_k, mixed_v, pe[:1])[0, :, half:]
     elif probe == "mean":
         new_v = v.clone()
         new_v[:, :, TXT:] = v[:, :, TXT:].mean(dim=2, keepdim=True)
@@ -92,6 +98,7 @@ CASES = [
     ("carry", {}),
     ("carry", {"keys": False}),
     ("carry", {"values": False}),
+    ("region", {}),
     ("text", {}),
     ("text-scale", {"scale": 0.0}),
     ("text-scale", {"scale": 2.5}),
@@ -111,7 +118,7 @@ def test_a_probe_is_the_plain_rule(model, inputs, layer, head, probe, options):
         found, by_hand(model, inputs, layer, probe, head, **options), rtol=1e-8, atol=1e-8
     )
     assert not torch.allclose(found[2:], plain[2:], atol=1e-4)
-    if probe == "carry":
+    if probe in ("carry", "region"):
         torch.testing.assert_close(found[:2], plain[:2])
 
 

@@ -89,6 +89,14 @@ PROBES: tuple[ProbeRecord, ...] = (
         heads=True,
     ),
     ProbeRecord(
+        "region",
+        "the picture's lower half reads the text of another prompt: does the layer obey regional prompts?",
+        "with a stranger's text in the lower half",
+        "flux.probes.regional:region",
+        sources=True,
+        heads=True,
+    ),
+    ProbeRecord(
         "mean",
         "values of image tokens are their mean, head by head",
         "with mean values",

@@ -90,8 +90,8 @@ class ProbeChoice(Section):
         Annotated[tuple[Prompt, ...], Field(strict=False, min_length=1, max_length=MOST_PROMPTS)] | None
     ) = Field(
         None,
-        description="for carry: for each prompt another one, whose keys and values its picture takes; "
-        "null: the prompt that stands half the list further",
+        description="for carry and region: for each prompt another one, whose keys and values, or whose "
+        "text, its picture takes; null: the prompt that stands half the list further",
     )
 
     def problems(self) -> Iterator[Problem]:
