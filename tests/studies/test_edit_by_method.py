@@ -212,8 +212,13 @@ def test_a_recipe_reads_as_the_same_spec(tmp_path):
 
 
 def test_without_a_method_recipes_are_what_they_were(tmp_path):
+    """And say whether edits are pasted: runs of before, of which none was, are other runs."""
     spec = spec_of(tmp_path, source="a dog", edits=["a cat"])
-    assert spec.recipe() == {
+    plain = spec_of(tmp_path, source="a dog", edits=["a cat"], paste=False)
+    assert plain.recipe() == spec.recipe() | {"paste": {"when": False}}
+    recipe = spec.recipe()
+    assert recipe.pop("paste") == {"when": "auto"}
+    assert recipe == {
         "model": {"name": "flux-tiny", "weights": None, "device": "auto", "dtype": "auto", "offload": False},
         **{"steps": 16, "guidance": 3.5, "width": 128, "height": 128, "source": {"prompt": "a dog"}},
         "edits": [

@@ -414,6 +414,7 @@ PAGES = {
                 "width": 128,
             }
         ],
+        "watched": WATCHED,
         "sheet": FILE,
     },
     "probe.html": {

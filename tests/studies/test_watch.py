@@ -14,11 +14,14 @@ from PIL import Image
 from test_pages import Tags
 
 from flux.hooks import CopySource, Hooks
+from flux.photos.framing import Frame
 from flux.studies.pages.overlays import overlay
 from flux.studies.reading import SpecError, load_spec
 from flux.studies.timesteps.spec import LayerSpec
+from flux.studies.watch.framed import framed, unseen
 from flux.studies.watch.kept import WatchedPicture
 from flux.studies.watch.report import _spread
+from flux.studies.watch.spec import Watch
 from flux.studies.watch.watching import watching
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,11 +128,12 @@ def edit(clone, tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     edits = ["a blue hat and a boat", {"prompt": "a red cat and a boat", "layers": [3, 5]}]
-    few = [*FEW[:6], "--source", PROMPT, "--edits", json.dumps(edits), "--layers", "[0]"]
+    few = {"--source": PROMPT, "--edits": json.dumps(edits), "--layers": "[0]"}
 
     def run(name: str, *argv: str, batch: int = 1) -> Path:
         own = ["--batch", str(batch), "--output", name, "--model.weights", str(clone)]
-        assert module.main([*few, *argv, *own]) == 0
+        given = few | dict(zip(argv[::2], argv[1::2], strict=True))
+        assert module.main([*FEW[:6], *(word for pair in given.items() for word in pair), *own]) == 0
         return tmp_path / name
 
     return run
@@ -172,6 +176,84 @@ def test_attention_of_edits_does_not_depend_on_their_company(edit):
     )
     torch.testing.assert_close(apart.from_places, together.from_places, rtol=2e-2, atol=1e-3)
     torch.testing.assert_close(apart.to_words, together.to_words, rtol=2e-2, atol=1e-3)
+
+
+# By a method
+
+
+def photograph(path: Path, size=(96, 64)) -> Path:
+    levels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(levels).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "evaluations", "sources"),
+    [
+        ({"name": "flowedit", "start": 0}, 3, True),
+        ({"name": "stable-flow", "integrator": "midpoint"}, 6, True),
+        ({"name": "rf-inversion"}, 3, False),
+        ({"name": "fireflow"}, 4, False),
+        ({"name": "gentle", "start": 0, "doubt": 10}, 6, True),  # and all again
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else "",
+)
+def test_edits_by_a_method_are_watched(method, evaluations, sources, edit, tmp_path):
+    photo = str(photograph(tmp_path / "photo.png"))
+    argv = ["--source", json.dumps({"image": photo, "prompt": PROMPT}), "--method", json.dumps(method)]
+    argv += ["--layers", "[0]" if sources else "null"]
+    argv += ["--edits", '["a blue hat and a boat", "a red cat and a boat"]']
+    watch = {"points": [[90, 10]], "box": [0, 0, 33, 20], "words": ["hat", "cat"], "layers": [0, 3]}
+    plain = files(edit("plain", *argv, batch=2))
+    watched = edit("watched", *argv, "--watch", json.dumps(watch), batch=2)
+    after = files(watched)
+    assert {name: data for name, data in plain.items() if name.endswith(".png")}.items() <= after.items()
+    for link in Tags((watched / "index.html").read_text()).links:
+        assert (watched / unquote(link)).is_file(), link
+    names = [*(["source"] if sources else []), "edit-01", "edit-02"]
+    kept = {name: WatchedPicture.read(watched / "watch" / f"{name}.safetensors") for name in names}
+    assert {name for name in after if name.endswith(".safetensors")} == {
+        f"watch/{name}.safetensors" for name in names
+    }
+    # 96 x 64 pixels are edited at 48 x 32: three columns of two tokens.
+    for name, each in kept.items():
+        assert each.places == {"point 1": [2], "box": [0, 1]}
+        assert each.from_places.shape == (2, evaluations, 2, 48 + 6)
+        assert torch.isfinite(each.from_places.float()).all() and each.from_places.any()
+        assert each.looking == ((0,) if sources and name != "source" else ())
+    assert [list(kept[name].words.values()) for name in names[-2:]] == [[[2], []], [[], [2]]]
+    assert not torch.equal(kept["edit-01"].from_places[1], kept["edit-02"].from_places[1])
+
+
+def test_a_lost_file_of_attention_by_a_method_is_made_again(edit):
+    argv = ["--method", "flowedit", "--watch", '{"points": [[20, 40]], "words": "hat"}']
+    folder = edit("watched", *argv, batch=2)
+    before = files(folder)
+    (folder / "watch" / "edit-02.safetensors").unlink()
+    after = files(edit("watched", *argv, batch=2))
+    assert {**after, "run.json": b""} == {**before, "run.json": b""}
+
+
+def test_places_of_a_photo_are_those_of_the_picture_that_is_edited():
+    watch = Watch(points=[(0, 0), (99, 59)], box=(50, 30, 51, 31))
+    half = Frame((100, 60), (48, 32), (0, 0, 100, 60))
+    assert framed(watch, half).points == ((0, 0), (47, 31)) and framed(watch, half).box == (24, 16, 25, 17)
+    crop = Frame((100, 60), (48, 48), (20, 0, 80, 60))
+    assert [problem.path for problem in unseen(watch, crop)] == [("points", 0), ("points", 1)]
+    assert not list(unseen(watch, half)) and framed(watch, crop).box == (24, 24, 25, 25)
+    assert [problem.path for problem in unseen(Watch(points=[(100, 0)]), half)] == [("points", 0)]
+    beside = Watch(box=(0, 0, 20, 60))
+    assert list(unseen(beside, crop)) and framed(Watch(box=(0, 0, 50, 90)), crop).box == (0, 0, 24, 48)
+
+
+def test_a_place_outside_a_photo_is_said_before_anything_loads(edit, tmp_path, capsys):
+    photo = str(photograph(tmp_path / "photo.png"))
+    source = json.dumps({"image": photo, "prompt": PROMPT})
+    with pytest.raises(AssertionError, match="2 == 0"):
+        edit("out", "--source", source, "--watch", '{"points": [[96, 3]]}')
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{photo}: watch.points[0] = [96, 3]: lies outside the picture, 96 x 64" in said
 
 
 def test_a_lost_file_of_attention_is_made_again(layer):

@@ -117,8 +117,8 @@ class WatchAttention:
     rows: of the batch, those that are watched. places: each the numbers of its image tokens, the same in all
     rows. words: for each row watched, the text tokens of each word; of a word that its prompt has not, none.
     It sees the keys that the layer attends with if it stands last in the layer's chain.
-    `found[layer, step]` is a `Watched`; of a step that evaluates the model twice it is of the first. Use one
-    object per call.
+    `found[layer, step]` is a `Watched`; of a step that evaluates the model twice it is of the first, or with
+    `last` of the last. Use one object per call.
     """
 
     def __init__(
@@ -126,14 +126,17 @@ class WatchAttention:
         rows: Sequence[int],
         places: Sequence[Sequence[int]] = (),
         words: Sequence[Sequence[Sequence[int]]] = (),
+        *,
+        last: bool = False,
     ) -> None:
         self.rows = tuple(rows)
         self.places = tuple(map(tuple, places))
         self.words = tuple(words) or ((),) * len(self.rows)
+        self.last = last
         self.found: dict[tuple[int, int], Watched] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
-        if site.substep == 0:
+        if self.last or site.substep == 0:
             self.found[site.layer, site.step] = self._watch(q, k, site)
         return q, k, v
 

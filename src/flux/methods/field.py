@@ -6,7 +6,7 @@ operators can compare the two velocities (`operators`). Latents are packed, (row
 the model's dtype, since inversions and differences add up many small steps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -63,6 +63,22 @@ Schedule = Callable[[float, float, float], float]
 the whole latent at the evaluation before, 1 where there was none. Returns the guidance for this evaluation.
 """
 
+
+@dataclass(frozen=True)
+class WatchedRows:
+    """Which rows of an evaluation at noise level t are edits, by their number in the run, from 0.
+
+    sources: the row of the source beside each; none where edits are evaluated alone.
+    """
+
+    edits: Mapping[int, int]
+    sources: Mapping[int, int]
+    t: float
+
+
+Watcher = Callable[[Hooks | None, WatchedRows], Hooks]
+"""Takes the hooks of an evaluation and what its rows are; returns hooks that look on, and change nothing."""
+
 Look = Callable[[tuple[int, ...], int, Tensor | None], Hooks]
 """Takes `of`, the number of sources and the mask; returns the hooks of a batch of the sources and edits."""
 
@@ -74,7 +90,8 @@ class Field:
     sources, edits: their prompts, S and N rows. empty: the empty prompt, one row. of: each edit's source.
     size: of the picture, in tokens (h, w). clean: the sources' latents, (S, L, 64).
     mask: where edits may change their sources, packed like latents, (N, L, 64) in [0, 1]; see `masks.py`.
-    look, operators: applied wherever source and edit are evaluated side by side. source_schedule,
+    look, operators: applied wherever source and edit are evaluated side by side. watch: looks on wherever
+    edits are evaluated. source_schedule,
     edit_schedule: what becomes of the guidance that a method asks for; a source, which may have many edits,
     is never told how alike they are.
     counts: by edit, the evaluations of one row that it took so far, its source's included. alike: by edit,
@@ -94,6 +111,7 @@ class Field:
     operators: tuple[Operator, ...] = ()
     source_schedule: Schedule | None = None
     edit_schedule: Schedule | None = None
+    watch: Watcher | None = None
     counts: list[int] = field(default_factory=list)
     alike: dict[int, tuple[float, float]] = field(default_factory=dict)
     members: tuple[int, ...] | None = None
@@ -133,6 +151,7 @@ class Field:
     ) -> Tensor:
         """The edits' velocities at z, (N, L, 64), without a source beside them."""
         self._count(1)
+        hooks = self._watched(hooks, t)
         return self._velocity(z, t, at, self.edits, self._edit_guidances(guidance, t), hooks)
 
     def unprompted(self, z: Tensor, t: float, at: Evaluation, guidance: float) -> Tensor:
@@ -162,6 +181,7 @@ class Field:
         guidance = [self._source_guidance(guidances[0], t)] * len(z_source)
         guidance += self._edit_guidances(guidances[1], t)
         hooks = None if self.look is None else self.look(of, len(z_source), self.mask)
+        hooks = self._watched(hooks, t, of, len(z_source))
         both = torch.cat((z_source, z_edit))
         v = self._velocity(both, t, at, sources.joined(self.edits), guidance, hooks)
         v_source, v_edit = v[: len(z_source)], v[len(z_source) :]
@@ -174,6 +194,15 @@ class Field:
         for operator in self.operators:
             v_edit = operator(v_edit, beside)
         return v_source, v_edit
+
+    def _watched(
+        self, hooks: Hooks | None, t: float, of: tuple[int, ...] = (), sources: int = 0
+    ) -> Hooks | None:
+        """The hooks of an evaluation of so many sources and of the edits, with those that look on."""
+        if self.watch is None:
+            return hooks
+        edits = {member: sources + row for row, member in enumerate(self.members)}
+        return self.watch(hooks, WatchedRows(edits, dict(zip(self.members, of, strict=False)), t))
 
     def _count(self, evaluations: int) -> None:
         for member in self.members:

@@ -64,7 +64,8 @@ def fit(task: EditTask, edit: Tensor, level: float) -> Tensor:
     index = min(range(task.steps), key=lambda each: abs(task.times[each] - level))
     t, noise = task.times[index], task.field.of_edits(task.noise(task.steps))
     z = (1 - t) * edit + t * noise
-    plain = replace(task.field, look=None, operators=(), source_schedule=None, edit_schedule=None)
+    bare = {"look": None, "operators": (), "source_schedule": None, "edit_schedule": None, "watch": None}
+    plain = replace(task.field, **bare)
     velocities = plain.pair(z, z, t, Evaluation(index, task.steps), (1.0, 1.0), apart=True)
     v_source, v_edit = ((v - (noise - edit)).square().mean(dim=(1, 2)) for v in velocities)
     return v_source - v_edit

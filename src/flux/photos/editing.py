@@ -20,8 +20,9 @@ from torch import Tensor
 
 from flux.finite import Ingredients, is_finite, require_finite_steps
 from flux.generate import Sampling, Texts, at_work, decode, encode
+from flux.hooks import Hooks
 from flux.methods import DEFAULT_METHOD, MethodRecord
-from flux.methods.field import Look, Operator, Schedule
+from flux.methods.field import Look, Operator, Schedule, WatchedRows, Watcher
 from flux.methods.inversion import reconstruct
 from flux.methods.lookup import find_method
 from flux.methods.masks import own_mask, packed, unpacked
@@ -72,7 +73,8 @@ class PhotoRequest:
     paste: whether edits come back in the photo's own pixels; "auto": where the mask covers less than
     `PASTE_BELOW` of the picture. residual: whether the photo's details stay inside the mask; "auto": where
     the edit left them, see `flux.photos.paste`. gate: whether it is measured how well each source comes back;
-    with methods that invert, that takes evaluations of its own.
+    with methods that invert, that takes evaluations of its own. watch: looks on while the method evaluates
+    edits, by their number in the request; not while masks are looked for.
     """
 
     sources: tuple[EditSource, ...]
@@ -89,6 +91,7 @@ class PhotoRequest:
     paste: bool | Literal["auto"] = "auto"
     residual: bool | Literal["auto"] = "auto"
     gate: bool = True
+    watch: Watcher | None = None
     batch: int = 4
     offload: bool = False
 
@@ -248,7 +251,8 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
         task = _task(models, request, texts, batch, numbers, sources)
         with at_work(models.device, request.offload, models.flow):
             task = yield from _masked(request, method, task, batch, sources, progress)
-            latents = yield from _made(models, method, task, progress)
+            watched = _watched(request, task, batch)
+            latents = yield from _made(models, method, watched, progress)
         yield from _come_back(models, request, task, latents, sources, progress)
         later = {request.edits[row].source for each in batches[index + 1 :] for row in each}
         opened = {number: source for number, source in opened.items() if number in later}
@@ -388,6 +392,18 @@ def _masked(
         mask = request.mask(task)
     rows = [packed(given[i][None])[0].to(mask) if i in given else each for i, each in enumerate(mask)]
     return task.with_mask(torch.stack(rows))
+
+
+def _watched(request: PhotoRequest, task: EditTask, batch: Sequence[int]) -> EditTask:
+    """The task, looked on at if the request says so."""
+    if request.watch is None:
+        return task
+
+    def watch(hooks: Hooks | None, rows: WatchedRows) -> Hooks:
+        edits, sources = ({batch[i]: row for i, row in each.items()} for each in (rows.edits, rows.sources))
+        return request.watch(hooks, replace(rows, edits=edits, sources=sources))
+
+    return replace(task, field=replace(task.field, watch=watch))
 
 
 def _made(

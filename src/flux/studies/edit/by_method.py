@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from PIL import Image
 
@@ -20,10 +20,11 @@ from flux.studies.edit.figures import FIGURES, as_text, as_word
 from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, EditJob, batches_of, jobs_of, mask_picture, size_of, sizes
 from flux.studies.edit.method_report import report
+from flux.studies.edit.method_watch import BatchWatcher, watch_files
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
-from flux.studies.picture_run import Picture, PictureRun, Progress
+from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.run import dino_source
 from flux.weights.load import Models
 
@@ -41,6 +42,7 @@ def work(spec: EditSpec) -> Work:
         prompts=list(dict.fromkeys([*prompts, ""])),
         decoded=len(jobs) + len(sources),
         models=dino,
+        kept=[file for batch in batches for file in watch_files(spec, batch)],
         evaluations=None if each is None else sum(each) + spec.steps * sampled,
         notes=_notes(spec, each),
     )
@@ -91,15 +93,18 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Itera
     if _replays(spec) or (spec.checks.gate and any(job.source.image is not None for job in jobs_of(spec))):
         dino, _ = load_dino(spec)
     for batch in batches_of(spec):
-        if missing.isdisjoint(batch.files):
+        if missing.isdisjoint([*batch.files, *watch_files(spec, batch)]):
             continue
-        for step in edit_photo_steps(models, request_of(spec, batch, models), dino):
-            made = []
+        watcher = None if spec.watch is None else BatchWatcher(spec, batch, models)
+        request = replace(request_of(spec, batch, models), watch=watcher)
+        for step in edit_photo_steps(models, request, dino):
+            made: list[Picture | KeptFile] = []
             for number, source in step.sources.items():
                 job = next(job for job in batch.jobs if _sources(batch)[job.file("source")] == number)
                 made += source_pictures(job, source, models)
             for number, result in step.results.items():
                 made += edit_pictures(batch.jobs[number], result, models)
+                made += [] if watcher is None else watcher.files(number)
             yield Progress(step.step, made)
 
 

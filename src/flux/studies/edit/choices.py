@@ -116,7 +116,8 @@ def setting_problems(
             continue
         setting = settings[key]
         if (known := getattr(setting, "choices", None)) is not None:
-            if not any(type(value) is type(each) and value == each for each in known):
+            # What was typed is a str of its own kind, and 1 is no true.
+            if not any(isinstance(value, type(each)) and value == each for each in known):
                 yield Problem((key,), _among(known, value), value)
         elif isinstance(value, bool) or not isinstance(value, int | float):
             yield Problem((key,), "must be a number", value)

@@ -94,12 +94,14 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
 
 def watch_problems(spec: "EditSpec", watch: Watch) -> Iterator[Problem]:
     """What cannot be watched."""
-    if spec.method is not None:
-        yield Problem((), "is for edits side by side, without a method")
-        return
-    prompts = {"the source's prompt": spec.source.prompt}
-    prompts |= {f"edits[{i}]": edit.prompt for i, edit in enumerate(spec.edits)}
-    yield from watch.problems_in(spec.model, spec.width, spec.height, prompts)
+    prompts, many = {}, spec.sources is not None
+    for i, source in enumerate(spec.pictures):
+        prompts[f"sources[{i}].prompt" if many else "the source's prompt"] = source.prompt
+        place = f"sources[{i}].edit" if many else "edits"
+        prompts |= {f"{place}[{j}]": edit.prompt for j, edit in enumerate(source.edit)}
+    # Of photos it is known when they are opened.
+    photos = any(source.image is not None for source in spec.pictures)
+    yield from watch.problems_in(spec.model, None if photos else (spec.width, spec.height), prompts)
 
 
 def chain_problems(spec: "EditSpec") -> Iterator[Problem]:

@@ -22,6 +22,7 @@ from flux.studies.edit.spec import EditSpec
 from flux.studies.layers import layer_numbers
 from flux.studies.reading import one_line
 from flux.studies.spec import below, dotted
+from flux.studies.watch.framed import unseen
 
 SHOWN = ("source", "reconstruction")
 """Pictures of a source: as the model sees it; a photo also as the autoencoder gives it back."""
@@ -195,6 +196,8 @@ def check(spec: EditSpec) -> None:
     _check_own(spec)
     for job in jobs_of(spec):
         frame, mask = job.frame, job.mask
+        if spec.watch is not None and (wrong := list(below(("watch",), unseen(spec.watch, frame)))):
+            raise ValueError(one_line(wrong, str(job.source.image or "the spec")))
         if mask is not None and mask.where not in FOUND:
             mask_picture(mask, frame)
 

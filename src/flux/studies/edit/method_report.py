@@ -11,6 +11,7 @@ from flux.pictures.metrics import Score, difference, psnr, score
 from flux.studies.edit.figures import PASTED, as_word, figures_of
 from flux.studies.edit.jobs import EditJob, jobs_of
 from flux.studies.edit.method_verdicts import what_went_wrong
+from flux.studies.edit.method_watch import show_watched
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino, load_judge, share
 from flux.studies.folder import RunFolder
@@ -213,6 +214,7 @@ def _page(
         about={**about(spec, run), "guidance": "see the method", "method": f"{spec.method.name}: {settings}"},
         problems=[unchecked] if unchecked else [],
         sources=list(sources.values()),
+        watched=show_watched(spec, run),
         sheet=SHEET,
         recipe=spec.recipe(),
     )

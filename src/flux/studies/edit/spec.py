@@ -180,7 +180,7 @@ class EditSpec(Spec, Sparse):
     watch: Watch | None = Field(
         None,
         description="whose attention is watched: where points or a box of an edit look, at its text or the "
-        "source, and which places look at words; not with a method",
+        "source, and which places look at words; of photos in their own pixels",
     )
     scan: Scan | None = Field(
         None, description="values of strength, layers and guidance: a grid of the edits with each and each"

@@ -35,7 +35,7 @@ class LayerSpec(Spec):
         yield from layer_problems(("attention",), self.attention, self.model)
         if self.watch is not None:
             prompts = {"prompt": self.prompt}
-            found = self.watch.problems_in(self.model, self.width, self.height, prompts)
+            found = self.watch.problems_in(self.model, (self.width, self.height), prompts)
             yield from below(("watch",), found)
 
     def attention_layers(self) -> tuple[int, ...]:

@@ -36,7 +36,8 @@ class Shown:
     """A picture whose attention was watched.
 
     name: of its files and in tables. title: on the page. source: the picture whose tokens it looks at in
-    `watched.looking`. marked: the layers that are told from the others, and what they are called.
+    `watched.looking`. marked: the layers that are told from the others, and what they are called. watch: what
+    is watched of it, in its own pixels; None where that is what the spec says.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Shown:
     marked: tuple[int, ...]
     marked_name: str
     source: Image.Image | None = None
+    watch: Watch | None = None
 
 
 def data_file(name: str) -> str:
@@ -148,7 +150,8 @@ def _section(watch: Watch, layers: Layers, run: RunFolder, each: Shown) -> dict[
     marked = None
     if watched.places:
         marked = PagePicture(f"{folder}/places.png", "what is watched from")
-        run.save_picture(marked.file, with_places(each.picture, watch.points or (), watch.box))
+        own = each.watch or watch
+        run.save_picture(marked.file, with_places(each.picture, own.points or (), own.box))
     return {
         "title": each.title,
         "marked": each.marked_name,

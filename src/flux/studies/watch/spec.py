@@ -92,13 +92,23 @@ class Watch(Section):
             yield Problem(("words",), f"must have at most {MOST_WORDS} entries")
 
     def problems_in(
-        self, model: ModelChoice, width: int, height: int, prompts: Mapping[str, str]
+        self, model: ModelChoice, size: tuple[int, int] | None, prompts: Mapping[str, str]
     ) -> Iterator[Problem]:
-        """What does not fit a picture of this size, or stands in none of its prompts.
+        """What does not fit a picture of this (width, height), if that is known, or stands in no prompt.
 
         prompts: by what they are called in a message.
         """
         yield from layer_problems(("layers",), self.layers, model)
+        if size is not None:
+            yield from self.outside(*size)
+        for i, word in enumerate(self.words or ()):
+            if not any(any(places_of(word, prompt)) for prompt in prompts.values()):
+                said = " or ".join(f"{name} {prompt!r}" for name, prompt in list(prompts.items())[:2])
+                more = f" or {len(prompts) - 2} more" if len(prompts) > 2 else ""
+                yield Problem(("words", i), f"is no word of {said}{more}", word)
+
+    def outside(self, width: int, height: int) -> Iterator[Problem]:
+        """The points that lie outside a picture of this size, and the box."""
         for i, (x, y) in enumerate(self.points or ()):
             if not (0 <= x < width and 0 <= y < height):
                 yield Problem(("points", i), f"lies outside the picture, {width} x {height}", [x, y])
@@ -106,11 +116,6 @@ class Watch(Section):
             self.box[0] >= 0 <= self.box[1] and self.box[2] <= width and self.box[3] <= height
         ):
             yield Problem(("box",), f"lies outside the picture, {width} x {height}", list(self.box))
-        for i, word in enumerate(self.words or ()):
-            if not any(any(places_of(word, prompt)) for prompt in prompts.values()):
-                said = " or ".join(f"{name} {prompt!r}" for name, prompt in list(prompts.items())[:2])
-                more = f" or {len(prompts) - 2} more" if len(prompts) > 2 else ""
-                yield Problem(("words", i), f"is no word of {said}{more}", word)
 
     def layer_numbers(self, model: ModelChoice) -> tuple[int, ...]:
         return layer_numbers(self.layers, model)

@@ -65,10 +65,18 @@ class Watching:
 
 
 def watching(
-    watch: Watch, spec: Spec, models: Models, rows: Sequence[int], prompts: Sequence[str]
+    watch: Watch,
+    spec: Spec,
+    models: Models,
+    rows: Sequence[int],
+    prompts: Sequence[str],
+    size: tuple[int, int] | None = None,
+    *,
+    last: bool = False,
 ) -> Watching:
     """Watch `rows` of a batch, whose prompts are `prompts`, as a spec asks for.
 
+    size: (width, height) of the pictures; the spec's where it is left out. last: as `WatchAttention` has it.
     Raises ValueError where words are asked for and the tokenizer does not tell which tokens they are.
     """
     # An encoder of a client's own may know nothing of this.
@@ -79,10 +87,10 @@ def watching(
             "watch.words: the tokenizer of this T5 does not tell where its tokens stand in a prompt: put its "
             "tokenizer.json beside it, or watch points or a box"
         )
-    places = watch.places(spec.width, spec.height)
+    places = watch.places(*(size or (spec.width, spec.height)))
     tokens = [
         [tokens_of(word, prompt, each or ()) for word in words]
         for prompt, each in zip(prompts, spans, strict=True)
     ]
-    hook = WatchAttention(rows, list(places.values()), tokens)
+    hook = WatchAttention(rows, list(places.values()), tokens, last=last)
     return Watching(hook, watch.layer_numbers(spec.model), tuple(prompts), spans, places, words)
