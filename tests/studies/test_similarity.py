@@ -22,9 +22,11 @@ import flux
 from flux.models import configs
 from flux.pictures.features import Clip, Dino
 from flux.pictures.metrics import ssim
+from flux.pictures.patches import Whitening, alike
 from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec
+from flux.studies.similarity.patchwise import HELD, Tokens, in_tiles
 from flux.studies.sweep.cells import Cell, CellPart
 from flux.studies.sweep.folder import read_sweep
 from flux.studies.vital import read_vital_set
@@ -725,3 +727,95 @@ def test_a_carry_sweep_without_its_sources_is_refused(demo, tmp_path, capsys):
         sys.exit(demo("--sweep", "s", "--metrics", "ssim"))
     err = capsys.readouterr().err
     assert end.value.code == 2 and err.count("\n") == 1 and "no picture beside its source" in err
+
+
+# Patch by patch
+
+
+def test_patches_of_a_sweep_are_measured_as_the_rule_says(demo, models, tmp_path, monkeypatch):
+    sweep = draw_sweep(tmp_path / "s", prompts=3)
+    given = []
+    monkeypatch.setattr(
+        Dino,
+        "patches",
+        lambda self, images, *rest, made=Dino.patches, **more: (
+            given.append(len(images)),
+            made(self, images, *rest, **more),
+        )[1],
+    )
+    argv = ["--sweep", "s", "--metrics", "dino-whitened", "dino-patches", "dino", "--block", "1"]
+    assert demo(*argv) == 0
+    folder = tmp_path / "output" / "dino" / "dino"
+    model = Dino(models["dino"])
+    references = [Image.open(sweep / Cell(prompt).file) for prompt in range(3)]
+    whitening = Whitening.of(model.patches(references, 1, scaled=False))
+    table = rows(folder / "similarity.csv")
+    for row in table:
+        cell = Cell.labelled(int(row["prompt"]), row["layers"])
+        a, b = (
+            model.patches([Image.open(sweep / each.file)], 1, scaled=False)[0]
+            for each in (Cell(cell.prompt), cell)
+        )
+        assert float(row["dino-patches"]) == pytest.approx(alike(a, b[None])[0], abs=1e-5)
+        assert float(row["dino-whitened"]) == pytest.approx(alike(a, b[None], whitening)[0], abs=1e-4)
+    record = assert_whole(folder)
+    assert record["computed"]["dino-whitened"] == record["computed"]["dino-patches"] == len(table)
+    # What was kept is read: nothing goes through the model again, and no token is on the disk.
+    given.clear()
+    assert demo(*argv, "--overwrite", "true") == 0 and not given
+    assert assert_whole(folder)["computed"]["dino-whitened"] == 0
+    kept = json.loads((sweep / "figures.json").read_text())
+    assert sorted(name.split()[0] for name in kept) == ["dino-patches", "dino-whitened"]
+    assert len((sweep / "figures.json").read_bytes()) < 200 * 2 * len(table)
+    evidence = json.loads((folder / "vital_layers.json").read_text())["evidence"]
+    assert (evidence["metric"], evidence["token"]) == ("dino-whitened", "patch by patch, whitened")
+    assert "whitened DINO similarity, patch by patch" in (folder / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("probe", "metric"), [("skip", "dino"), ("carry", "dino-whitened"), ("mean", "dino-whitened")]
+)
+def test_what_asks_where_is_measured_patch_by_patch(demo, tmp_path, probe, metric):
+    draw_sweep(tmp_path / "s", prompts=2, probe=probe)
+    assert demo("--sweep", "s") == 0
+    recipe = json.loads((tmp_path / "output" / "dino" / "dino" / "spec.json").read_text())
+    assert recipe["metrics"] == [metric]
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("--pictures s --metrics dino-whitened", "is whitened by a sweep's references; for pictures choose"),
+        ("--sweep s --metrics dino --block 1", "block = 1: is for dino-patches and dino-whitened"),
+        ("--sweep s --metrics dino-patches --block 9", "has blocks 1 to 1, and 0 is the embedding"),
+    ],
+)
+def test_mistakes_about_patches_end_in_one_line(demo, tmp_path, capsys, argv, says):
+    draw_sweep(tmp_path / "s", prompts=2)
+    try:
+        code = demo(*argv.split())
+    except SystemExit as end:
+        code = end.code
+    err = capsys.readouterr().err
+    assert code == 2 and err.strip().splitlines()[-1:] and says in err
+
+
+def test_few_pictures_are_read_twice_of_many_pairs(tmp_path):
+    """All with all of more pictures than are held: each tile reads its own once."""
+    pictures = [Path(f"{i}.png") for i in range(600)]
+    pairs = [(a, b) for i, a in enumerate(pictures) for b in pictures[i + 1 :]]
+    tokens = Tokens(DrawsTokens(), None, 8)
+    for first, others in in_tiles(pairs):
+        assert len(others) < HELD
+        tokens.of([first, *others])
+    assert sum(len(others) for _, others in in_tiles(pairs)) == len(pairs)
+    assert tokens.computed < 600 * 6
+
+
+class DrawsTokens:
+    """Stands in for a DINO model."""
+
+    def patches(self, images, block, *, scaled):
+        import torch
+
+        return torch.zeros(len(images), 1, 1)

@@ -74,18 +74,21 @@ class Dino:
         return torch.nn.functional.normalize(tokens, dim=-1).cpu()
 
     @torch.inference_mode()
-    def patches(self, images: Sequence[Image.Image], block: int | None = None) -> Tensor:
+    def patches(
+        self, images: Sequence[Image.Image], block: int | None = None, *, scaled: bool = True
+    ) -> Tensor:
         """The patch tokens of each picture, scaled to length 1: float32 (N, patches, C) on the CPU.
 
-        Of the whole picture, made square: nothing is cut off. block: after which block, from 1; None for the
-        last, or the first of a model of `SHALLOW` blocks or fewer.
+        Of the whole picture, made square: nothing is cut off. block: after which block, 0 for the embedding;
+        None for the last, or the first of a model of `SHALLOW` blocks or fewer. scaled: False as they are.
         """
         if block is None and self.model.config.num_hidden_layers <= SHALLOW:
             block = 1
         pixels = _pixels(self.processor, images, self.model, whole=True)
         found = self.model(pixels, output_hidden_states=block is not None)
         hidden = found.last_hidden_state if block is None else found.hidden_states[block]
-        return torch.nn.functional.normalize(hidden[:, self._patches :].float(), dim=-1).cpu()
+        tokens = hidden[:, self._patches :].float()
+        return (torch.nn.functional.normalize(tokens, dim=-1) if scaled else tokens).cpu()
 
     def similarity(self, a: Image.Image, b: Image.Image) -> float:
         """The cosine of two pictures' features, -1 to 1."""

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +55,19 @@ def open_picture(path: Path) -> Image.Image:
         # Some forty decoders read what comes from anywhere, and fail in as many ways.
         except Exception as error:
             raise PictureError(path, _reason(path, error)) from error
+
+
+class Opened(Sequence[Image.Image]):
+    """Pictures by their files, opened one at a time: a batch of large ones takes the memory of one."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return open_picture(self._paths[index])
 
 
 # Made when first used: it imports all of Pillow's decoders.

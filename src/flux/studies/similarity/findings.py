@@ -1,6 +1,6 @@
 """What a sweep says of each layer: figures of its pictures, their means, and the vital layers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from flux.studies.sweep.folder import Sweep
 
 @dataclass(frozen=True)
 class ComparedCell:
-    """One picture of the sweep compared with its reference."""
+    """Figures of one picture of the sweep, by metric; None for one that was not measured."""
 
     cell: Cell
     figures: Figures
@@ -36,6 +36,10 @@ class Layer:
         """Whether it is one layer, with all its heads, in all steps."""
         part = self.part
         return len(part.layers) == 1 and part.head is None and part.window is None
+
+    @property
+    def layers(self) -> str:
+        return "+".join(map(str, self.part.layers))
 
     @property
     def label(self) -> str:
@@ -100,9 +104,13 @@ def pairs_of(sweep: Sweep) -> dict[Cell, Pair]:
 def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> Findings:
     """Means and vital layers from the figures of each pair."""
     layers = model_layers(sweep)
+    by_part: dict[CellPart, list[ComparedCell]] = {}
     rows = [ComparedCell(cell, figures[pair]) for cell, pair in pairs_of(sweep).items()]
+    for row in rows:
+        if not row.cell.repeat:
+            by_part.setdefault(row.cell.part, []).append(row)
     measured = [
-        Layer(part, *names_of(part, layers), dict(_summaries(spec, rows, part)))
+        Layer(part, *names_of(part, layers), summaries(spec, by_part.get(part, [])))
         for part in sorted(sweep.parts, key=lambda part: part.order)
     ]
     metric = spec.metrics[0]
@@ -117,11 +125,10 @@ def findings(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> F
     return replace(found, vital=vital)
 
 
-def _summaries(spec: DinoSpec, rows: Sequence[ComparedCell], part: CellPart) -> Iterator[tuple[str, Summary]]:
-    for metric in spec.metrics:
-        values = finite(row.figures[metric] for row in rows if row.cell.part == part and not row.cell.repeat)
-        if values:
-            yield metric, summary(values, spec.confidence)
+def summaries(spec: DinoSpec, rows: Sequence[ComparedCell]) -> dict[str, Summary]:
+    """By metric the mean and interval of what was measured of some pictures."""
+    values = {metric: finite(row.figures[metric] for row in rows) for metric in spec.metrics}
+    return {metric: summary(each, spec.confidence) for metric, each in values.items() if each}
 
 
 def names_of(part: CellPart, layers: Layers) -> tuple[str, str]:

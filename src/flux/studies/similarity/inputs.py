@@ -72,7 +72,7 @@ def check(spec: DinoSpec) -> None:
         check_plots()
         need("scipy.stats", "similarity", "a confidence interval")
         sweep_folder(spec.sweep)
-    if "ssim" in spec.metrics:
+    if "ssim" in (spec.metrics or ()):
         need("skimage.metrics", "similarity", "SSIM")
 
 

@@ -15,27 +15,15 @@ from flux.files import sha256_of
 from flux.pictures import metrics
 from flux.pictures.feature_cache import FeatureCache, PairCache
 from flux.pictures.features import TOKENS, Clip, Dino
-from flux.pictures.opening import open_picture
-from flux.studies.similarity.measures import Figures, Pair
+from flux.pictures.opening import Opened, open_picture
+from flux.studies.similarity.measures import PATCHES, Figures, Pair
+from flux.studies.similarity.patchwise import Tokens, measure_pairs, name_of, whitened_by
 from flux.studies.similarity.spec import DinoSpec
 from flux.weights.identity import pretrained_id
 
 PAIRS = {"psnr": metrics.psnr, "ssim": metrics.ssim}
 SAVE_EVERY = 512
 """After so many pictures what was found is written, so that a kill loses little."""
-
-
-class Opened(Sequence[Image.Image]):
-    """Pictures by their files, opened one at a time: a batch of large ones takes the memory of one."""
-
-    def __init__(self, paths: Sequence[Path]):
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return open_picture(self._paths[index])
 
 
 class Extractor(Protocol):
@@ -61,17 +49,24 @@ class Store:
         return self.folder / name if self.folder else picture.parent / f".{name}"
 
 
-def measure(spec: DinoSpec, pairs: Sequence[Pair], dino: str, store: Store) -> Measured:
+def measure(
+    spec: DinoSpec, pairs: Sequence[Pair], dino: str, store: Store, references: Sequence[Path] = ()
+) -> Measured:
     """Every metric of the spec for each pair. dino: the folder or hub name of the DINO model.
 
-    Raises ValueError, one line, where a model cannot be loaded.
+    references: pictures that patch tokens are whitened by. Raises ValueError, one line, where a model cannot
+    be loaded.
     """
-    pictures = list(dict.fromkeys(path for pair in pairs for path in pair))
+    pictures = list(dict.fromkeys([*(path for pair in pairs for path in pair), *references]))
     digests = {path: sha256_of(path) for path in tqdm(pictures, desc="reading", disable=None, leave=False)}
     measured = Measured({pair: {} for pair in pairs})
     for metric in spec.metrics:
         if metric in PAIRS:
             _compare(metric, pairs, digests, store, measured)
+            continue
+        if metric in PATCHES:
+            white = references if metric == "dino-whitened" else ()
+            _patch_by_patch(spec, metric, pairs, digests, dino, store, measured, white)
             continue
         source, kind = (dino, TOKENS.index(spec.token)) if metric == "dino" else (spec.clip, 0)
         found = _features(spec, metric, source, digests, store, measured)
@@ -86,10 +81,11 @@ def load_extractor(spec: DinoSpec, metric: str, source: str) -> Extractor:
     dtype = pick_dtype(spec.dtype, device)
     try:
         _silence_reports()
-        return Dino(source, device, dtype=dtype) if metric == "dino" else Clip(source, device, dtype=dtype)
+        return Clip(source, device, dtype=dtype) if metric == "clip" else Dino(source, device, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"{metric.upper()} model {source} not loaded: {reason}") from None
+        name = "CLIP" if metric == "clip" else "DINO"
+        raise ValueError(f"{name} model {source} not loaded: {reason}") from None
 
 
 def _silence_reports() -> None:
@@ -144,6 +140,46 @@ def _features(
         if missing:
             keep()
     return known
+
+
+def _patch_by_patch(
+    spec: DinoSpec,
+    metric: str,
+    pairs: Sequence[Pair],
+    digests: dict[Path, str],
+    source: str,
+    store: Store,
+    measured: Measured,
+    references: Sequence[Path],
+) -> None:
+    """Patch-by-patch similarity of each pair; DINO is loaded where there is one that is not kept yet."""
+    model, dino = pretrained_id(source, spec.dtype), None
+    if model is None:  # to be downloaded
+        dino = load_extractor(spec, metric, source)
+        model = pretrained_id(source, spec.dtype) or source
+    name = name_of(metric, model, spec.block, [digests[path] for path in references])
+    places = {path: store.place(path, "figures.json") for path, _ in pairs}
+    caches = {place: PairCache.open(place) for place in set(places.values())}
+    known = {path: caches[place] for path, place in places.items()}
+    both = {pair: f"{digests[pair[0]]} {digests[pair[1]]}" for pair in pairs}
+    todo = [pair for pair in pairs if both[pair] not in known[pair[0]].figures.get(name, {})]
+    measured.problems += [cache.problem for cache in caches.values() if cache.problem]
+    measured.computed[metric] = len(todo)
+    if todo:
+        dino = dino or load_extractor(spec, metric, source)
+        last = dino.model.config.num_hidden_layers
+        if spec.block is not None and spec.block > last:
+            raise ValueError(f"block = {spec.block}: {source} has blocks 1 to {last}, and 0 is the embedding")
+        tokens = Tokens(dino, spec.block, spec.batch)
+        whitening = whitened_by(references, tokens) if references else None
+        try:
+            for start in range(0, len(todo), SAVE_EVERY):
+                measure_pairs(known, name, todo[start : start + SAVE_EVERY], digests, tokens, whitening)
+                _save(caches.values(), measured)
+        finally:
+            _save(caches.values(), measured)
+    for pair in pairs:
+        measured.figures[pair][metric] = known[pair[0]].figures[name][both[pair]]
 
 
 def _compare(

@@ -12,10 +12,11 @@ from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE
 from flux.studies.similarity.copies import small_copy
+from flux.studies.similarity.findings import Layer
 from flux.studies.similarity.inputs import Comparison
 from flux.studies.similarity.measures import MEASURES
 from flux.studies.similarity.places import size_of
-from flux.studies.similarity.probed import Probed, ProbedPart, axis, layers_file, probed
+from flux.studies.similarity.probed import Probed, axis, layers_file, probed
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.similarity.words import shortened
 from flux.studies.sweep.cells import NOTHING, Cell, CellPart
@@ -116,7 +117,7 @@ def _plots(spec: DinoSpec, sweep: Sweep, found: Probed, run: RunFolder):
             yield PagePicture(file, f"Layers by {what}; crosses: not measured")
 
 
-def _bar(each: ProbedPart, found: Probed) -> Bar:
+def _bar(each: Layer, found: Probed) -> Bar:
     figure = each.figures[found.metric]
     return Bar(each.label, each.kind, figure.mean, figure.low, figure.high)
 
@@ -197,7 +198,7 @@ def _cells_of(part: CellPart) -> list[object]:
     return ["+".join(map(str, part.layers)), "" if part.head is None else part.head, window]
 
 
-def _table_row(found: Probed, each: ProbedPart) -> list[str]:
+def _table_row(found: Probed, each: Layer) -> list[str]:
     figure = each.figures.get(found.metric)
     start = [*map(str, _cells_of(each.part)), each.name]
     if figure is None:

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from flux.studies.similarity.findings import names_of
-from flux.studies.similarity.importance import Summary, summary
+from flux.studies.similarity.findings import ComparedCell, Layer, names_of, summaries
 from flux.studies.similarity.inputs import model_layers
 from flux.studies.similarity.measures import MEASURES, Figures, Pair
 from flux.studies.similarity.measuring import finite
@@ -20,46 +19,23 @@ from flux.studies.sweep.folder import Sweep
 
 
 @dataclass(frozen=True)
-class Moved:
-    """How far a cell's picture moved, by metric; None where that was not measured."""
-
-    cell: Cell
-    figures: Figures
-
-
-@dataclass(frozen=True)
-class ProbedPart:
-    """A part of the model. figures: by metric, as far as measured."""
-
-    part: CellPart
-    name: str
-    kind: str
-    figures: Mapping[str, Summary]
-
-    @property
-    def layers(self) -> str:
-        return "+".join(map(str, self.part.layers))
-
-    @property
-    def label(self) -> str:
-        return self.part.label.rpartition(":")[2]
-
-
-@dataclass(frozen=True)
 class Probed:
-    """All that a sweep of a probe says. metric: the one that ranks. noise: how far repeats moved."""
+    """All that a sweep of a probe says. metric: the one that ranks. noise: how far repeats moved.
+
+    Figures are how far pictures moved, see above.
+    """
 
     metric: str
-    rows: Sequence[Moved]
-    parts: Sequence[ProbedPart]
+    rows: Sequence[ComparedCell]
+    parts: Sequence[Layer]
     noise: Sequence[float]
 
     @property
-    def measured(self) -> list[ProbedPart]:
+    def measured(self) -> list[Layer]:
         return [each for each in self.parts if self.metric in each.figures]
 
     @property
-    def ranked(self) -> list[ProbedPart]:
+    def ranked(self) -> list[Layer]:
         """From the one that moves pictures most; of equal ones the earlier first."""
         return sorted(self.measured, key=lambda each: (-each.figures[self.metric].mean, each.part.order))
 
@@ -88,12 +64,12 @@ def moved_pairs(sweep: Sweep) -> dict[Cell, tuple[Pair, ...]]:
 def probed(spec: DinoSpec, sweep: Sweep, figures: Mapping[Pair, Figures]) -> Probed:
     """Means and intervals from the figures of each pair."""
     layers = model_layers(sweep)
-    rows = [Moved(cell, _moved(spec, pairs, figures)) for cell, pairs in moved_pairs(sweep).items()]
-    by_part: dict[CellPart, list[Moved]] = {}
+    rows = [ComparedCell(cell, _moved(spec, pairs, figures)) for cell, pairs in moved_pairs(sweep).items()]
+    by_part: dict[CellPart, list[ComparedCell]] = {}
     for row in rows:
         by_part.setdefault(row.cell.part, []).append(row)
     parts = [
-        ProbedPart(part, *names_of(part, layers), _summaries(spec, by_part.get(part, [])))
+        Layer(part, *names_of(part, layers), summaries(spec, by_part.get(part, [])))
         for part in sorted(sweep.parts, key=lambda part: part.order)
     ]
     metric = spec.metrics[0]
@@ -114,11 +90,6 @@ def _moved(spec: DinoSpec, pairs: Sequence[Pair], figures: Mapping[Pair, Figures
 def _lost(metric: str, value: float) -> float:
     """How much a picture changed; PSNR, which has no 1, stays what it is."""
     return value if metric == "psnr" else 1 - value
-
-
-def _summaries(spec: DinoSpec, rows: Sequence[Moved]) -> dict[str, Summary]:
-    values = {metric: finite(row.figures[metric] for row in rows) for metric in spec.metrics}
-    return {metric: summary(each, spec.confidence) for metric, each in values.items() if each}
 
 
 def axis(sweep: Sweep, metric: str) -> str:

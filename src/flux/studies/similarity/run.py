@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import flux
 from flux.device import pick_device
@@ -13,12 +14,12 @@ from flux.studies.machine import machine
 from flux.studies.run import PAGE, changed, say_damage, say_made_already, say_where
 from flux.studies.similarity.findings import pairs_of
 from flux.studies.similarity.inputs import Comparison, Inputs, Matrix, Ranking, find_inputs, sweep_folder
-from flux.studies.similarity.measures import Pair
+from flux.studies.similarity.measures import REFERENCES, Pair
 from flux.studies.similarity.measuring import Store, measure
 from flux.studies.similarity.pictures_report import report_matrix, report_ranking
 from flux.studies.similarity.probe_report import report_probe
 from flux.studies.similarity.probed import files_of
-from flux.studies.similarity.sources import MetricModel, metric_models
+from flux.studies.similarity.sources import MetricModel, default_metric, metric_models
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.similarity.sweep_report import report_sweep
 from flux.studies.sweep.folder import Sweep
@@ -34,8 +35,7 @@ def make(spec: DinoSpec) -> None:
     Prints what was left out and what was found. Raises ValueError where there is nothing to compare.
     """
     start = time.perf_counter()
-    spec = resolved(spec)
-    inputs = find_inputs(spec)
+    spec, inputs = found(spec)
     models = metric_models(spec, inputs)
     run = _open(spec, inputs, models)
     if run.finished and not say_damage(run):
@@ -47,8 +47,8 @@ def make(spec: DinoSpec) -> None:
         print(f"{metric.upper()}: {model.words()}")
     # Beside each picture; a sweep is a run of ours, and has one place for all.
     store = Store(inputs.path if isinstance(inputs, Sweep) else None)
-    dino = models["dino"].source if "dino" in models else ""
-    measured = measure(spec, _pairs(inputs), dino, store)
+    dino = next((model.source for metric, model in models.items() if metric != "clip"), "")
+    measured = measure(spec, _pairs(inputs), dino, store, _references(inputs))
     for line in measured.problems:
         print(line)
     problems = [*inputs.problems, *measured.problems]
@@ -59,15 +59,14 @@ def make(spec: DinoSpec) -> None:
     for line in said:
         print(line)
     seconds = time.perf_counter() - start
-    found = {"computed": measured.computed, "said": said, "problems": problems}
-    run.finish({"seconds": {"all": seconds}, **machine(pick_device(spec.device)), **found})
+    came = {"computed": measured.computed, "said": said, "problems": problems}
+    run.finish({"seconds": {"all": seconds}, **machine(pick_device(spec.device)), **came})
     print(f"{seconds:.1f} s; open {run.path / PAGE}")
 
 
 def describe(spec: DinoSpec) -> str:
     """What `--dry-run` says: what would be compared by what, and where it goes. Nothing is written."""
-    spec = resolved(spec)
-    inputs = find_inputs(spec)
+    spec, inputs = found(spec)
     pairs = _pairs(inputs)
     pictures = {path for pair in pairs for path in pair}
     run = RunFolder.find(spec.output, spec.recipe(), {})
@@ -92,10 +91,25 @@ def resolved(spec: DinoSpec) -> DinoSpec:
     return spec if spec.sweep is None else changed(spec, sweep=sweep_folder(spec.sweep))
 
 
+def found(spec: DinoSpec) -> tuple[DinoSpec, Inputs]:
+    """What is compared, and the spec with all that decides by what."""
+    spec = resolved(spec)
+    inputs = find_inputs(spec)
+    return changed(spec, metrics=spec.metrics or (default_metric(inputs),)), inputs
+
+
 def _pairs(inputs: Inputs) -> list[Pair]:
     if not isinstance(inputs, Sweep):
         return inputs.pairs
     return list(pairs_of(inputs).values()) if inputs.skips else files_of(inputs)
+
+
+def _references(inputs: Inputs) -> list[Path]:
+    """The first references of a sweep, which patch tokens are whitened by."""
+    if not isinstance(inputs, Sweep):
+        return []
+    found = (inputs.reference(prompt) for prompt in range(len(inputs.prompts)))
+    return [file for file in found if file is not None][:REFERENCES]
 
 
 def _report(inputs: Inputs) -> Callable[[DinoSpec, RunFolder, Comparison], list[str]]:

@@ -1,7 +1,7 @@
 """Which models measure similarity, and why these."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,32 @@ OWN_SIZE = (128, 128)
 """Pictures of flux-tiny."""
 
 
+TOKENS = {
+    "class": "class token",
+    "patches": "mean of the patch tokens",
+    "patch by patch": "patch tokens at the same place",
+    "patch by patch, whitened": "whitened patch tokens at the same place",
+}
+"""Which tokens of DINO are compared, in words."""
+
+BY_PATCH = {"dino-patches": "patch by patch", "dino-whitened": "patch by patch, whitened"}
+
+
 @dataclass(frozen=True)
 class MetricModel:
-    """A folder or a hub name, which token of DINO counts, and why it was taken where nobody named it."""
+    """A folder or a hub name, which token of DINO counts, and why it was taken where nobody named it.
+
+    token: see `TOKENS`. block: of patch tokens the block they come from, None for the default.
+    """
 
     source: str
     token: str | None = None
     why: str | None = None
+    block: int | None = None
 
     def words(self) -> str:
-        tokens = {"class": "class token", "patches": "mean of the patch tokens"}
-        named = f"{self.source}, {tokens[self.token]}" if self.token else self.source
+        block = "" if self.block is None else f" of block {self.block}"
+        named = f"{self.source}, {TOKENS[self.token]}{block}" if self.token else self.source
         return f"{named} ({self.why})" if self.why else named
 
     def record(self, dtype: str) -> dict[str, Any]:
@@ -37,17 +52,35 @@ class MetricModel:
         own = self.source == str(OWN / "dino")
         name = "flux-tiny's own DINO" if own else folder.name if folder.is_dir() else self.source
         token = {"token": self.token} if self.token else {}
+        token |= {} if self.block is None else {"block": self.block}
         return {"metric_model": name, "identity": pretrained_id(self.source, dtype), **token}
 
 
 def metric_models(spec: DinoSpec, inputs: Inputs) -> dict[str, MetricModel]:
     """Those that the spec's metrics need, by metric. Nothing is loaded."""
-    models = {"dino": lambda: _dino(spec, inputs), "clip": lambda: MetricModel(spec.clip)}
-    return {metric: models[metric]() for metric in spec.metrics if metric in COSINES}
+    return {
+        metric: MetricModel(spec.clip) if metric == "clip" else _dino(spec, inputs, metric)
+        for metric in spec.metrics
+        if metric in COSINES
+    }
 
 
-def _dino(spec: DinoSpec, inputs: Inputs) -> MetricModel:
+def default_metric(inputs: Inputs) -> str:
+    """What is measured where nobody says.
+
+    Importance, as in the paper, and pictures by DINO's class token; what another probe moved patch by patch,
+    whitened on flux-tiny, where that was found best.
+    """
+    if not isinstance(inputs, Sweep) or inputs.skips:
+        return "dino"
+    return "dino-whitened" if configs[inputs.recipe["model"]["name"]].embedded else "dino-patches"
+
+
+def _dino(spec: DinoSpec, inputs: Inputs, metric: str) -> MetricModel:
     """The spec's own, or with auto the one for the model that drew the pictures."""
+    if metric in BY_PATCH:
+        found = _dino(spec, inputs, "dino")
+        return replace(found, token=BY_PATCH[metric], block=spec.block)
     if spec.model != "auto":
         return MetricModel(spec.model, spec.token)
     if isinstance(inputs, Sweep):

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+from flux.studies.similarity.measures import PATCHES
 from flux.studies.spec import (
     AnyPath,
     Device,
@@ -19,13 +20,16 @@ from flux.studies.spec import (
     StudySpec,
     WithJsonSchema,
     or_one,
+    whole,
 )
 
-COSINES = ("dino", "clip")
+COSINES = ("dino", "dino-patches", "dino-whitened", "clip")
 USES = (("sweep",), ("pictures",), ("picture", "against"))
 """The keys of each use; a spec has those of one."""
 
-Metric = Literal["dino", "clip", "psnr", "ssim"]
+LATER = ("block",)
+
+Metric = Literal["dino", "clip", "psnr", "ssim", "dino-patches", "dino-whitened"]
 
 
 class VitalRule(NamedTuple):
@@ -87,8 +91,17 @@ class DinoSpec(StudySpec):
     clip: HubOrFolder = Field(
         "openai/clip-vit-large-patch14", description="the CLIP model: a folder or a hub name"
     )
-    metrics: Annotated[Distinct[Metric], or_one(Metric)] = Field(
-        ("dino",), description="what is measured; the first one ranks, and decides which layers are vital"
+    metrics: Annotated[Distinct[Metric], or_one(Metric)] | None = Field(
+        None,
+        description="what is measured; the first one ranks, and decides which layers are vital. dino: one "
+        "token of the whole picture; dino-patches: patch by patch; dino-whitened: the same, whitened by the "
+        "sweep's references; null: dino, and of a sweep by another probe than skip dino-whitened for "
+        "flux-tiny, dino-patches for others",
+    )
+    block: whole(0, 255) | None = Field(
+        None,
+        description="for dino-patches and dino-whitened: after which block of DINO, 0 for the embedding; "
+        "null: the first of a shallow model such as flux-tiny's, the last of others",
     )
     by: RuleText = Field(
         "similarity 0.95",
@@ -133,9 +146,24 @@ class DinoSpec(StudySpec):
             yield Problem(("picture",), "must be a picture, not a folder", str(self.picture))
         if self.sweep is not None and self.sweep.is_file() and self.sweep.suffix != ".json":
             yield Problem(("sweep",), "must be a folder, or a spec (.json)", str(self.sweep))
-        if self.sweep is not None and self.metrics[0] == "psnr":
-            text = "the first metric decides which layers are vital: choose from dino, clip, ssim"
+        metrics = self.metrics or ()
+        if self.sweep is None and "dino-whitened" in metrics:
+            text = "is whitened by a sweep's references; for pictures choose from dino, dino-patches, clip"
+            yield Problem(("metrics", metrics.index("dino-whitened")), text, "dino-whitened")
+        if self.block is not None and (metrics or self.sweep is None) and not set(metrics) & set(PATCHES):
+            yield Problem(("block",), f"is for {' and '.join(PATCHES)}", self.block)
+        if self.sweep is not None and metrics and metrics[0] == "psnr":
+            text = (
+                "the first metric decides which layers are vital: choose from dino, clip, ssim, "
+                "dino-patches, dino-whitened"
+            )
             yield Problem(("metrics", 0), text, "psnr")
+
+    def recipe(self) -> dict[str, Any]:
+        """As every spec's; keys that came later are left out where they say nothing."""
+        return {
+            name: value for name, value in super().recipe().items() if name not in LATER or value is not None
+        }
 
     def rule(self) -> VitalRule:
         name, _, value = self.by.partition(" ")
