@@ -166,6 +166,7 @@ class ModelSpec:
     word_layers: where image tokens look at the words that name them, for masks by words; empty: not known.
     unknown_words: the dotted name of a function that finds the words of a prompt it never learned, if any.
     edit_judge: the dotted name of what judges edits by their prompts, made from the weights' folder, if any.
+    judged_pairs: the same of what has pairs of prompts with a right answer, and scores edits of them.
     """
 
     params: FluxParams
@@ -196,6 +197,7 @@ class ModelSpec:
     unknown_words: str | None = None
     edit_judge: str | None = None
     reference: Literal["canny", "depth", "fill", "kontext", "redux"] | None = None
+    judged_pairs: str | None = None
     largest: int | None = None
     latent_spread: float = 1.0
     word_layers: tuple[int, ...] = ()
@@ -314,6 +316,7 @@ _FLUX_TINY = ModelSpec(
     decoder_operations=170_500,
     unknown_words="flux.tiny.captions.unknown_words",
     edit_judge="flux.tiny.edit_judge.EditJudge",
+    judged_pairs="flux.tiny.edit_pairs.JudgedPairs",
     largest=128,
     # Measured over 320 rendered scenes, 1.003 to 1.011 on 40 each.
     latent_spread=1.008,

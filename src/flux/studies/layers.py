@@ -10,15 +10,20 @@ from typing import Annotated, Any
 
 from flux.flags import choices
 from flux.models import VITAL_LAYERS, LayerName
-from flux.studies.reading import SpecError
+from flux.studies.editing_layers import Take, read_editing_layers
+from flux.studies.reading import SpecError, problems_of
 from flux.studies.spec import (
     NOT_A_LAYER,
     ALayer,
+    ExistingPath,
+    Field,
     KeyPath,
     ModelChoice,
     PlainValidator,
     Problem,
+    Section,
     Several,
+    ValidationError,
     ValidationInfo,
     absolute,
     folder_of,
@@ -46,9 +51,23 @@ def words_of(text: str) -> list[str] | None:
     return words if all(WORD.fullmatch(word) for word in words) else None
 
 
+class LayerTake(Section):
+    """A set of layers out of a file of editing layers, by what is wanted of the edit."""
+
+    file: ExistingPath = Field(description="editing_layers.json, as demo 3 writes it")
+    take: Take = Field("balanced", description="which of its sets")
+
+
 def is_layer_file(choice: Any) -> bool:
     """Whether what a spec holds for layers is the absolute path of a file."""
     return isinstance(choice, str) and choice.lower().endswith(".json")
+
+
+def layer_file(choice: Any) -> Path | None:
+    """The file that a choice of layers comes from, if any."""
+    if isinstance(choice, LayerTake):
+        return choice.file
+    return Path(choice) if is_layer_file(choice) else None
 
 
 def _text(value: str, info: ValidationInfo) -> str:
@@ -66,7 +85,12 @@ def _text(value: str, info: ValidationInfo) -> str:
     return str(value)
 
 
-def _choice(value: Any, info: ValidationInfo) -> int | str | tuple[LayerName, ...]:
+def _choice(value: Any, info: ValidationInfo) -> int | str | tuple[LayerName, ...] | LayerTake:
+    if isinstance(value, dict | LayerTake):
+        try:
+            return LayerTake.model_validate(value, context=info.context)
+        except ValidationError as error:
+            raise refusal(problems_of(LayerTake, error)) from None
     if isinstance(value, str):
         return _text(value, info)
     if type(value) is int:
@@ -80,10 +104,10 @@ def _choice(value: Any, info: ValidationInfo) -> int | str | tuple[LayerName, ..
 
 
 LayerChoice = Annotated[
-    int | str | tuple[LayerName, ...],
-    PlainValidator(_choice, json_schema_input_type=ALayer | tuple[ALayer, ...]),
+    int | str | tuple[LayerName, ...] | LayerTake,
+    PlainValidator(_choice, json_schema_input_type=ALayer | tuple[ALayer, ...] | LayerTake),
 ]
-"""Layers: as names, the name of a set or a group, a text of names, or the absolute path of a file."""
+"""Layers: names, the name of a set or a group, a text of names, the path of a file, or a set out of it."""
 
 
 def _entries(value: Any, info: ValidationInfo) -> int | str | tuple[Entry, ...]:
@@ -144,21 +168,31 @@ def layer_problems(
         yield Problem(path, f"no set of {model.name}: {known}, a list, or the path of a .json file", choice)
         return
     except SpecError as error:
-        yield Problem(path, f"not a vital set: {error}", choice)
+        if isinstance(choice, LayerTake):
+            yield Problem((*path, "file"), f"no editing layers: {error}", str(choice.file))
+        else:
+            yield Problem(path, f"not a vital set: {error}", choice)
         return
-    if is_layer_file(choice) and not any_model:
-        found_on = read_vital_set(Path(choice)).model
+    if (file := layer_file(choice)) is not None and not any_model:
+        found_on = _found_on(choice, file)
         if found_on not in (model.name, ANY_MODEL):
             remedy = (
                 "give its layers as a list" if any_model is None else "any_model = true takes it all the same"
             )
-            yield Problem(path, f"was found on {found_on}, the model is {model.name}; {remedy}", choice)
+            shown = choice if is_layer_file(choice) else str(file)
+            yield Problem(path, f"was found on {found_on}, the model is {model.name}; {remedy}", shown)
             return
     for i, entry, text in _wrong(entries, model, joint):
         if isinstance(choice, tuple):
             yield Problem((*path, i), text, list(entry) if isinstance(entry, tuple) else entry)
         else:
             yield Problem(path, text, choice if "stands in entry" in text else entry)
+
+
+def _found_on(choice: Any, file: Path) -> str:
+    """The model that a file's layers were found on."""
+    reads = read_editing_layers if isinstance(choice, LayerTake) else read_vital_set
+    return reads(file).model
 
 
 def _wrong(entries: tuple[Entry, ...], model: ModelChoice, joint: bool) -> Iterator[tuple[int, Entry, str]]:
@@ -183,6 +217,8 @@ def entries_of(choice: Any, model: ModelChoice) -> tuple[Entry, ...]:
     """What a choice stands for. KeyError for a set the model lacks, SpecError for a bad file."""
     if isinstance(choice, int):
         return (choice,)
+    if isinstance(choice, LayerTake):
+        return read_editing_layers(choice.file).sets[choice.take]
     if not isinstance(choice, str):
         return choice
     if is_layer_file(choice):

@@ -7,6 +7,7 @@ how much of the source was kept.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from flux.hooks import CopySource, Hooks
 from flux.sampling import denoise, get_noise, get_schedule, prepare, unpack
 from flux.tiny.captions import plain_caption
-from flux.tiny.judge import FoundThing, Judge, Reading
+from flux.tiny.edit_judge import FILE as JUDGE
+from flux.tiny.judge import FoundThing, Judge, Reading, load_judge
 from flux.tiny.scenes import (
     ATTRIBUTES,
     HAT_RISE,
@@ -213,3 +215,23 @@ def _attributes(pair: EditPair, edit: Reading) -> tuple[bool, float]:
         wanted += str(pair.target.things.index(pair.changed[1]))
     made = right.pop(wanted)
     return bool(made), float(np.mean(list(right.values())))
+
+
+class JudgedPairs:
+    """Pairs with a right answer, and what counts of an edit of one. folder: holds the judge.
+
+    Raises FileNotFoundError where it does not.
+    """
+
+    def __init__(self, folder: Path):
+        self._judge = load_judge(folder / JUDGE)
+
+    def draw(self, count: int, seed: int) -> list[EditPair]:
+        """`count` pairs, each with its prompts and the seed of its noise."""
+        return draw_pairs(count, seed)
+
+    def score(self, pair: EditPair, source: Tensor, edit: Tensor) -> tuple[float, float]:
+        """made, 0 or 1, and kept, in dB, see `EditScore`. source, edit: (3, H, W), RGB in [-1, 1]."""
+        pictures = torch.stack((source, edit))
+        found = score(pair, pictures, self._judge.read(pictures))
+        return float(found.made), found.kept

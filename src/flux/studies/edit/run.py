@@ -6,7 +6,6 @@ An edit is pasted into its source by what it changed, unless the spec says that 
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 
 from PIL import Image
 
@@ -22,7 +21,7 @@ from flux.studies.edit.requests import file_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.watch import watch_files, watch_passes, watched_of
 from flux.studies.folder import RunFolder
-from flux.studies.layers import is_layer_file
+from flux.studies.layers import layer_file
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.run import dino_source, weights_folder
 from flux.studies.vital import read_vital_set
@@ -121,9 +120,9 @@ def _about(request: EditRequest, row: Row, models: Models) -> dict[str, str]:
 def found_on_other_weights(spec: EditSpec) -> Iterator[str]:
     """A line for each vital-set file of the spec whose sweep had other weights of the same model."""
     choices = [spec.layers, *(edit.layers for edit in spec.edits)]
-    files = dict.fromkeys(each for each in choices if is_layer_file(each))
+    files = dict.fromkeys(file for each in choices if (file := layer_file(each)) is not None)
     for file in files:
-        vital = read_vital_set(Path(file))
+        vital = read_vital_set(file)
         theirs = (vital.weights or {}).get(FLOW.title)
         if vital.model != spec.model.name or theirs is None:
             continue

@@ -1,20 +1,24 @@
 """What demo 3 compares: a sweep's cells, pictures with pictures, or one with many. Imports no torch."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux.extras import need
 from flux.files import read_json_object
 from flux.models import FROM_TEXT, Layers, configs
-from flux.studies.folder import RECORD
+from flux.studies.folder import RECORD, RunFolder
 from flux.studies.pages.plots import check_plots
+from flux.studies.pages.render import PagePicture
 from flux.studies.similarity.measures import Figures, Pair
 from flux.studies.similarity.places import pictures_in, printable
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.folder import Sweep, read_sweep
+
+if TYPE_CHECKING:
+    from flux.studies.similarity.trying import Trial
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,25 @@ class Ranking:
 
 Inputs = Sweep | Matrix | Ranking
 
+Report = Callable[[RunFolder], tuple[PagePicture, str]]
+"""Writes into a run's folder; returns a picture for its page and a sentence."""
+
 
 @dataclass(frozen=True)
 class Comparison:
     """What was compared and what came of it.
 
     problems: what was left out, a line each. model: what measured similarity, for records; empty where no
-    model did.
+    model did. beside: writes what comes of a second sweep.
+    trial: tries sets of layers in edits.
     """
 
     inputs: Inputs
     figures: Mapping[Pair, Figures]
     problems: Sequence[str]
     model: Mapping[str, Any]
+    beside: Report | None = None
+    trial: "Trial | None" = None
 
 
 def check(spec: DinoSpec) -> None:

@@ -60,7 +60,7 @@ def measure(
     pictures = list(dict.fromkeys([*(path for pair in pairs for path in pair), *references]))
     digests = {path: sha256_of(path) for path in tqdm(pictures, desc="reading", disable=None, leave=False)}
     measured = Measured({pair: {} for pair in pairs})
-    for metric in spec.metrics:
+    for metric in spec.metrics or ("dino",):
         if metric in PAIRS:
             _compare(metric, pairs, digests, store, measured)
             continue

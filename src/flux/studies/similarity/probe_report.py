@@ -12,6 +12,7 @@ from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet
 from flux.studies.run import PAGE
 from flux.studies.similarity.copies import small_copy
+from flux.studies.similarity.editing_report import report_editing
 from flux.studies.similarity.findings import Layer
 from flux.studies.similarity.inputs import Comparison
 from flux.studies.similarity.measures import MEASURES
@@ -45,6 +46,13 @@ def report_probe(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
     run.write_json(ORDER, layers_file(spec, sweep, found, comparison.model))
     name = sweep.recipe["model"]["name"]
     answer = sentences(sweep, found)
+    plots = list(_plots(spec, sweep, found, run))
+    if comparison.beside:
+        scatter, said = comparison.beside(run)
+        plots.append(scatter)
+        answer.append(said)
+    editing = report_editing(sweep, found, comparison.trial, comparison.model) if comparison.trial else None
+    answer += editing.said if editing else []
     page = render(
         "probe.html",
         model=name,
@@ -52,7 +60,7 @@ def report_probe(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
         about=_about(sweep, found, comparison.model),
         problems=comparison.problems,
         answer=answer,
-        plots=list(_plots(spec, sweep, found, run)),
+        plots=plots,
         strips=_strips(sweep, found, run),
         titles=[*TITLES, f"{spec.confidence * 100:g} % interval"],
         rows=[_table_row(found, each) for each in found.parts],
@@ -60,7 +68,9 @@ def report_probe(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
             ORDER: f"{ORDER}, the layers in this order",
             LAYERS: f"{LAYERS}, a row for each part",
             ROWS: f"{ROWS}, a row for each picture",
+            **(editing.files if editing else {}),
         },
+        editing=editing,
         width=size_of(next(iter(sweep.cells.values())))[0],
         recipe=spec.recipe(),
     )

@@ -12,17 +12,19 @@ from flux.device import pick_device
 from flux.studies.folder import RunFolder
 from flux.studies.machine import machine
 from flux.studies.run import PAGE, changed, say_damage, say_made_already, say_where
+from flux.studies.similarity.beside import Beside, Side, check_beside
 from flux.studies.similarity.findings import pairs_of
 from flux.studies.similarity.inputs import Comparison, Inputs, Matrix, Ranking, find_inputs, sweep_folder
 from flux.studies.similarity.measures import REFERENCES, Pair
-from flux.studies.similarity.measuring import Store, measure
+from flux.studies.similarity.measuring import Measured, Store, measure
 from flux.studies.similarity.pictures_report import report_matrix, report_ranking
 from flux.studies.similarity.probe_report import report_probe
 from flux.studies.similarity.probed import files_of
 from flux.studies.similarity.sources import MetricModel, default_metric, metric_models
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.similarity.sweep_report import report_sweep
-from flux.studies.sweep.folder import Sweep
+from flux.studies.similarity.trying import Trial, bench_of, size_of_trial, spec_of
+from flux.studies.sweep.folder import Sweep, read_sweep
 from flux.weights.identity import pretrained_id
 
 REPORTS = {Matrix: report_matrix, Ranking: report_ranking}
@@ -36,8 +38,10 @@ def make(spec: DinoSpec) -> None:
     """
     start = time.perf_counter()
     spec, inputs = found(spec)
+    second = beside_of(spec, inputs)
     models = metric_models(spec, inputs)
-    run = _open(spec, inputs, models)
+    trial = trial_of(spec, inputs)
+    run = _open(spec, inputs, models, second)
     if run.finished and not say_damage(run):
         say_made_already(run)
         return
@@ -45,16 +49,21 @@ def make(spec: DinoSpec) -> None:
         print(line)
     for metric, model in models.items():
         print(f"{metric.upper()}: {model.words()}")
-    # Beside each picture; a sweep is a run of ours, and has one place for all.
-    store = Store(inputs.path if isinstance(inputs, Sweep) else None)
-    dino = next((model.source for metric, model in models.items() if metric != "clip"), "")
-    measured = measure(spec, _pairs(inputs), dino, store, _references(inputs))
+    measured = _measure(spec, inputs)
     for line in measured.problems:
         print(line)
     problems = [*inputs.problems, *measured.problems]
     first = models.get(spec.metrics[0])
     record = first.record(spec.dtype) if first else {}
-    comparison = Comparison(inputs, measured.figures, problems, record)
+    beside = None
+    if second is not None:
+        for metric, model in metric_models(*second).items():
+            print(f"beside, {metric.upper()}: {model.words()}")
+        other = _measure(*second)
+        measured.computed = {**measured.computed, **{f"beside, {k}": n for k, n in other.computed.items()}}
+        problems += [*second[1].problems, *other.problems]
+        beside = Beside(Side(spec, inputs, measured.figures), Side(*second, other.figures)).report
+    comparison = Comparison(inputs, measured.figures, problems, record, beside, trial(run) if trial else None)
     said = _report(inputs)(spec, run, comparison)
     for line in said:
         print(line)
@@ -64,14 +73,54 @@ def make(spec: DinoSpec) -> None:
     print(f"{seconds:.1f} s; open {run.path / PAGE}")
 
 
+def _to_try(spec: DinoSpec) -> str:
+    return f"at most {size_of_trial(spec.editing)}"
+
+
+def beside_of(spec: DinoSpec, inputs: Inputs) -> tuple[DinoSpec, Sweep] | None:
+    """The second sweep, and the spec to measure it by: what a page of its own would rank by."""
+    if spec.beside is None:
+        return None
+    other = read_sweep(sweep_folder(spec.beside))
+    check_beside(inputs, other)
+    return changed(spec, sweep=other.path, beside=None, metrics=(default_metric(other),)), other
+
+
+def trial_of(spec: DinoSpec, inputs: Inputs) -> Callable[[RunFolder], Trial] | None:
+    """What tries sets of layers in edits, in a run's folder.
+
+    Raises ValueError for a sweep that is not by carry.
+    """
+    if spec.editing is None:
+        return None
+    if inputs.probe.name != "carry":
+        raise ValueError(
+            f"editing: {inputs.path} is a sweep by {inputs.probe.name}; sets are taken from the order of one "
+            "by carry"
+        )
+    made_by = spec_of(inputs, spec.device, spec.editing)
+    dino = metric_models(changed(spec, metrics=("dino",)), inputs)["dino"].source
+    bench = bench_of(spec.editing, made_by, dino, spec.device)
+    return lambda run: Trial(run, bench, made_by, spec.editing)
+
+
+def _measure(spec: DinoSpec, inputs: Inputs) -> Measured:
+    # Beside each picture; a sweep is a run of ours, and has one place for all.
+    store = Store(inputs.path if isinstance(inputs, Sweep) else None)
+    models = metric_models(spec, inputs)
+    dino = next((model.source for metric, model in models.items() if metric != "clip"), "")
+    return measure(spec, _pairs(inputs), dino, store, _references(inputs))
+
+
 def describe(spec: DinoSpec) -> str:
     """What `--dry-run` says: what would be compared by what, and where it goes. Nothing is written."""
     spec, inputs = found(spec)
-    pairs = _pairs(inputs)
+    second, trial = beside_of(spec, inputs), trial_of(spec, inputs)
+    pairs = _pairs(inputs) + (_pairs(second[1]) if second else [])
     pictures = {path for pair in pairs for path in pair}
     run = RunFolder.find(spec.output, spec.recipe(), {})
     models = [
-        f"  {metric.upper():<6}{model.source}: "
+        f"  {metric.upper() + ' ':<6}{model.source}: "
         + ("there" if pretrained_id(model.source) else "not here, to be downloaded")
         for metric, model in metric_models(spec, inputs).items()
     ]
@@ -81,6 +130,7 @@ def describe(spec: DinoSpec) -> str:
             f"in {run.path}",
             *([f"because {run.note}"] if run.note else []),
             *(["needs", *models] if models else []),
+            *([f"would make {_to_try(spec)} pictures to try sets of layers"] if trial else []),
             *inputs.problems,
         ]
     )
@@ -118,13 +168,23 @@ def _report(inputs: Inputs) -> Callable[[DinoSpec, RunFolder, Comparison], list[
     return REPORTS[type(inputs)]
 
 
-def _open(spec: DinoSpec, inputs: Inputs, models: Mapping[str, MetricModel]) -> RunFolder:
+def _open(
+    spec: DinoSpec,
+    inputs: Inputs,
+    models: Mapping[str, MetricModel],
+    second: tuple[DinoSpec, Sweep] | None = None,
+) -> RunFolder:
     """The folder of the run. A finished one counts only if pictures and models are those it was made from."""
+    pairs, problems, used = _pairs(inputs), [*inputs.problems], dict(models)
+    if second is not None:
+        pairs += _pairs(second[1])
+        problems += second[1].problems
+        used |= {f"beside, {metric}": model for metric, model in metric_models(*second).items()}
     setting = {
         "flux": flux.__version__,
         "device": str(pick_device(spec.device)),
-        "pictures": _fingerprint(_pairs(inputs), inputs.problems),
-        "models": {metric: pretrained_id(each.source, spec.dtype) for metric, each in models.items()},
+        "pictures": _fingerprint(pairs, problems),
+        "models": {metric: pretrained_id(each.source, spec.dtype) for metric, each in used.items()},
     }
     found = RunFolder.find(spec.output, spec.recipe(), setting)
     outdated = found.finished and (found.record() or {}).get("setting") != found.setting

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
+from flux.studies.similarity.editing_spec import EditingSets, Switch
 from flux.studies.similarity.measures import PATCHES
 from flux.studies.spec import (
     AnyPath,
@@ -27,7 +28,8 @@ COSINES = ("dino", "dino-patches", "dino-whitened", "clip")
 USES = (("sweep",), ("pictures",), ("picture", "against"))
 """The keys of each use; a spec has those of one."""
 
-LATER = ("block",)
+LATER = ("block", "beside", "editing")
+"""Keys that came later: where they say nothing, a run is what it was without them."""
 
 Metric = Literal["dino", "clip", "psnr", "ssim", "dino-patches", "dino-whitened"]
 
@@ -70,6 +72,16 @@ class DinoSpec(StudySpec):
     sweep: ExistingPath | None = Field(
         None,
         description="the folder of demo 2's run, or the spec of that run (.json), whose folder is looked up",
+    )
+    beside: ExistingPath | None = Field(
+        None,
+        description="another sweep of the same model, its folder or its spec: each layer by the figures of "
+        "both, as a scatter",
+    )
+    editing: Annotated[EditingSets | None, Switch] = Field(
+        None,
+        description="of a sweep by carry: try sets of layers along its order in edits, and write "
+        "editing_layers.json; true for all as it stands here, or an object",
     )
     pictures: Several[ExistingPath] | None = Field(
         None,
@@ -146,6 +158,10 @@ class DinoSpec(StudySpec):
             yield Problem(("picture",), "must be a picture, not a folder", str(self.picture))
         if self.sweep is not None and self.sweep.is_file() and self.sweep.suffix != ".json":
             yield Problem(("sweep",), "must be a folder, or a spec (.json)", str(self.sweep))
+        if self.beside is not None and self.sweep is None:
+            yield Problem(("beside",), "stands beside a sweep: give sweep too", str(self.beside))
+        if self.editing is not None and self.sweep is None:
+            yield Problem(("editing",), "goes on from a sweep by carry: give sweep too")
         metrics = self.metrics or ()
         if self.sweep is None and "dino-whitened" in metrics:
             text = "is whitened by a sweep's references; for pictures choose from dino, dino-patches, clip"

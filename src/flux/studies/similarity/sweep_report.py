@@ -61,6 +61,8 @@ def report_sweep(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
         run.write_bytes(file, plot)
     run.write_bytes(MAP, _map(sweep, found, bars, f"{name}: each prompt without each layer", measure))
     answer = sentences(spec, found)
+    scatter, said = comparison.beside(run) if comparison.beside else (None, None)
+    answer += [said] if said else []
     page = render(
         "importance.html",
         model=name,
@@ -72,6 +74,7 @@ def report_sweep(spec: DinoSpec, run: RunFolder, comparison: Comparison) -> list
             "Each layer's importance: the more a picture changes without it, the longer its bar",
             narrow=NARROW_PLOT,
         ),
+        scatter=scatter,
         heat_map=PagePicture(MAP, "How far each picture is from its reference; crosses: no picture"),
         strips=_strips(sweep, found, run),
         titles=_titles(spec, found),
