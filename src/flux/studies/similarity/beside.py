@@ -56,7 +56,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Beside:
+class TwoSweeps:
     """Two sweeps of one model. other: what is drawn along the x axis."""
 
     this: Side
