@@ -12,7 +12,7 @@ from flux.device import pick_device
 from flux.studies.folder import RunFolder
 from flux.studies.machine import machine
 from flux.studies.run import PAGE, changed, say_damage, say_made_already, say_where
-from flux.studies.similarity.beside import TwoSweeps, Side, check_beside
+from flux.studies.similarity.beside import Side, TwoSweeps, check_beside
 from flux.studies.similarity.findings import pairs_of
 from flux.studies.similarity.inputs import Comparison, Inputs, Matrix, Ranking, find_inputs, sweep_folder
 from flux.studies.similarity.measures import REFERENCES, Pair
@@ -105,7 +105,7 @@ def trial_of(spec: DinoSpec, inputs: Inputs) -> Callable[[RunFolder], Trial] | N
 
 
 def _measure(spec: DinoSpec, inputs: Inputs) -> Measured:
-    # TwoSweeps each picture; a sweep is a run of ours, and has one place for all.
+    # Beside each picture; a sweep is a run of ours, and has one place for all.
     store = Store(inputs.path if isinstance(inputs, Sweep) else None)
     models = metric_models(spec, inputs)
     dino = next((model.source for metric, model in models.items() if metric != "clip"), "")
