@@ -8,7 +8,7 @@ from flux.tiny.judge import Judge
 from flux.tiny.training import autoencoder, data, dino, flow, judge, text
 from flux.tiny.training.device import CPU, moved
 from flux.tiny.training.evaluate import score_readings, summary
-from flux.tiny.training.loop import Stage, warmup_cosine
+from flux.tiny.training.loop import Drawn, Stage, warmup_cosine
 from flux.tiny.training.muon import FloatMuon
 
 
@@ -17,9 +17,9 @@ def _stage(folder, steps: int, **options) -> Stage:
     model = torch.nn.Linear(4, 1)
 
     def draw(rng, step):
-        return rng.normal(size=(8, 4))
+        return Drawn(None, rng.normal(size=(8, 4)))
 
-    def loss(x, step):
+    def loss(kind, x):
         x = x.float()
         return (model(x) - x.sum(dim=1, keepdim=True) + 0.01 * torch.randn(8, 1)).square().mean(), {"x": 1.0}
 
@@ -57,10 +57,10 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch)
     stage = _stage(tmp_path / "cut", 40)
     plain, calls = stage.loss, iter(range(1000))
 
-    def interrupted(x, step):
+    def interrupted(kind, x):
         if next(calls) == 23:
             raise KeyboardInterrupt
-        return plain(x, step)
+        return plain(kind, x)
 
     stage.loss = interrupted
     with pytest.raises(KeyboardInterrupt):

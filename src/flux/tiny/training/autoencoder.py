@@ -14,7 +14,7 @@ from flux.sampling import unpack
 from flux.tiny.scenes import Scene, thing_box
 from flux.tiny.training.data import pictures, scenes, to_model, to_uint8
 from flux.tiny.training.device import CPU, device_of, half_convolutions
-from flux.tiny.training.loop import Stage
+from flux.tiny.training.loop import Drawn, Stage
 from flux.tiny.training.muon import FloatMuon
 from flux.tiny.training.shapes import AE_PARAMS
 
@@ -36,36 +36,39 @@ def train(
     truth = scenes(seed, PICTURES, 128, 128)
     rainy = np.flatnonzero([scene.weather == "rainy" for scene in truth])
     torch.manual_seed(seed)
-    model = AutoEncoder(AE_PARAMS, sample_z=True)
+    model = AutoEncoder(AE_PARAMS, sample_z=False)
     with torch.no_grad():
         # Start with little noise on the latents, or the decoder learns to ignore them.
         model.encoder.conv_out.bias[AE_PARAMS.z_channels :] = -6.0
     model.to(device)
 
-    def is_late(step: int) -> bool:
-        return step >= (1 - WHOLE) * steps
+    def draw(rng: np.random.Generator, step: int) -> Drawn:
+        late = step >= (1 - WHOLE) * steps
+        if late or step % 3 == 0:
+            whole = np.array(images[np.sort(rng.integers(PICTURES, size=batch // 4))])
+            return Drawn(("whole", late), whole)
+        crops = np.stack([_crop(images, truth, rainy, rng) for _ in range(batch)])
+        return Drawn(("crop", late), crops)
 
-    def draw(rng: np.random.Generator, step: int) -> np.ndarray:
-        if is_late(step) or step % 3 == 0:
-            return np.array(images[np.sort(rng.integers(PICTURES, size=batch // 4))])
-        return np.stack([_crop(images, truth, rainy, rng) for _ in range(batch)])
+    def given(drawn: Tensor) -> tuple[Tensor, Tensor]:
+        side = drawn.shape[1] // 2 ** (len(AE_PARAMS.ch_mult) - 1)
+        return drawn, torch.randn(len(drawn), AE_PARAMS.z_channels, side, side, device=device)
 
-    def loss(drawn: Tensor, step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
-        x, late = to_model(drawn), is_late(step)
+    def loss(kind: tuple[str, bool], drawn: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        (seen, late), (pixels, noise) = kind, drawn
+        x = to_model(pixels)
         with half_convolutions(device):
-            moments = model.encoder(x)
-            out = model.decoder(model.reg(moments)).float()
-        mean, logvar = moments.float().chunk(2, dim=1)
+            mean, logvar = model.encoder(x).float().chunk(2, dim=1)
+            out = model.decoder(mean + torch.exp(0.5 * logvar) * noise).float()
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(dim=(1, 2, 3)).mean()
         mse, absolute, edges = F.mse_loss(out, x), F.l1_loss(out, x), edge_loss(out, x)
         total = 20 * mse + 0.3 * absolute + 0.5 * edges if late else 10 * mse + absolute + edges
         psnr = -10 * torch.log10(mse.detach() / 4)
-        seen = "whole" if x.shape[-1] > CROP else "crop"
         return total + KL_WEIGHT * kl, {f"psnr_{seen}": psnr, "kl": kl.detach()}
 
     stage = Stage("autoencoder", folder, model, optimizers(model), draw, loss, steps, seed, ema_decay=0.998)
+    stage.given = given
     model = stage.run()
-    model.reg.sample = False
     return normalised(model, images)
 
 
@@ -98,12 +101,12 @@ def polish_decoder(
     """
     decoder, device = model.decoder, device_of(model)
 
-    def draw(rng: np.random.Generator, step: int) -> tuple[np.ndarray, ...]:
+    def draw(rng: np.random.Generator, step: int) -> Drawn:
         chosen = np.sort(rng.integers(len(images), size=4))
         weight = np.stack([_thing_boxes(truth[i]) for i in chosen])[:, None]
-        return np.array(images[chosen]), latents[chosen], weight
+        return Drawn("whole", (np.array(images[chosen]), latents[chosen], weight))
 
-    def loss(drawn: tuple[Tensor, ...], step: int) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def loss(kind: str, drawn: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         pictures, packed, weight = drawn
         x, z = to_model(pictures), unpack(packed.float(), 128, 128)
         with half_convolutions(device):

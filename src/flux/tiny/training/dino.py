@@ -16,7 +16,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from flux.tiny.training.data import pictures, to_model
 from flux.tiny.training.device import CPU, half_precision
-from flux.tiny.training.loop import Stage
+from flux.tiny.training.loop import Drawn, Stage
 
 PICTURES = 12_000
 TEMPERATURE = 0.2
@@ -39,10 +39,10 @@ def train(
     )
     model = Dinov2Model(shape).to(device)
 
-    def draw(rng: np.random.Generator, step: int) -> np.ndarray:
-        return np.array(images[np.sort(rng.choice(PICTURES, size=batch, replace=False))])
+    def draw(rng: np.random.Generator, step: int) -> Drawn:
+        return Drawn(None, np.array(images[np.sort(rng.choice(PICTURES, size=batch, replace=False))]))
 
-    def loss(drawn: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(kind: None, drawn: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         x = to_model(drawn)
         with half_precision(device):
             hidden = model(pixel_values=torch.cat((view(x), view(x)))).last_hidden_state.float()

@@ -33,7 +33,7 @@ from flux.tiny.scenes import GROUNDS, SKIES, THING_VALUES, WEATHERS, Scene, toke
 from flux.tiny.training.data import paired_pictures, to_model
 from flux.tiny.training.device import CPU, device_of, half_convolutions, half_precision, moved
 from flux.tiny.training.layouts import paired_scenes
-from flux.tiny.training.loop import Stage
+from flux.tiny.training.loop import Drawn, Stage
 from flux.tiny.training.muon import FloatMuon
 from flux.tiny.training.processes import spread
 from flux.tiny.training.shapes import SHIPPED
@@ -53,7 +53,7 @@ EMPTY_CAPTIONS = 0.08
 LABEL_WEIGHT = 0.15
 GUIDANCE_RANGE = (1.0, 5.0)
 PART = 2000
-"""Pictures that are encoded, and scenes that are labelled, before they are kept."""
+"""Pictures that are encoded before they are kept."""
 RESCALE = 0.7
 """How far guided pictures are brought back to the contrast of captioned ones (arXiv 2305.08891)."""
 LABELS = {name: len(values) for name, values in THING_VALUES.items()}
@@ -71,7 +71,7 @@ class Canvas:
 
 
 SMALL = Canvas(side=64, count=16_000, batch=128, logit_mean=0.3)
-WHOLE = Canvas(side=128, count=48_000, batch=128, logit_mean=0.9)
+WHOLE = Canvas(side=128, count=48_000, batch=64, logit_mean=0.9)
 
 
 @dataclass(frozen=True)
@@ -99,11 +99,22 @@ class Batch(NamedTuple):
     labels: dict[str, Tensor]
     same: Tensor  # (B,), the row whose noise and time a row has: its own, or that of its pair's other one
     tokens: dict[str, Tensor] | None = None
+    fade: Tensor | float = 0.0  # the weight of what the head learns, to what it is at first
 
     @property
     def side(self) -> int:
         """Of the canvas, in pixels."""
         return 16 * round(self.clean.shape[1] ** 0.5)
+
+
+class Given(NamedTuple):
+    """What a batch becomes with times, noise and encoded captions."""
+
+    inputs: dict[str, Tensor]
+    target: Tensor  # the velocity, (B, tokens, 64)
+    labels: dict[str, Tensor]
+    fade: Tensor
+    guidance: Tensor  # (B,), in `GUIDANCE_RANGE`
 
 
 class TextEncoder:
@@ -160,30 +171,29 @@ def train(folder: Path, repo: Path, ae: AutoEncoder, steps: int, small_steps: in
     model.to(device)
     compile_blocks(model.flow)
 
-    def draw_batch(rng: np.random.Generator, step: int) -> Batch:
+    def draw_batch(rng: np.random.Generator, step: int) -> Drawn:
         side = 64 if step < small_steps or step % 4 == 0 else 128
         batch = draw(examples[side], rng, SIGN_SHARES[2 * step >= steps])
-        return batch._replace(tokens=encode.tokens(batch.captions))
-
-    def loss(batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        side = batch.side
-        t, noise = times_and_noise(batch, examples[side].canvas.logit_mean)
-        with half_precision(device):
-            velocity, logits = model(
-                **model_inputs(batch, encode(batch.tokens), t, noise), guidance=torch.ones_like(t)
-            )
-        there = (batch.labels["kind"] >= 0).float()
-        weight = 1 + THING_WEIGHT * there + LETTER_WEIGHT * (batch.labels["letter"] >= 0)
-        if step >= (1 - UNWEIGHTED) * steps:
-            weight = torch.ones_like(weight)
-        flow_loss = weighted_mse(velocity.float(), noise - batch.clean.float(), weight)
-        label_loss, right = label_losses(logits.float(), batch.labels)
         # The head helps while the picture's plan is learned; the end belongs to the velocity alone.
         fade = min(1.0, max(0.0, 2.0 - 2.0 * step / steps))
+        batch = batch._replace(tokens=encode.tokens(batch.captions), fade=np.float32([fade]))
+        return Drawn((side, step < (1 - UNWEIGHTED) * steps), batch)
+
+    def loss(kind: tuple[int, bool], given: Given) -> tuple[Tensor, dict[str, Tensor]]:
+        side, weighted = kind
+        with half_precision(device):
+            velocity, logits = model(**given.inputs, guidance=torch.ones_like(given.guidance))
+        there = (given.labels["kind"] >= 0).float()
+        weight = 1 + THING_WEIGHT * there + LETTER_WEIGHT * (given.labels["letter"] >= 0)
+        if not weighted:
+            weight = torch.ones_like(weight)
+        flow_loss = weighted_mse(velocity.float(), given.target, weight)
+        label_loss, right = label_losses(logits.float(), given.labels)
         figures = {f"flow{side}": flow_loss.detach(), f"label{side}": label_loss.detach(), **right}
-        return flow_loss + LABEL_WEIGHT * fade * label_loss, figures
+        return flow_loss + LABEL_WEIGHT * (given.fade * label_loss).sum(), figures
 
     stage = Stage("flow", folder, model, optimizers(model), draw_batch, loss, steps, seed, ema_decay=0.999)
+    stage.given = partial(with_noise, encode=encode, examples=examples)
     stage.run()
     return model.flow
 
@@ -201,28 +211,26 @@ def distil(folder: Path, repo: Path, ae: AutoEncoder, teacher: Flux, steps: int,
         compile_blocks(flow)
     empty = encode(moved(encode.tokens([""]), device))
 
-    def draw_batch(rng: np.random.Generator, step: int) -> Batch:
-        batch = draw(examples[64 if step % 6 == 0 else 128], rng, SIGN_SHARES[1])
-        return batch._replace(tokens=encode.tokens(batch.captions))
+    def draw_batch(rng: np.random.Generator, step: int) -> Drawn:
+        side = 64 if step % 6 == 0 else 128
+        batch = draw(examples[side], rng, SIGN_SHARES[1])
+        return Drawn(side, batch._replace(tokens=encode.tokens(batch.captions), fade=np.zeros(1, np.float32)))
 
-    def loss(batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        side, count = batch.side, len(batch.captions)
-        t, noise = times_and_noise(batch, examples[side].canvas.logit_mean)
-        inputs = model_inputs(batch, encode(batch.tokens), t, noise)
-        guidance = torch.empty(count, device=device).uniform_(*GUIDANCE_RANGE)
-        one = torch.ones(count, device=device)
+    def loss(side: int, given: Given) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs, guidance, one = given.inputs, given.guidance, torch.ones_like(given.guidance)
         with half_precision(device):
             with torch.no_grad():
                 captioned = teacher(**inputs, guidance=one).float()
-                without = {k: v.expand(count, *v.shape[1:]) for k, v in empty.items()}
+                without = {k: v.expand(len(one), *v.shape[1:]) for k, v in empty.items()}
                 plain = teacher(**{**inputs, **without}, guidance=one).float()
-                target = guided(plain, captioned, guidance, inputs["img"], t)
+                target = guided(plain, captioned, guidance, inputs["img"], inputs["timesteps"])
             velocity = student(**inputs, guidance=guidance).float()
         value = F.mse_loss(velocity, target)
         return value, {f"distil{side}": value.detach()}
 
     opts = optimizers(student, muon_lr=0.005, adam_lr=5e-4)
     stage = Stage("distil", folder, student, opts, draw_batch, loss, steps, seed, warmup=50, ema_decay=0.995)
+    stage.given = partial(with_noise, encode=encode, examples=examples)
     return stage.run()
 
 
@@ -237,7 +245,7 @@ def load_examples(canvas: Canvas, folder: Path, ae: AutoEncoder, seed: int) -> E
 def load_labels(canvas: Canvas, folder: Path, seed: int) -> dict[str, np.ndarray]:
     """What each token of a canvas's scenes shows, see `Examples`; kept in `folder`."""
     truth = paired_scenes(seed, canvas.count, canvas.side)
-    labels = _kept(folder, f"labels-{canvas.side}", len(truth), lambda part: _label(truth[part]))
+    labels = _kept(folder, f"labels-{canvas.side}", len(truth), lambda part: _label(truth[part]), len(truth))
     return dict(zip((*LABELS, "scenery"), labels.swapaxes(0, 1), strict=True))
 
 
@@ -257,7 +265,7 @@ def draw(examples: Examples, rng: np.random.Generator, sign_share: float) -> Bat
     # Of scenes 2 k and 2 k + 1, each is the other one's number with the last bit turned.
     chosen, seeds = np.r_[chosen[:pairs], chosen[:pairs] ^ 1, chosen[pairs:]], np.r_[seeds[:pairs], seeds]
     captions = [_caption(examples.scenes[i], seed) for i, seed in zip(chosen, seeds, strict=True)]
-    labels = {name: values[chosen].astype(np.int64) for name, values in examples.labels.items()}
+    labels = {name: values[chosen] for name, values in examples.labels.items()}
     return Batch(examples.latents[chosen], captions, labels, same)
 
 
@@ -295,12 +303,21 @@ def timesteps(count: int, logit_mean: float, device: torch.device = CPU) -> Tens
     return torch.where(torch.rand(count, **on) < 0.25, torch.rand(count, **on), t)
 
 
-def model_inputs(batch: Batch, text: dict[str, Tensor], t: Tensor, noise: Tensor) -> dict[str, Tensor]:
-    side = batch.side // 16
-    mixed = torch.lerp(batch.clean.float(), noise, t[:, None, None])
-    txt_ids = torch.zeros(1, text["txt"].shape[1], 3, device=mixed.device)
-    img_ids = image_ids(side, side)[None].to(mixed.device)
-    return {"img": mixed, "img_ids": img_ids, "txt_ids": txt_ids, "timesteps": t, **text}
+def with_noise(batch: Batch, encode: TextEncoder, examples: dict[int, Examples]) -> Given:
+    """examples: by the canvas's side."""
+    t, noise = times_and_noise(batch, examples[batch.side].canvas.logit_mean)
+    clean, on = batch.clean.float(), {"device": t.device}
+    text = encode(batch.tokens)
+    inputs = {
+        "img": torch.lerp(clean, noise, t[:, None, None]),
+        "img_ids": image_ids(batch.side // 16, batch.side // 16)[None].to(t.device),
+        "txt_ids": torch.zeros(1, text["txt"].shape[1], 3, **on),
+        "timesteps": t,
+        **text,
+    }
+    guidance = torch.empty(len(t), **on).uniform_(*GUIDANCE_RANGE)
+    labels = {name: values.long() for name, values in batch.labels.items()}
+    return Given(inputs, noise - clean, labels, batch.fade, guidance)
 
 
 def weighted_mse(out: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -352,13 +369,15 @@ def _torch_default_init(module: nn.Module) -> None:
         module.reset_parameters()
 
 
-def _kept(folder: Path, name: str, count: int, make: Callable[[slice], np.ndarray]) -> np.ndarray:
-    """`count` rows, made and kept part by part, so that an interruption loses one part at most."""
-    parts = []
-    for start in range(0, count, PART):
+def _kept(
+    folder: Path, name: str, count: int, make: Callable[[slice], np.ndarray], each: int | None = None
+) -> np.ndarray:
+    """`count` rows, made and kept in parts of `each` (`PART`), so that an interruption loses one at most."""
+    each, parts = each or PART, []
+    for start in range(0, count, each):
         path = folder / f"{name}-{start}.npy"
         if not path.exists():
-            write_atomically(path, partial(np.save, arr=make(slice(start, min(start + PART, count)))))
+            write_atomically(path, partial(np.save, arr=make(slice(start, min(start + each, count)))))
         parts.append(np.load(path))
     return np.concatenate(parts)
 

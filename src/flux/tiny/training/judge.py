@@ -14,7 +14,7 @@ from flux.tiny.judge import CELL, Judge, split_cells, split_scenery
 from flux.tiny.scenes import SCENERY, SIZE_PIXELS, THING_VALUES, Scene
 from flux.tiny.training.data import pictures, scenes, to_model, to_uint8
 from flux.tiny.training.device import device_of, half_convolutions
-from flux.tiny.training.loop import Stage
+from flux.tiny.training.loop import Drawn, Stage
 
 PICTURES = 12_000
 DECODED = 3_000
@@ -28,12 +28,12 @@ def train(folder: Path, ae: AutoEncoder, steps: int, seed: int = 0, batch: int =
     device = device_of(ae)
     model = Judge().to(device)
 
-    def draw(rng: np.random.Generator, step: int) -> tuple[np.ndarray, list[Scene]]:
+    def draw(rng: np.random.Generator, step: int) -> Drawn:
         chosen = rng.integers(PICTURES, size=batch)
         rows = [decoded[i] if i < DECODED and rng.random() < 0.8 else images[i] for i in chosen]
-        return np.stack(rows), [truth[i] for i in chosen]
+        return Drawn(None, (np.stack(rows), [truth[i] for i in chosen]))
 
-    def loss(drawn: tuple, step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(kind: None, drawn: tuple) -> tuple[Tensor, dict[str, float]]:
         pictures, shown = drawn
         with half_convolutions(device):
             cells, scenery = model(disturbed(to_model(pictures)))

@@ -9,11 +9,11 @@ import json
 import math
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from flux.files import write_atomically
 from flux.tiny.training.device import device_name, device_of, moved
+from flux.tiny.training.graphs import Recorded
 from flux.tiny.training.processes import cores
 
 SAVE_EVERY_SECONDS = 120.0
@@ -31,13 +32,22 @@ MOST_DRAWING = 8
 """Processes that draw ahead for a GPU, at most."""
 
 
+class Drawn(NamedTuple):
+    """What a step learns from. kind: the steps of one kind compute the same on arrays of the same shapes, and
+    look at no value, so that a GPU can record one of them; None where that is not so. arrays: in tuples or
+    dicts."""
+
+    kind: Hashable
+    arrays: Any
+
+
 @dataclass
 class Stage:
     """One model in training, on the device where it is.
 
-    draw: from a NumPy generator and the step, what the step learns from: arrays, in tuples or dicts.
-    loss: from these as tensors on the device, and the step, the loss and figures to log; a figure that is not
-    a number is not known.
+    draw: from a NumPy generator and the step, what the step learns from, as `Drawn`. given: what chance and
+    models that do not learn make of it, on the device. loss: from its kind and what is given, the loss and
+    figures to log; a figure that is not a number is not known.
     peak_lr factors come from `warmup_cosine`; each optimiser's own learning rate is its peak.
     """
 
@@ -45,14 +55,15 @@ class Stage:
     folder: Path
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
-    draw: Callable[[np.random.Generator, int], Any]
-    loss: Callable[[Any, int], tuple[Tensor, dict[str, float | Tensor]]]
+    draw: Callable[[np.random.Generator, int], "Drawn"]
+    loss: Callable[[Hashable, Any], tuple[Tensor, dict[str, float | Tensor]]]
     steps: int
     seed: int = 0
     warmup: int = 100
     final_lr: float = 0.02
     ema_decay: float | None = None
     grad_clip: float = 1.0
+    given: Callable[[Any], Any] = lambda arrays: arrays
     history: list[dict] = field(default_factory=list)
 
     @property
@@ -68,24 +79,29 @@ class Stage:
         start, seconds = self._resume(ema)
         started = saved = time.monotonic()
         device = device_of(self.model)
+        recorded = Recorded() if device.type == "cuda" else None
+        for group in self._groups() if recorded else ():
+            group["lr"] = torch.zeros((), device=device)  # what a recorded step reads anew
+            group |= {"capturable": True} if "capturable" in group else {}
         bar = tqdm(total=self.steps, initial=start, desc=self.name, mininterval=10)
         for step, (torch_seed, drawn) in enumerate(self._drawn(start, device.type), start):
             torch.manual_seed(torch_seed)
-            for opt, lrs in zip(self.optimizers, peaks, strict=True):
-                for group, lr in zip(opt.param_groups, lrs, strict=True):
-                    group["lr"] = lr * warmup_cosine(step, self.steps, self.warmup, self.final_lr)
-            loss, figures = self.loss(moved(drawn, device), step)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
-            for opt in self.optimizers:
-                opt.step()
-                opt.zero_grad(set_to_none=True)
+            factor = warmup_cosine(step, self.steps, self.warmup, self.final_lr)
+            for group, peak in zip(self._groups(), (lr for lrs in peaks for lr in lrs), strict=True):
+                if recorded:
+                    group["lr"].fill_(peak * factor)
+                else:
+                    group["lr"] = peak * factor
+            given = self.given(moved(drawn.arrays, device))
+            learn = partial(self._learn, drawn.kind)
+            recordable = recorded and drawn.kind is not None
+            loss, figures = recorded(drawn.kind, learn, given) if recordable else learn(given)
             if ema is not None:
                 # The average forgets its start faster in the beginning.
                 decay = min(self.ema_decay, (1 + step) / (10 + step))
                 torch._foreach_lerp_(ema, [p.detach() for p in self.model.parameters()], 1 - decay)
             if step % LOG_EVERY == 0 or step == self.steps - 1:
-                known = {name: float(value) for name, value in ({"loss": loss.detach()} | figures).items()}
+                known = {name: float(value) for name, value in ({"loss": loss} | figures).items()}
                 self.history.append(
                     {"step": step} | {name: value for name, value in known.items() if not math.isnan(value)}
                 )
@@ -102,7 +118,20 @@ class Stage:
                     p.copy_(average)
         return self.model.eval()
 
-    def _drawn(self, start: int, device: str) -> Iterator[tuple[int, Any]]:
+    def _learn(self, kind: Hashable, given: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """One step of all optimisers."""
+        loss, figures = self.loss(kind, given)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
+        for opt in self.optimizers:
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+        return loss.detach(), figures
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for opt in self.optimizers for group in opt.param_groups]
+
+    def _drawn(self, start: int, device: str) -> Iterator[tuple[int, Drawn]]:
         """torch's seed and what is drawn, for each step from `start` on."""
         draws = _Draws(self.name, self.seed, self.draw, self.steps)
         workers = 0 if device == "cpu" else min(MOST_DRAWING, cores() // 2)
@@ -152,7 +181,7 @@ class _Draws(Dataset):
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> tuple[int, Any]:
+    def __getitem__(self, step: int) -> tuple[int, Drawn]:
         rng = np.random.default_rng((self.seed, zlib.crc32(self.name.encode()), step))
         return int(rng.integers(2**62)), self.draw(rng, step)
 

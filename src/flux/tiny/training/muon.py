@@ -14,7 +14,8 @@ ITERATIONS = 5
 class FloatMuon(torch.optim.Optimizer):
     """Momentum whose steps are made orthogonal. A kernel (out, in, h, w) counts as a matrix (out, in h w).
 
-    lr: length of a step, the same for each singular direction of a matrix that is not tall.
+    lr: length of a step, the same for each singular direction of a matrix that is not tall; a number or a
+    tensor of none.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class FloatMuon(torch.optim.Optimizer):
                 steps = orthogonal(torch.stack([self._averaged(p, group["momentum"]) for p in params]))
                 lr = group["lr"] * max(1.0, shape[0] / shape[1]) ** 0.5
                 for p, step in zip(params, steps, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view_as(p), alpha=lr)
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(lr * step.view_as(p))
 
     def _averaged(self, p: Tensor, momentum: float) -> Tensor:
         """Nesterov's momentum of a parameter's gradient, as a matrix."""

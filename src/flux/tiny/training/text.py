@@ -19,7 +19,7 @@ from flux.tiny.training import tokenizers
 from flux.tiny.training.device import CPU
 from flux.tiny.training.export import save_clip
 from flux.tiny.training.layouts import paired_scenes
-from flux.tiny.training.loop import Stage
+from flux.tiny.training.loop import Drawn, Stage
 from flux.tiny.training.shapes import SHIPPED
 from flux.tiny.training.wordings import Wording, kinds_of_nouns, with_strays, word
 
@@ -101,10 +101,10 @@ def train(
     torch.manual_seed(seed)
     model = TextParts(len(t5_tok), len(clip_tok)).to(device)
 
-    def draw(rng: np.random.Generator, step: int) -> np.ndarray:
-        return rng.integers(len(captions), size=batch)
+    def draw(rng: np.random.Generator, step: int) -> Drawn:
+        return Drawn("captions", rng.integers(len(captions), size=batch))
 
-    def loss(rows: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(kind: str, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         truth = {name: values[rows] for name, values in labels.items()}
         hidden = model.t5(input_ids=t5_ids[rows]).last_hidden_state
         pooled = model.clip(input_ids=clip_ids[rows]).pooler_output
@@ -169,12 +169,14 @@ def scenery_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
 def thing_loss(logits: Tensor, kinds: Tensor, truth: dict[str, Tensor]) -> Tensor:
     """Cross-entropy of kind, attributes and number at the tokens that name things. logits: (B, L, ...);
     kinds: (B, L), the kind that a token names, or -1."""
-    row, place = torch.nonzero(kinds >= 0, as_tuple=True)
-    kind = kinds[row, place]
-    *parts, number = logits[row, place].split((*THING_CLASSES.values(), MOST_ALIKE), dim=-1)
-    targets = [kind if name == "kind" else truth[name][row, kind] for name in THING_CLASSES]
-    loss = _cross_entropy(number, truth["count"][row, kind] - 1)
-    return loss + sum(_cross_entropy(part, target) for part, target in zip(parts, targets, strict=True))
+    named, kind = kinds >= 0, kinds.clamp(min=0)
+    row = torch.arange(len(kinds), device=kinds.device)[:, None]
+    *parts, number = logits.split((*THING_CLASSES.values(), MOST_ALIKE), dim=-1)
+    targets = [kinds if name == "kind" else truth[name][row, kind] for name in THING_CLASSES]
+    loss = 0.0
+    for part, target in zip((*parts, number), (*targets, truth["count"][row, kind] - 1), strict=True):
+        loss = loss + _cross_entropy(part.flatten(0, 1), torch.where(named, target, -1).flatten())
+    return loss
 
 
 def pooled_loss(logits: Tensor, truth: dict[str, Tensor]) -> Tensor:
