@@ -357,3 +357,16 @@ def test_a_region_of_another_size_is_refused(models):
 def test_a_box_counts_tokens_of_which_half_is_in_it():
     where = box_region("a cat", (8, 0, 39, 16), SIZE).where >= 0.5
     assert where.tolist() == [[True, True, False], [False, False, False]]
+
+
+def test_rows_have_regions_of_their_own(models):
+    first, second = Region("a dog", LEFT), Region("a boat", RIGHT)
+    rows = Regions(rows=((first,), (), (first, second)))
+    made = ours(models, ["a cat"] * 3, [1, 2, 3], Conditions(regions=rows))
+    alone = [Regions((first,)), None, Regions((first, second))]
+    for row, (regions, seed) in enumerate(zip(alone, (1, 2, 3), strict=True)):
+        assert (
+            relative(made[row : row + 1], ours(models, ["a cat"], [seed], Conditions(regions=regions))) < 1e-5
+        )
+    with pytest.raises(ValueError, match="regions of 3 rows do not match 2 rows"):
+        ours(models, ["a cat"] * 2, [1, 2], Conditions(regions=rows))

@@ -99,24 +99,53 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Regions:
-    """The parts of every picture of a call, and the layers in which they obey their prompts.
+    """The parts of pictures, and the layers in which they obey their prompts.
 
+    parts: of every picture of a call. rows: in their place, those of each row; a row may have none.
     alone, apart: see `flux.hooks.regions.RegionAttention`.
     """
 
-    parts: tuple[Region, ...]
+    parts: tuple[Region, ...] = ()
     layers: tuple[LayerName, ...] = ("all",)
     alone: bool = False
     apart: bool = False
+    rows: tuple[tuple[Region, ...], ...] | None = None
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        return tuple(each.prompt for each in self.parts)
+        return tuple(each.prompt for parts in self._rows(1) for each in parts)
 
-    @property
-    def inside(self) -> Tensor:
-        """(1, R, L_img), bool."""
-        return torch.stack([each.where.flatten() >= 0.5 for each in self.parts])[None]
+    def _rows(self, rows: int) -> tuple[tuple[Region, ...], ...]:
+        if self.rows is None:
+            return (self.parts,) * rows
+        if len(self.rows) != rows != 1:
+            raise ValueError(f"regions of {len(self.rows)} rows do not match {rows} rows")
+        return self.rows
+
+    def texts(self, txt: Mapping[str, Tensor], own: Tensor) -> list[Tensor]:
+        """What T5 gave for each region, (B, L_txt, C) each. own: the rows' own texts, which stand where a row
+        has fewer regions than others."""
+        rows = self._rows(len(own))
+        return [
+            torch.cat(
+                [
+                    txt[parts[number].prompt].to(own) if number < len(parts) else own[row : row + 1]
+                    for row, parts in enumerate(rows)
+                ]
+            )
+            for number in range(max(map(len, rows)))
+        ]
+
+    def inside(self, rows: int, tokens: int) -> Tensor:
+        """Which of the tokens lie in which region, bool (B, R, L_img)."""
+        every = self._rows(rows)
+        empty = [torch.zeros(tokens, dtype=torch.bool)] * max(map(len, every))
+        return torch.stack(
+            [
+                torch.stack([*(each.where.flatten() >= 0.5 for each in parts), *empty[len(parts) :]])
+                for parts in every
+            ]
+        )
 
 
 def box_region(prompt: str, box: tuple[float, float, float, float], size: tuple[int, int]) -> Region:
@@ -190,14 +219,13 @@ def conditioned(
             raise ValueError("regions cannot go with a picture that is read as text: leave out one of them")
         texts["txt"] = torch.cat((texts["txt"], repeated(seen.text, rows).to(texts["txt"])), dim=1)
     if regions is not None:
-        parts = [txt[prompt].to(texts["txt"]).expand(rows, -1, -1) for prompt in regions.prompts]
-        texts["txt"] = torch.cat((texts["txt"], *parts), dim=1)
-    plans = _plans(model, regions, hooks)
+        texts["txt"] = torch.cat((inputs["txt"], *regions.texts(txt, inputs["txt"])), dim=1)
+    plans = _plans(model, regions, inputs["img"].shape[:2], hooks)
     ids = inputs["img_ids"]
     if negative is None:
         return _velocity(model, ids, texts, guidance, plans, seen.of_denoising(rows))
     # Each region moves away from the same text, which stands in the place of its own.
-    times = 1 if regions is None else 1 + len(regions.parts)
+    times = texts["txt"].shape[1] // inputs["txt"].shape[1]
     against = {
         "txt": txt[negative.prompt_2 or negative.prompt].to(texts["txt"]).repeat(rows, times, 1),
         "vec": vec[negative.prompt].to(texts["vec"]).expand(rows, -1),
@@ -225,11 +253,13 @@ Plans = tuple[Hooks | None, Hooks | None]
 """The plan of a step within the window of the hooks that were given, and outside it."""
 
 
-def _plans(model: Flux, regions: Regions | None, hooks: Hooks | None) -> Plans:
+def _plans(model: Flux, regions: Regions | None, shape: Sequence[int], hooks: Hooks | None) -> Plans:
+    """shape: (B, L_img)."""
     if regions is None:
         return hooks, hooks
     layers = layers_of(model)
-    own = region_hooks(regions.inside, layers, regions.layers, alone=regions.alone, apart=regions.apart)
+    inside = regions.inside(*shape)
+    own = region_hooks(inside, layers, regions.layers, alone=regions.alone, apart=regions.apart)
     if hooks is None:
         return own, own
     # What is given holds in its window alone, regions hold always.

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from flux.integrators import INTEGRATORS
 from flux.limits import MOST_GUIDANCE, MOST_PIXELS
+from flux.strength import START_RULES
 
 MOST_TOKENS = (MOST_PIXELS // 16) ** 2
 
@@ -315,6 +316,21 @@ METHODS: tuple[MethodRecord, ...] = (
             "guidance": _guidance(3.5),
         },
         pairs=False,
+    ),
+    MethodRecord(
+        "inpaint",
+        "inpainting: the same inside a mask; outside, the source is put back behind every step",
+        "flux.methods.inpaint:inpaint",
+        "arXiv 2201.09865",
+        steps=28,
+        evaluations="T strength",
+        settings={
+            "strength": _share(1.0, "share of steps sampled; 1 keeps nothing of what is masked"),
+            "rule": Choice("upstream", tuple(START_RULES), "whose rule says at which step a strength starts"),
+            "guidance": _guidance(3.5),
+        },
+        pairs=False,
+        needs_mask=True,
     ),
     MethodRecord(
         "kv-edit",

@@ -88,8 +88,8 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
             if any((edit.mask or each.mask) is None for edit in each.edit):
                 path = ("mask",) if spec.sources is None else ("sources", i, "mask")
                 yield Problem(path, f"missing: {method.name} edits inside a mask alone; give one")
-    elif not row.pairs:
-        yield from _alone(spec, method)
+    if not row.pairs:
+        yield from _alone(spec, method, but="mask" if row.needs_mask else "")
 
 
 def watch_problems(spec: "EditSpec", watch: Watch) -> Iterator[Problem]:
@@ -129,13 +129,13 @@ def chain_problems(spec: "EditSpec") -> Iterator[Problem]:
         yield Problem(("source", "image"), text, str(image))
 
 
-def _alone(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
-    """What a method does not take that never evaluates source and edit side by side."""
+def _alone(spec: "EditSpec", method: MethodChoice, but: str) -> Iterator[Problem]:
+    """What a method does not take that never evaluates source and edit side by side, `but` one key."""
     able = ", ".join(row.name for row in method.rows if row.pairs)
     text = f"{method.name} takes none, as it never sees source and edit side by side; those that do: {able}"
     places: list[tuple[KeyPath, Any]] = [((), spec), *items_of(spec)]
     places += [(("sources", i), each) for i, each in enumerate(spec.sources or ())]
     for path, place in places:
         for name in ("layers", "outside", "mask", "operators"):
-            if (value := getattr(place, name, None)) is not None:
+            if name != but and (value := getattr(place, name, None)) is not None:
                 yield Problem((*path, name), text, as_written(value))
