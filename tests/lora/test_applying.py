@@ -1,6 +1,7 @@
 """LoRAs in a model: merged or live, out again bit for bit, under hooks, and in every dtype."""
 
 import pickle
+import re
 from copy import deepcopy
 from dataclasses import replace
 
@@ -208,3 +209,30 @@ def test_a_small_lora_changes_the_pictures_of_flux_tiny(tmp_path):
     assert (styled - plain).abs().mean() > 0.01
     assert torch.equal(picture(lora=f"{file}:0")[0], plain)
     assert TINY.params.hidden_size == 192
+
+
+def test_text_encoders_of_a_whole_model(tmp_path):
+    """Parts for CLIP and T5 alone: the texts change, the flow model does not."""
+    from flux.generate import encode
+    from flux.util import load_models
+
+    state, plain = {}, load_models("flux-tiny", device="cpu", dtype="float32")
+    for name in (
+        "lora_te1_text_model_encoder_layers_0_self_attn_q_proj",
+        "lora_te1_text_model_encoder_layers_1_mlp_fc2",
+        "lora_te3_encoder_block_0_layer_0_SelfAttention_o",
+        "lora_te3_encoder_block_1_layer_1_DenseReluDense_wo",
+    ):
+        part = plain.clip if "te1" in name else plain.t5
+        ours = re.sub(r"lora_te\d_(text_model_)?", "", name)
+        path = next(n for n, _ in part.named_modules() if n.replace(".", "_").endswith(ours))
+        outputs, inputs = part.get_submodule(path).weight.shape
+        state |= {f"{name}.lora_down.weight": noise(2, inputs), f"{name}.lora_up.weight": noise(outputs, 2)}
+    file = save(tmp_path / "texts.safetensors", state)
+    for live in (False, True):
+        models = load_models("flux-tiny", device="cpu", dtype="float32", lora=[(file, 2.0)], lora_live=live)
+        before, after = (encode(each, ["a red house"]) for each in (plain, models))
+        for found, wanted in ((before.txt, after.txt), (before.vec, after.vec)):
+            assert not torch.allclose(found["a red house"], wanted["a red house"], atol=1e-2)
+        assert all(map(torch.equal, plain.flow.state_dict().values(), models.flow.state_dict().values()))
+        assert models.loras[0].about == "kohya, 2 updates of CLIP and 2 updates of T5"

@@ -59,11 +59,19 @@ OTHERS = {
         peft("diffusion_model.double_blocks.0.img_attn.qkv", 18432, 6144),
     ],
     "FLUX.1": [peft("transformer.transformer_blocks.0.attn.to_q", 3072, 3072)],
-    "HunyuanVideo": [peft("transformer.context_embedder.token_refiner.refiner_blocks.0.attn.to_q")],
+    "HunyuanVideo": [
+        peft("transformer.context_embedder.token_refiner.refiner_blocks.0.attn.to_q"),
+        pair("lora_unet_double_blocks_0_img_attn_qkv", 576, 192)
+        | pair("lora_unet_double_blocks_0_img_mlp_fc1"),
+        peft("diffusion_model.double_blocks.0.img_attn_qkv", 576, 192),
+    ],
     "Z-Image or Lumina": [peft("diffusion_model.layers.0.attention.to_q")],
     "PixArt, LTX-Video or CogVideoX": [peft("transformer.transformer_blocks.0.attn1.to_q")],
     "AuraFlow": [peft("transformer.joint_transformer_blocks.0.attn.to_q")],
-    "Chroma": [peft("diffusion_model.distilled_guidance_layer.layers.0.in_layer")],
+    "Chroma": [
+        peft("diffusion_model.distilled_guidance_layer.layers.0.in_layer")
+        | peft("diffusion_model.double_blocks.0.img_attn.proj"),
+    ],
     "HiDream": [peft("transformer.double_stream_blocks.0.block.attn1.to_q")],
 }
 
@@ -123,6 +131,7 @@ BROKEN = {
     "a DoRA, which is not read": lambda s: s.update({f"{AT}.dora_scale": torch.ones(576)}),
     "a LoKr, which is not read": lambda s: s.update({"lora_unet_x.lokr_w1": torch.ones(2, 2)}),
     "a LoHa, which is not read": lambda s: s.update({"lora_unet_x.hada_w1_a": torch.ones(2, 2)}),
+    "a file of scaled float8, which is not read": lambda s: s.update({f"{AT}.scale_weight": torch.ones(1)}),
     "quantised": lambda s: s.update({f"{AT}.lora_up.weight": torch.ones(576, 2, dtype=torch.int8)}),
     "holds the same layer twice": lambda s: s.update(peft("double_blocks.0.img_attn.qkv", 576, 192)),
 }
@@ -200,12 +209,26 @@ def test_a_file_of_torch_save(tmp_path):
     assert "does not fit flux-dev" in refusal(tmp_path / "a.pt", DEV, "flux-dev")
 
 
+def test_an_alpha_may_be_a_whole_number(tmp_path):
+    state = small() | {f"{AT}.alpha": torch.tensor(6)}
+    lora = read_lora(LoraChoice(save(tmp_path / "a.safetensors", state)), TINY)
+    (found,) = (each for each in lora.factors if each.place.layer.endswith("qkv"))
+    torch.testing.assert_close(found.up, 3 * state[f"{AT}.lora_up.weight"])
+
+
+def test_a_lora_that_makes_a_model_names_that_model(tmp_path):
+    message = refusal(save(tmp_path / "a.safetensors", peft("img_in", 192, 128)))
+    assert "128 channels where flux-tiny has 64: name it by FLUX_LORA and ask for the model" in message
+    assert message.endswith("flux-dev-canny-lora, flux-dev-depth-lora")
+
+
 def test_what_fits_no_layer_is_named(tmp_path):
     state = small() | pair("lora_unet_guidance_in_in_layer", 192, 256) | {f"{AT}.diff": torch.ones(3)}
+    state |= {"lora_unet_double_blocks_0_img_attn_norm.diff_b": torch.ones(3)}
     state |= pair("lora_te1_text_model_embeddings_position_embedding", 9, 9)
     unguided = replace(TINY, params=replace(TINY.params, guidance_embed=False))
     said = read_lora(LoraChoice(save(tmp_path / "a.safetensors", state)), unguided).left_out()
-    for name in ("guidance_in_in_layer", "position_embedding", f"{AT}.diff"):
+    for name in ("guidance_in_in_layer", "position_embedding", f"{AT}.diff and 1 more"):
         assert name in said
     assert "\n" not in said
 

@@ -119,6 +119,11 @@ def _linear(module: nn.Module, layer: str, loras: Sequence[Lora], part: str) -> 
                     f"{lora.plan.file} does not fit {part}: its {layer} is ({len(each.up)}, "
                     f"{each.down.shape[1]}), {has}: take a LoRA that was made for this model"
                 )
+            if each.bias is not None and linear.bias is None:
+                raise CheckpointError(
+                    f"{lora.plan.file} has a bias for {layer}, which has none in the model: take a LoRA that "
+                    "was made for it"
+                )
     return path, linear
 
 
@@ -127,8 +132,6 @@ def _merge(applied: AppliedLoras, path: str, linear: nn.Module, update: Stack, k
     down, up = update.down.to(weight.device), update.up.to(weight.device)
     _put(applied, f"{path}.weight", (weight.float() + up @ down), keep=keep)
     if update.bias is not None:
-        if linear.bias is None:
-            raise CheckpointError(f"a LoRA has a bias for {path}, which has none: take a LoRA of this model")
         _put(applied, f"{path}.bias", linear.bias.float() + update.bias.to(weight.device), keep=keep)
 
 

@@ -9,14 +9,14 @@ NAMES = {
     "Qwen-Image": r"transformer_blocks[._]\d+[._](img|txt)_(mlp|mod)[._]",
     "FLUX.2": r"to_qkv_mlp_proj|double_stream_modulation|single_stream_modulation",
     "Chroma": r"distilled_guidance_layer",
-    "HunyuanVideo": r"img_attn_qkv(?!.*lora_unet)(?=\.lora_[AB])|individual_token_refiner|token_refiner",
+    "HunyuanVideo": r"(^|\.)double_blocks\.\d+\.img_attn_qkv\.|(img|txt)_mlp[._]fc[12]|token_refiner",
     "Wan": r"(^|[._])blocks[._]\d+[._](self_attn|cross_attn)[._][qkvo](\.|$)|(^|\.)blocks\.\d+\.attn[12]\.",
     "Z-Image or Lumina": r"(^|[._])(layers[._]\d+[._]attention|noise_refiner|context_refiner)[._]",
     "HiDream": r"double_stream_blocks[._]|single_stream_blocks[._]",
     "AuraFlow": r"(^|[._])joint_transformer_blocks[._]",
     "PixArt, LTX-Video or CogVideoX": r"(^|[._])transformer_blocks[._]\d+[._]attn1[._]",
 }
-"""Models by what only their files call a layer; of those that FLUX.1's own names fit too, widths tell."""
+"""Models by what only their files call a layer. Of some, other layers have FLUX.1's names and widths."""
 
 UNET = re.compile(r"(down|up)_blocks[._]|mid_block[._]")
 CONTEXT = re.compile(r"attn2[._]to_k\b|attn2[._]processor[._]to_k|attn2_to_k")
@@ -43,8 +43,13 @@ def made_for(shapes: Shapes, metadata: Mapping[str, str]) -> str | None:
         return named
     if any(UNET.search(key) for key in shapes):
         widths = (shape[1] for key, shape in shapes.items() if CONTEXT.search(key) and len(shape) > 1)
-        return next((CONTEXTS[width] for width in widths if width in CONTEXTS), _first(NAMES, shapes))
-    return _first(NAMES, shapes) or _by_width(shapes)
+        return next((CONTEXTS[width] for width in widths if width in CONTEXTS), named_for(shapes))
+    return named_for(shapes) or _by_width(shapes)
+
+
+def named_for(keys: Iterable[str]) -> str | None:
+    """The model that alone has layers by names that are among the keys."""
+    return _first(NAMES, keys)
 
 
 def _first(names: Mapping[str, str], keys: Iterable[str]) -> str | None:

@@ -27,6 +27,14 @@ class Halves:
     alpha: str | None = None
     bias: str | None = None
 
+    @property
+    def factors(self) -> list[str]:
+        return [key for key in (self.down, self.up) if key is not None]
+
+    @property
+    def keys(self) -> list[str]:
+        return self.factors + [key for key in (self.alpha, self.bias) if key is not None]
+
 
 def halves(keys: Iterable[str]) -> tuple[dict[str, Halves], list[str]]:
     """The keys of a file that are parts of updates, by the layer's name in the file, and the others."""

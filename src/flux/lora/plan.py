@@ -13,12 +13,12 @@ from pathlib import Path
 
 from flux.flags import cut
 from flux.formats.header import CheckpointError, is_pickle, read_header, read_metadata
-from flux.lora.foreign import Shapes, made_for
+from flux.lora.foreign import Shapes, made_for, named_for
 from flux.lora.halves import Halves, halves
 from flux.lora.layouts import LAYOUTS
 from flux.lora.peft import PeftConfig, peft_config
 from flux.lora.places import FLOW, Place, Places
-from flux.models import ModelSpec
+from flux.models import ModelSpec, configs
 
 FOLDER_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 """What diffusers and PEFT call the file in a folder."""
@@ -31,6 +31,7 @@ OTHER_METHODS = {
     "an (IA)3": r"\.on_input$",
     "a GLoRA": r"\.[ab][12]\.weight$",
     "a LoCon with a middle factor": r"\.lora_mid\.",
+    "a file of scaled float8": r"(\.|^)(scale_weight|weight_scale|scaled_fp8)$",
 }
 """Kinds of updates that are not read, by what their keys look like."""
 
@@ -107,10 +108,12 @@ def _header(file: Path) -> tuple[Shapes, list[str], dict[str, str]]:
         from flux.formats.weights import Weights  # a pickle has no header, and takes torch to read
 
         tensors = Weights([file]).shapes()
-        integers = [key for key, x in tensors.items() if not x.dtype.is_floating_point]
+        integers = [k for k, x in tensors.items() if not x.dtype.is_floating_point and x.numel() > 1]
         return {key: tuple(x.shape) for key, x in tensors.items()}, integers, {}
     header = read_header(file)
-    integers = [key for key, entry in header.items() if not entry["dtype"].startswith(("F", "BF"))]
+    # An alpha may be a whole number.
+    numbers = (key for key, entry in header.items() if not entry["dtype"].startswith(("F", "BF")))
+    integers = [key for key in numbers if _size(header[key]["shape"]) > 1]
     return {key: tuple(entry["shape"]) for key, entry in header.items()}, integers, read_metadata(file)
 
 
@@ -137,6 +140,8 @@ class _Reading:
 
     def plan(self) -> LoraPlan:
         parts, others = halves(self.shapes)
+        alone = [name for name, part in parts.items() if not part.factors]  # as biases of norms are
+        others += [key for name in alone for key in parts.pop(name).keys]
         places = Places(self.model.params)
         found: dict[str, Place] = {}
         titles: list[str] = []
@@ -151,8 +156,10 @@ class _Reading:
         if not parts:
             told = f" (it has {_few(others)})" if others else ""
             raise CheckpointError(f"{self.file} holds no LoRA{self._origin()}{told}: name a LoRA's file")
-        if unknown and not any(place.part == FLOW for place in found.values()):
-            raise self._refusal(f"fits no layer of {self.name} (it has {_few(unknown)})")
+        of_another = named_for(unknown) is not None
+        if unknown and (of_another or not any(place.part == FLOW for place in found.values())):
+            fits = "is not for" if of_another and found else "fits no layer of"
+            raise self._refusal(f"{fits} {self.name} (it has {_few(unknown)})")
         deeper = [name for name in unknown if _place(_in_first_block(name), places)[1] is not None]
         if deeper:
             raise self._refusal(f"has more blocks than {self.name} ({_few(deeper)})")
@@ -166,8 +173,6 @@ class _Reading:
     def _update(self, part: Halves, place: Place) -> Update:
         if part.down is None or part.up is None:
             there, gone = ("first", "second") if part.down else ("second", "first")
-            if not part.down and not part.up:
-                there, gone = "alpha or bias", "two"
             raise CheckpointError(
                 f"{self.file} has the {there} of the factors of {cut(part.name)} and not the {gone}: "
                 "download it again"
@@ -179,6 +184,12 @@ class _Reading:
                 "common: download it again"
             )
         if place.part == FLOW and (up[0] != place.rows or not self._fits_inputs(down[1], place)):
+            if place.layer == "img_in" and down[1] == self.model.params.in_channels * 2:
+                made = ", ".join(name for name, record in configs.items() if record.lora_filename)
+                raise CheckpointError(
+                    f"{self.file} reads a condition beside the latent, {down[1]} channels where {self.name} "
+                    f"has {place.inputs}: name it by FLUX_LORA and ask for the model that is made of it, {made}"
+                )
             found, needed = f"({up[0]}, {down[1]})", f"({place.rows}, {place.inputs})"
             raise self._refusal(
                 f"does not fit {self.name}: its {cut(part.name)} is {found} where {needed} is needed"
