@@ -218,7 +218,10 @@ def test_an_alpha_may_be_a_whole_number(tmp_path):
 
 def test_a_lora_that_makes_a_model_names_that_model(tmp_path):
     message = refusal(save(tmp_path / "a.safetensors", peft("img_in", 192, 128)))
-    assert "128 channels where flux-tiny has 64: name it by FLUX_LORA and ask for the model" in message
+    assert (
+        "128 channels where flux-tiny has 64: name it by FLUX_LORA and ask for the model made of it"
+        in message
+    )
     assert message.endswith("flux-dev-canny-lora, flux-dev-depth-lora")
 
 

@@ -14,11 +14,12 @@ from PIL import Image
 
 from flux.cli import app
 from flux.files import sha256_of
+from flux.lora.applying import LIVE
 from flux.models import configs
 from flux.outcome import one_line_warnings
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec, read_command
-from flux.studies.run import lora_digests
+from flux.studies.run import load, lora_digests
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep.spec import SkipSpec
 from flux.studies.text.spec import TestSpec
@@ -217,6 +218,14 @@ def test_sweeps_and_edits_with_live_loras(style, tmp_path):
     )
     assert carried_out(4, *edit, "--output", str(tmp_path / "edit")) == 0
     assert len(json.loads((tmp_path / "edit" / "run.json").read_text())["setting"]["lora"]) == 1
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_spec_says_whether_they_are_live(style, live):
+    spec = spec_of(TestSpec, {"lora": str(style), "lora_live": live, "device": "cpu"})
+    models = load(spec, ["a"])
+    assert any(hasattr(module, LIVE) for module in models.flow.modules()) == live
+    assert [each.scale for each in models.loras] == [1.0]
 
 
 def test_a_dry_run_names_them(style, capsys):

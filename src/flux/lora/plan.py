@@ -188,7 +188,7 @@ class _Reading:
                 made = ", ".join(name for name, record in configs.items() if record.lora_filename)
                 raise CheckpointError(
                     f"{self.file} reads a condition beside the latent, {down[1]} channels where {self.name} "
-                    f"has {place.inputs}: name it by FLUX_LORA and ask for the model that is made of it, {made}"
+                    f"has {place.inputs}: name it by FLUX_LORA and ask for the model made of it, {made}"
                 )
             found, needed = f"({up[0]}, {down[1]})", f"({place.rows}, {place.inputs})"
             raise self._refusal(
