@@ -52,7 +52,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("photos",),
     ("studies",),
     (*(f"studies.{name}" for name in STUDIES), "studies.__main__"),
-    ("edit", "util", "cli", "cli_*", "content_filters", "__main__", "tiny"),
+    ("edit", "util", "cli", "cli_*", "content_filters", "trt", "__main__", "tiny"),
 )
 """Rooms of `flux`, from the bottom up. A room holds what stands below its name and has no place of its own.
 

@@ -136,3 +136,44 @@ def save_redux(file: Path, dtype=torch.float32) -> Path:
 
 def random_flow_state(task: str):
     return random_state(Flux, flow_params(task))
+
+
+def save_content_model(folder: Path) -> Path:
+    """A small model in the layout of Pixtral, with a tokenizer of whole words and its picture processor."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        PixtralImageProcessorPil,
+        PreTrainedTokenizerFast,
+    )
+
+    special = ["[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]"]
+    words = ["<unk>", "<s>", "</s>", "<pad>", *special, "yes", "no", *(f"w{i}" for i in range(200))]
+    plain = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=plain,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=special,
+    ).save_pretrained(folder)
+    PixtralImageProcessorPil(size={"longest_edge": 32}, patch_size={"height": 8, "width": 8}).save_pretrained(
+        folder
+    )
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {"model_type": "pixtral", "image_size": 32, "patch_size": 8, "head_dim": 8, **shape}
+    text = {"model_type": "mistral", "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 300, **shape}
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=words.index("[IMG]"),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        LlavaForConditionalGeneration(config).save_pretrained(folder)
+    return folder

@@ -1,39 +1,27 @@
 """A caller written for upstream runs unchanged: names, leading parameters and defaults of its public surface.
 
-`data/upstream_interface.json` lists that surface; here are the modules that this release carries.
+`data/upstream_interface.json` lists that surface. `flux.trt`, which is not carried, says so.
 """
 
 import dataclasses
 import importlib
-import importlib.util
 import inspect
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from helpers_models import SMALL_FLOW, small_ae, small_model
 from torch import nn
+
+from flux.model import Flux
 
 UPSTREAM = json.loads(
     (Path(__file__).parent / "data" / "upstream_interface.json").read_text(encoding="utf-8")
 )
-MODULES = (
-    "flux",
-    "flux.__main__",
-    "flux.cli",
-    "flux.math",
-    "flux.model",
-    "flux.modules.image_embedders",
-    "flux.modules.layers",
-    "flux.modules.autoencoder",
-    "flux.modules.conditioner",
-    "flux.modules.lora",
-    "flux.sampling",
-    "flux.util",
-)
-LATER_MODULES = set(UPSTREAM) - set(MODULES)
-NAMES = [(module, name) for module in MODULES for name in UPSTREAM[module]]
+NAMES = [(module, name) for module, names in UPSTREAM.items() for name in names]
 
 
 def value_of(source: str) -> object:
@@ -110,9 +98,6 @@ def test_as_upstream(module_name, name):
 @pytest.mark.parametrize("name", UPSTREAM)
 def test_each_module_lists_upstreams_names(name):
     """For `dir`, completion, and `from flux.util import *`."""
-    if name in LATER_MODULES:
-        assert importlib.util.find_spec(name) is None, f"{name} is there: take it out of LATER_MODULES"
-        return
     module = importlib.import_module(name)
     names = set(UPSTREAM[name])
     assert names <= set(dir(module))
@@ -127,3 +112,49 @@ def test_package_says_what_it_is():
     assert flux.PACKAGE == "flux"
     assert (flux.PACKAGE_ROOT / "__init__.py").samefile(flux.__file__)
     assert flux.__version__
+
+
+def test_what_is_not_carried_says_so():
+    import flux.trt
+
+    for name in ("TRTManager", "ModuleName"):
+        with pytest.raises(
+            ImportError, match="TensorRT engines are not carried, models run in PyTorch"
+        ) as told:
+            exec(f"from flux.trt import {name}")
+        assert "\n" not in str(told.value)
+    assert not hasattr(flux.trt, "__wrapped__")
+    with pytest.raises(ImportError):
+        importlib.import_module("flux.trt.trt_manager")
+
+
+def parts_of_models() -> set[str]:
+    """Classes that the models are made of, which `test_numerics.py` holds against diffusers as a whole."""
+    models = small_model(Flux, SMALL_FLOW), small_ae()
+    return {type(part).__name__ for model in models for part in model.modules()}
+
+
+def test_every_function_is_called_by_a_test():
+    """By its name; a part of a model within it. Classes of mere fields are not asked for."""
+    files = Path(__file__).parent.rglob("*.py")
+    tests, parts = "\n".join(file.read_text(encoding="utf-8") for file in files), parts_of_models()
+    missing = []
+    for module, names in UPSTREAM.items():
+        for name, what in names.items():
+            methods = [each for each in what.get("methods", ()) if each != "forward" and each[0] != "_"]
+            plain = what["kind"] == "constant" or "fields" in what or name in parts
+            called = [] if plain else [name, *methods]
+            missing += [f"{module}.{each}" for each in called if not re.search(rf"\b{each}\(", tests)]
+    assert missing == []
+
+
+def test_the_small_parts_of_models():
+    from flux.modules.autoencoder import swish
+    from flux.modules.layers import Modulation, ModulationOut
+
+    x = torch.linspace(-3, 3, 7)
+    torch.testing.assert_close(swish(x), x / (1 + torch.exp(-x)))
+    first, second = Modulation(4, double=True)(torch.ones(2, 4))
+    assert isinstance(first, ModulationOut) and isinstance(second, ModulationOut)
+    made = ModulationOut(shift=x, scale=2 * x, gate=3 * x)
+    assert torch.equal(made.gate - made.scale, made.shift)

@@ -10,10 +10,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_text_encoders, save_weights
+from helpers_references import (
+    half_mask,
+    picture,
+    random_flow_state,
+    save_depth_model,
+    save_redux,
+    save_siglip,
+)
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import flux
+from flux.modules.autoencoder import AutoEncoder
 from flux.util import TINY_WEIGHTS, configs
 
 # What upstream asks pip for, and what these names bring along.
@@ -141,11 +151,11 @@ def python(install, tmp_path):
         "PYTHONPATH": str(install),
     }
 
-    def run(*arguments: str) -> subprocess.CompletedProcess:
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=tmp_path / "work",
-            env=environment,
+            env=environment | more,
             capture_output=True,
             text=True,
             timeout=300,
@@ -224,6 +234,91 @@ def test_a_picture(python, tmp_path):
     done = python("-m", "flux", "--name", "flux-tiny", "--prompt", "a small blue cat on the grass at night")
     assert done.returncode == 0, done.stderr
     assert [file.name for file in (tmp_path / "work" / "output").iterdir()] == ["img_0.jpg"]
+
+
+SMALL_MODELS = """
+import sys
+from dataclasses import replace
+
+from flux import references
+from flux.models import configs
+from flux.modules.image_embedders import DepthImageEncoder, ReduxImageEncoder
+
+flow, ae, folder = {flow!r}, {ae!r}, {folder!r}
+for name, spec in configs.items():
+    if not spec.embedded:
+        params = replace(spec.params, **flow)
+        configs[name] = replace(spec, params=params, ae_params=replace(spec.ae_params, **ae))
+references.PREFERED_KONTEXT_RESOLUTIONS[:] = [(64, 112), (96, 80), (112, 64)]
+DepthImageEncoder.depth_model_name = folder + "/depth"
+ReduxImageEncoder.siglip_model_name = folder + "/siglip"
+
+from flux.__main__ import main
+
+main()
+"""
+
+LOOKING = {
+    "control": "--name flux-dev-{kind} --width 96 --height 64 --img_cond_path {here}/robot.png",
+    "fill": "--img_cond_path {here}/cup.png --img_mask_path {here}/mask.png",
+    "kontext": "--img_cond_path {here}/robot.png",
+    "redux": "--width 96 --height 64 --img_cond_path {here}/robot.png",
+}
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory) -> Path:
+    """Small random weights of what the commands load, and pictures to look at."""
+    folder = tmp_path_factory.mktemp("small")
+    save_text_encoders(folder)
+    save_weights(folder / "ae.safetensors", random_state(AutoEncoder, SMALL_AE, 1))
+    for task in LOOKING:
+        save_weights(folder / f"{task}.safetensors", random_flow_state(task))
+    save_depth_model(folder / "depth")
+    save_siglip(folder / "siglip")
+    save_redux(folder / "projector.safetensors")
+    picture(120, 70).save(folder / "robot.png")
+    picture(96, 64, 1).save(folder / "cup.png")
+    half_mask(96, 64).save(folder / "mask.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command, kind",
+    [("control", "canny"), ("control", "depth"), *((w, "") for w in ("fill", "kontext", "redux"))],
+)
+def test_the_commands_that_look_at_a_picture(python, tmp_path, small_weights, command, kind):
+    flow = {
+        key: value for key, value in vars(SMALL_FLOW).items() if key not in ("in_channels", "guidance_embed")
+    }
+    script = SMALL_MODELS.format(flow=flow, ae=vars(SMALL_AE), folder=str(small_weights))
+    (tmp_path / "work" / "small.py").write_text(script)
+    variables = {
+        "FLUX_MODEL": f"{command}.safetensors",
+        "FLUX_AE": "ae.safetensors",
+        "FLUX_T5": "text_encoder_2",
+        "FLUX_CLIP": "text_encoder",
+        **({"FLUX_REDUX": "projector.safetensors"} if command == "redux" else {}),
+    }
+    words = LOOKING[command].format(kind=kind, here=small_weights).split()
+    done = python(
+        *("small.py", command, *words, "--num_steps", "1", "--device", "cpu"),
+        **{key: str(small_weights / name) for key, name in variables.items()},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 steps" in done.stdout
+    assert [file.name for file in (tmp_path / "work" / "output").iterdir()] == ["img_0.jpg"]
+    notes = [line for line in done.stderr.splitlines() if line.strip()]
+    assert all(line.startswith("note: ") for line in notes), done.stderr
+    assert not any("torchvision" in line for line in notes)
+
+
+@pytest.mark.parametrize("command", LOOKING)
+def test_mistakes_of_these_commands(python, command):
+    name = ("--name", "flux-dev-canny") if command == "control" else ()
+    done = python("-m", "flux", command, *name, "--img_cond_path", "nothing.png")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"flux: img_cond_path nothing\.png: .*; name one by --img_cond_path\n", done.stderr)
 
 
 def test_the_readmes_check_tells_ours_from_upstreams(python, install, tmp_path):

@@ -515,6 +515,8 @@ def _say_what_is_unused(
     is_heard = not _has_lora(spec, weights) if spec.lora_filename else loras is None
     if is_heard or _is_of_environment(loras or ()):
         used.add(LORA.env_var)
+    if anywhere and spec.reference in (None, "redux"):  # Redux stands beside any that starts from text
+        used.add(REDUX.env_var)
     unused = sorted(key for key, value in os.environ.items() if key.startswith("FLUX_") and value)
     unused = [key for key in unused if key not in used]
     if unused:
