@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,28 @@ def test_guidance_of_a_method_is_its_setting(edit):
     assert one["kept"] != two["kept"] and (one["guidance"], two["guidance"]) == ("1", "4")
 
 
+def test_settings_of_a_method_are_gone_through(edit):
+    argv = ["--source", "a red hat", "--edits", '["a blue hat"]', "--method", "stable-flow"]
+    values = {"pinning": ["right", "free"], "guidance": [1, 4]}
+    folder = edit("scan", *argv, "--scan.method", json.dumps(values), "--scan.layers", "[[0]]")
+    record = assert_whole_run(folder)
+    assert record["cells"][3]["title"] == "pinning free, guidance 4, layers 0"
+    for number, (pinning, guidance) in enumerate(product(*values.values()), start=1):
+        own = [*argv, "--method.pinning", pinning, "--method.guidance", str(guidance), "--layers", "[0]"]
+        made = {name: data for name, data in pictures(edit(f"{number}", *own)).items()}
+        own = {name: data for name, data in made.items() if "difference" not in name and name != "sheet.png"}
+        assert pictures(folder / "cells" / f"{number:02}") == own
+    table = rows(folder)
+    assert [(row["method.pinning"], row["method.guidance"], row["layers"]) for row in table] == [
+        *(("right", "1", "0"), ("right", "4", "0"), ("free", "1", "0"), ("free", "4", "0"))
+    ]
+    # What the run leaves makes it again.
+    spec = json.loads((folder / "spec.json").read_text())
+    assert spec["scan"] == {"layers": [[0]], "method": values}
+    again = load_spec(EditSpec, None, spec)
+    assert [cell.title for cell in cells_of(again)] == [cell["title"] for cell in record["cells"]]
+
+
 def test_a_killed_scan_is_finished_by_the_next(edit, clone, tmp_path):
     (tmp_path / "none.json").write_text("{}")
     argv = [*EDITS, "--scan", json.dumps({**GRID, "strength": [0, 0.2, 0.5, 1]})]
@@ -139,6 +162,31 @@ def spec_of(**changes) -> EditSpec:
             {"scan": {"strength": [1]}, "edits": [{"prompt": "x", "strength": 0.5}]},
             "scan.strength: the edit 'x' has its own strength, which a scan keeps",
         ),
+        (
+            {"scan": {"method": {"start": [0, 2]}}, "method": "flowedit"},
+            "scan.method.start[1] = 2: must be between 0 and 1",
+        ),
+        (
+            {"scan": {"method": {"stat": [0]}}, "method": "flowedit"},
+            "scan.method.stat[0] = 0: no setting of flowedit: did you mean start?",
+        ),
+        (
+            {"scan": {"method": {"pinning": ["right", "left"]}}, "method": "stable-flow"},
+            'scan.method.pinning[1] = "left": ',
+        ),
+        (
+            {"scan": {"method": {"start": 0}}, "method": "flowedit"},
+            "scan.method.start = 0: must be a list of",
+        ),
+        (
+            {"scan": {"method": {"start": [0, 0]}}, "method": "flowedit"},
+            "scan.method.start[1] = 0: stands here twice",
+        ),
+        (
+            {"scan": {"method": {"guidance": [1]}, "guidance": [2]}, "method": "flowedit"},
+            "scan.method.guidance: stands in scan.guidance too",
+        ),
+        ({"scan": {"method": {"start": [0]}}}, "scan.method: is for edits by a method: name one"),
         (
             {"scan": {"layers": [[0]]}, "method": "rf-inversion"},
             "scan.layers: rf-inversion never looks at its source in layers",

@@ -15,8 +15,8 @@ from flux.photos.sources import EditSource, OpenedSource
 from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
-from flux.studies.edit.choices import evaluations_of
-from flux.studies.edit.figures import FIGURES, as_text, as_word
+from flux.studies.edit.choices import as_word, evaluations_of
+from flux.studies.edit.figures import FIGURES, as_text
 from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, EditJob, batches_of, jobs_of, mask_picture, size_of, sizes
 from flux.studies.edit.method_report import report

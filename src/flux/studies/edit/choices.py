@@ -136,6 +136,13 @@ def usual_steps(row: MethodRecord, model: ModelSpec) -> int:
     return min(row.steps, model.num_steps)
 
 
+def as_word(value: Any) -> str:
+    """A setting as it is shown."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
 # Evaluations
 
 FACTOR = re.compile(r"(?<=[\w)])\s+(?=[\w(])|(?<=[0-9)])(?=[A-Za-z(])")

@@ -17,6 +17,7 @@ from flux.photos.framing import Frame, frame_photo
 from flux.pictures.opening import PictureError, open_picture
 from flux.studies.edit.choices import setting_problems
 from flux.studies.edit.items import FOUND, EditItem, MaskChoice, Strategy
+from flux.studies.edit.scanning import cells_of
 from flux.studies.edit.sources import SourceItem
 from flux.studies.edit.spec import EditSpec
 from flux.studies.layers import layer_numbers
@@ -193,7 +194,8 @@ def check(spec: EditSpec) -> None:
     """Open all that a spec with a method names. Raises ValueError, one line, for what cannot be edited."""
     if spec.method is None:
         return
-    _check_own(spec)
+    for each in [spec] if spec.scan is None else [cell.spec for cell in cells_of(spec)]:
+        _check_own(each)
     for job in jobs_of(spec):
         frame, mask = job.frame, job.mask
         if spec.watch is not None and (wrong := list(below(("watch",), unseen(spec.watch, frame)))):

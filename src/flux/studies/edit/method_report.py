@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from flux.pictures.metrics import Score, difference, psnr, score
-from flux.studies.edit.figures import PASTED, as_word, figures_of
+from flux.studies.edit.choices import as_word
+from flux.studies.edit.figures import PASTED, figures_of
 from flux.studies.edit.jobs import EditJob, jobs_of
 from flux.studies.edit.method_verdicts import what_went_wrong
 from flux.studies.edit.method_watch import show_watched

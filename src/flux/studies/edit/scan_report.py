@@ -52,7 +52,7 @@ class ScanScore:
 
     def row(self) -> list[object]:
         pair, figures = self.pair, self.score
-        values = [self.cell.words(name).removeprefix(f"{name} ") for name in self.cell.values]
+        values = [self.cell.value(name) for name in self.cell.values]
         made = None if self.made is None else int(self.made)
         about_it = [pair.edit, pair.seed, pair.prompts[1], self.kept, made]
         return [self.cell.number, *values, *about_it, figures.psnr, figures.similarity, figures.changed]
@@ -218,7 +218,7 @@ def _page(
     rows = [
         [
             cell.number,
-            *(cell.words(name).removeprefix(f"{name} ") for name in cell.values),
+            *(cell.value(name) for name in cell.values),
             *(_told(formats[key], summary[cell.number][key]) for key in known),
         ]
         for cell in cells

@@ -1,4 +1,4 @@
-"""The `scan` of demo 4's spec: the same edits at every strength, in all sets of layers, at every guidance."""
+"""The `scan` of demo 4's spec: the same edits with all values of keys and of settings of a method."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,9 +6,20 @@ from itertools import groupby, product
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any
 
+from flux.studies.edit.choices import as_word, setting_problems
 from flux.studies.edit.items import Strength
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
-from flux.studies.spec import Distinct, Field, Guidance, ModelChoice, Problem, Section, Several
+from flux.studies.spec import (
+    ConfigDict,
+    Distinct,
+    Field,
+    Guidance,
+    ModelChoice,
+    Problem,
+    Section,
+    Several,
+    below,
+)
 
 if TYPE_CHECKING:
     from flux.studies.edit.spec import EditSpec
@@ -16,7 +27,31 @@ if TYPE_CHECKING:
 MOST_CELLS = 400
 
 AXES = ("guidance", "layers", "strength")
-"""In the order in which a grid is read: by guidance, then from top to bottom, then from left to right."""
+"""In the order in which a grid is read: by guidance, then from top to bottom, then from left to right.
+Settings of a method come before them, as `method.start`."""
+
+OF_METHOD = "method."
+
+
+class ScanSettings(Section):
+    """Values of settings of the method, each in a list by the setting's name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """The values of each, by its name in a scan."""
+        return {OF_METHOD + name: tuple(values) for name, values in (self.model_extra or {}).items()}
+
+    def problems(self) -> Iterator[Problem]:
+        for name, values in (self.model_extra or {}).items():
+            if not isinstance(values, list | tuple) or not values:
+                yield Problem((name,), "must be a list of values, at least one", values)
+            elif twice := next((i for i, value in enumerate(values) if value in values[:i]), 0):
+                yield Problem((name, twice), "stands here twice", values[twice])
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: list(values) for name, values in (self.model_extra or {}).items()}
 
 
 class Scan(Section):
@@ -27,15 +62,20 @@ class Scan(Section):
         None, description="choices of layers, each as `layers` of the spec, in a list"
     )
     guidance: Distinct[Guidance] | None = Field(None, description="values of guidance")
+    method: ScanSettings | None = Field(
+        None, description="values of the method's settings, each in a list by the setting's name"
+    )
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
         """The values of each key that is gone through, by its name."""
-        return {name: values for name in AXES if (values := getattr(self, name)) is not None}
+        own = {} if self.method is None else self.method.axes
+        return own | {name: values for name in AXES if (values := getattr(self, name)) is not None}
 
     def problems(self) -> Iterator[Problem]:
         if not self.axes:
-            yield Problem((), f"names nothing to go through: give {', '.join(AXES)}", self.as_json())
+            able = ", ".join((*AXES, "method"))
+            yield Problem((), f"names nothing to go through: give {able}", self.as_json())
         elif (cells := prod(map(len, self.axes.values()))) > MOST_CELLS:
             yield Problem((), f"{cells} cells are more than the {MOST_CELLS} of one run")
 
@@ -64,11 +104,29 @@ def scan_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
                 yield Problem((name,), f"{spec.method.name} never looks at its source in layers")
     if spec.method is None and any(not isinstance(each, float | int) for each in scan.strength or ()):
         yield Problem(("strength",), "must be numbers where no method is named")
+    if scan.method is not None:
+        yield from below(("method",), _setting_problems(spec, scan))
     own = (edit for each in spec.pictures for edit in each.edit)
     for edit in own:
         for name in ("strength", "layers"):
             if getattr(scan, name) and getattr(edit, name) is not None:
                 yield Problem((name,), f"the edit {edit.prompt!r} has its own {name}, which a scan keeps")
+
+
+def _setting_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
+    """What is wrong with values of the method's settings; places are below `scan.method`."""
+    if spec.method is None:
+        yield Problem((), "is for edits by a method: name one, as in --method flowedit")
+        return
+    row = spec.method.row
+    for axis, values in scan.method.axes.items():
+        name = axis.removeprefix(OF_METHOD)
+        if name == "guidance" and scan.guidance:
+            yield Problem((name,), "stands in scan.guidance too: give it once")
+        # Those of a method of one's own are known when it is imported.
+        for i, value in enumerate(values if row is not None else ()):
+            for path, text, wrong in setting_problems(row.name, row.settings, {name: value}):
+                yield Problem((*path, i), text, wrong)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +146,17 @@ class ScanCell:
         return f"{self.folder}/{name}"
 
     def words(self, name: str) -> str:
-        """A value in words, such as `strength 0.5`."""
+        """A value with its name, such as `strength 0.5`."""
+        return f"{name.removeprefix(OF_METHOD)} {self.value(name)}"
+
+    def value(self, name: str) -> str:
+        """A value in words."""
         value = self.values[name]
         if name == "layers":
-            numbers = layer_numbers(value, self.spec.model)
-            return f"layers {', '.join(_runs(numbers)) or 'none'}"
+            return ", ".join(_runs(layer_numbers(value, self.spec.model))) or "none"
         if isinstance(value, tuple):
-            return f"{name} {', '.join(f'{each:g}' for each in value)}"
-        return f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}"
+            return ", ".join(f"{each:g}" for each in value)
+        return as_word(value)
 
     @property
     def title(self) -> str:
@@ -113,7 +174,15 @@ def cells_of(spec: "EditSpec") -> list[ScanCell]:
     """The cells of a spec with a scan; each has the spec that makes it by itself."""
     axes = spec.scan.axes
     grid = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    return [
-        ScanCell(number, values, spec.model_copy(update={"scan": None, **values}))
-        for number, values in enumerate(grid, start=1)
-    ]
+    return [ScanCell(number, values, _spec_of(spec, values)) for number, values in enumerate(grid, start=1)]
+
+
+def _spec_of(spec: "EditSpec", values: Mapping[str, Any]) -> "EditSpec":
+    """The spec that makes a cell by itself."""
+    update = {name: value for name, value in values.items() if not name.startswith(OF_METHOD)}
+    settings = {name.removeprefix(OF_METHOD): values[name] for name in values if name not in update}
+    if settings:
+        update["method"] = spec.method.model_copy(update=settings)
+    if "guidance" in settings and not spec.method.is_own:
+        update["guidance"] = float(settings["guidance"])  # which stands for the method's setting
+    return spec.model_copy(update={"scan": None, **update})

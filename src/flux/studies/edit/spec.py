@@ -183,7 +183,9 @@ class EditSpec(Spec, Sparse):
         "source, and which places look at words; of photos in their own pixels",
     )
     scan: Scan | None = Field(
-        None, description="values of strength, layers and guidance: a grid of the edits with each and each"
+        None,
+        description="values of strength, layers, guidance and the method's settings: a grid of the edits "
+        "with each and each",
     )
 
     chain: bool = Field(False, description="each edit goes on from the one before it, or from its `after`")
