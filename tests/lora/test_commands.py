@@ -4,18 +4,21 @@ import json
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_loras import TINY, kohya, save, tiny_lora, updates
-from helpers_models import SMALL_FLOW
+from helpers_loras import TINY, kohya, noise, save, tiny_lora, updates
+from helpers_models import SMALL_AE, SMALL_FLOW, random_state
 from PIL import Image
 
 from flux.cli import app
 from flux.files import sha256_of
 from flux.lora.applying import LIVE
+from flux.model import Flux
 from flux.models import configs
+from flux.modules.autoencoder import AutoEncoder
 from flux.outcome import one_line_warnings
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec, read_command
@@ -158,6 +161,35 @@ def test_a_variable_that_is_not_used_is_said(style, monkeypatch, tmp_path):
     with pytest.warns(UserWarning, match="FLUX_LORA is set and not used: no LoRA is asked for"):
         load_models("flux-tiny", device="cpu", prompts=["a"], lora=[])
     assert [each.file for each in load_models("flux-tiny", device="cpu", prompts=["a"]).loras] == [style.name]
+
+
+def test_the_lora_that_a_model_is_made_of_is_looked_at_first(small_lora_model, monkeypatch):
+    """By its header: no encoder and no base has been read."""
+    monkeypatch.setattr("flux.weights.load.load_t5", lambda *args, **kwargs: pytest.fail("read"))
+    for state, said in (
+        (
+            {"img_in.lora_A.weight": noise(4, 64), "img_in.lora_B.weight": noise(64, 4)},
+            "misshapen: img_in.lora_A",
+        ),
+        ({"img_in.lora_A.weight": noise(4, 128)}, "has lora_A and no lora_B"),
+        (kohya(updates(SMALL_FLOW, rank=500, only=lambda n: n == "txt_in")), "rank 500 for lora_unet_txt_in"),
+    ):
+        monkeypatch.setenv("FLUX_LORA", str(save(small_lora_model / "lora.safetensors", state)))
+        with pytest.raises(ValueError, match=said):
+            load_models("flux-dev-canny-lora", device="cpu")
+
+
+@pytest.fixture
+def small_lora_model(tmp_path, monkeypatch):
+    """A folder with the base of a small flux-dev-canny-lora."""
+    for name, channels in (("flux-dev", 64), ("flux-dev-canny-lora", 128)):
+        params = replace(SMALL_FLOW, in_channels=channels)
+        monkeypatch.setitem(
+            configs, name, replace(configs[name], params=params, lora_rank=4, ae_params=SMALL_AE)
+        )
+    monkeypatch.setenv("FLUX_MODEL", str(save(tmp_path / "base.safetensors", random_state(Flux, SMALL_FLOW))))
+    monkeypatch.setenv("FLUX_AE", str(save(tmp_path / "ae.safetensors", random_state(AutoEncoder, SMALL_AE))))
+    return tmp_path
 
 
 def test_models_that_are_made_of_a_lora_keep_the_variable(monkeypatch):

@@ -19,6 +19,7 @@ from helpers_loras import (
     xlabs,
 )
 from helpers_models import SMALL_FLOW, random_state, small_model
+from torch.nn import functional as F
 
 from flux.lora.applying import apply_loras
 from flux.lora.choice import LoraChoice
@@ -27,6 +28,8 @@ from flux.lora.plan import plan_lora
 from flux.lora.reading import by_layer, read_lora, stack
 from flux.model import Flux, FluxLoraWrapper
 from flux.models import configs
+from flux.modules.lora import LinearLora
+from flux.util import load_flow_model
 from flux.weights import convert
 
 DEV = configs["flux-dev"]
@@ -38,10 +41,10 @@ def theirs():
     return pytest.importorskip("diffusers")
 
 
-def their_model(theirs):
-    model = theirs.FluxTransformer2DModel(**convert.flow_config(SMALL_FLOW))
-    ours = random_state(Flux, SMALL_FLOW)
-    model.load_state_dict(dict(convert.to_diffusers(convert.flow_rules(SMALL_FLOW), ours)))
+def their_model(theirs, params=SMALL_FLOW):
+    model = theirs.FluxTransformer2DModel(**convert.flow_config(params))
+    ours = random_state(Flux, params)
+    model.load_state_dict(dict(convert.to_diffusers(convert.flow_rules(params), ours)))
     return model
 
 
@@ -287,3 +290,30 @@ def by_their_names(model, converted, tokens):
             layer = named[name]
             layer.weight = torch.nn.Parameter(layer.weight + up @ down)
     return model(tokens).pooler_output
+
+
+def test_a_model_that_is_made_of_a_lora_takes_any_layout(theirs, tmp_path, monkeypatch):
+    """A control LoRA as diffusers trains and saves it, beside diffusers' own model with a wider input."""
+    wide = replace(SMALL_FLOW, in_channels=128)
+    for name, params in (("flux-dev", SMALL_FLOW), ("flux-dev-canny-lora", wide)):
+        monkeypatch.setitem(configs, name, replace(configs[name], params=params, lora_rank=4))
+    model = their_model(theirs, wide)
+    state = diffusers(model)
+    model.load_lora_adapter(dict(state), prefix="transformer")
+    base = {key: x for key, x in random_state(Flux, wide).items()}
+    base["img_in.weight"] = base["img_in.weight"][:, :64]
+    monkeypatch.setenv("FLUX_MODEL", str(save(tmp_path / "base.safetensors", base)))
+    monkeypatch.setenv("FLUX_LORA", str(save(tmp_path / "lora.safetensors", state)))
+    ours = load_flow_model("flux-dev-canny-lora", "cpu", verbose=False)
+    assert isinstance(ours, FluxLoraWrapper) and ours.state_dict()["img_in.lora_A.weight"].shape[1] == 128
+    wanted = fused(model)
+    wanted["img_in.weight"][:, 64:] -= random_state(Flux, wide)["img_in.weight"][:, 64:]
+    found = ours.state_dict()
+    for scale in (1.0, 0.0):
+        ours.set_lora_scale(scale)
+        for name, layer in ours.named_modules():
+            if isinstance(layer, LinearLora):
+                x = noise(3, layer.in_features)
+                base_weight, bias = found[f"{name}.weight"], found.get(f"{name}.bias")
+                weight = wanted[f"{name}.weight"] if scale else base_weight
+                torch.testing.assert_close(layer(x), F.linear(x, weight, bias), rtol=1e-4, atol=1e-4)

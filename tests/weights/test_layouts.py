@@ -235,6 +235,17 @@ def foreign_lora(part, folder, small):
         yield place(part, {name: torch.ones(4, 4)}, folder / str(i), small)
 
 
+def lora_by_kohya(part, folder, small):
+    halves = {".lora_A.weight": "lora_down", ".lora_B.weight": "lora_up"}
+    expected = {key: x for key, x in small.states[part].items() if key.endswith(tuple(halves))}
+    state = {
+        f"lora_unet_{key[:-14].replace('.', '_')}.{halves[key[-14:]]}.weight": x
+        for key, x in expected.items()
+    }
+    expected["txt_in.lora_B.bias"] = torch.zeros(64)
+    return place(part, state, folder, small), expected
+
+
 def half_a_lora(part, folder, small):
     for i, keep in enumerate((".lora_A.", ".lora_B.", "never")):
         state = {key: x for key, x in small.states[part].items() if keep in key}
@@ -426,7 +437,8 @@ MAKERS = {
     "keys missing": fewer_keys,
     "another model's file": another_model,
     "T5 without": no_embedding,
-    "a LoRA with": foreign_lora,
+    "a LoRA with the names of kohya": lora_by_kohya,
+    "a LoRA with the names of diffusers": foreign_lora,
     "a LoRA of": half_a_lora,
     "bfloat16": number_types,
     "float8 without": plain_float8,

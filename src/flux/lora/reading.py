@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from flux.files import sha256_of
 from flux.flags import cut
@@ -128,8 +129,10 @@ class Stack:
 
 def stack(factors: Sequence[Factors], outputs: int, inputs: int) -> Stack:
     """One pair of factors that adds what all of `factors` add to one layer."""
-    downs = [torch.nn.functional.pad(each.down, (0, inputs - each.down.shape[1])) for each in factors]
+    downs = [F.pad(each.down, (0, inputs - each.down.shape[1])) for each in factors]
     ups = [_in_rows(each.up, each.place, outputs) for each in factors]
+    if not factors:  # of rank 1, which adds nothing
+        downs, ups = [torch.zeros(1, inputs)], [torch.zeros(outputs, 1)]
     biases = [_in_rows(each.bias, each.place, outputs) for each in factors if each.bias is not None]
     return Stack(torch.cat(downs), torch.cat(ups, dim=1), torch.stack(biases).sum(0) if biases else None)
 

@@ -25,10 +25,11 @@ from flux.formats.fill import assign, check_fit, load_into, shortened
 from flux.formats.prefixes import behind
 from flux.formats.weights import Weights
 from flux.lora.applying import apply_loras
-from flux.lora.choice import Choices, as_choices, choices_of_environment
+from flux.lora.choice import Choices, LoraChoice, as_choices, choices_of_environment
+from flux.lora.filling import fill_linear_loras
 from flux.lora.places import CLIP as CLIP_PART
 from flux.lora.places import T5 as T5_PART
-from flux.lora.plan import lora_file
+from flux.lora.plan import lora_file, plan_lora
 from flux.lora.reading import Lora, LoraRecord, read_lora
 from flux.model import Flux, FluxLoraWrapper
 from flux.models import FluxParams, ModelSpec, configs, spec_of
@@ -115,6 +116,8 @@ def load_models(
     flow, own_lora = find_flow(spec, weights, records, find), find_lora(spec, weights, find)
     if own_lora is None:
         check_flow(spec, flow, flow_class)
+    else:
+        check_own_lora(own_lora, spec, name)
     check_ae(spec, find_ae(spec, weights, records, find))
     waiting = "cpu" if offload else device
     text = {"name": name, "dtype": dtype, "weights": weights, "records": records}
@@ -214,7 +217,7 @@ def load_flow_model(
     _require_flow_config(path, _base(spec, records))
     with out_of_memory_hint():
         if lora is not None:
-            return _load_with_lora(spec, path, lora, device, dtype, verbose)
+            return _load_with_lora(spec, path, _own_lora(lora, spec, name), device, dtype, verbose)
         with torch.device("meta"):
             model = flow_class(spec.params)
         load_into(model, path, device, dtype, **_flow_files(spec))
@@ -245,12 +248,15 @@ def _require_flow_config(path: Path, spec: ModelSpec) -> None:
 def _load_with_lora(
     spec: ModelSpec,
     path: Path,
-    lora: Path,
+    lora: Path | Lora,
     device: torch.device,
     dtype: torch.dtype | None,
     verbose: bool,
 ) -> FluxLoraWrapper:
-    """The flow model of `path` with the LoRA beside it, its input as wide as the LoRA was trained for."""
+    """The flow model of `path` with the LoRA beside it, its input as wide as the LoRA was trained for.
+
+    lora: a file with the official names, or what was read from one with others.
+    """
     with torch.device("meta"):
         model = FluxLoraWrapper(lora_rank=spec.lora_rank, params=spec.params)
     as_read = _flow_files(spec)
@@ -261,12 +267,16 @@ def _load_with_lora(
         return ChainMap(optionally_expand_state_dict(model, entrance), ours)
 
     load_into(model, path, device, dtype, optional=_is_lora, **as_read | {"convert": widened})
-    _check_lora(lora, spec)
 
     def of_base(key: str) -> torch.dtype:
         layer, is_lora, _ = key.partition(".lora_")
         return model.get_parameter(f"{layer}.weight" if is_lora else key).dtype
 
+    if isinstance(lora, Lora):
+        plain = fill_linear_loras(model, lora, device, lambda key: dtype or of_base(key))
+        if verbose and plain:
+            print_load_warning(plain, [])
+        return model
     missing, _ = load_into(
         model, lora, device, dtype or of_base, prefixes=prefixes.FLOW, optional=lambda key: True, extra=False
     )
@@ -282,22 +292,44 @@ def _is_lora(key: str) -> bool:
     return ".lora_" in key
 
 
-OTHER_LORAS = {
-    "kohya's names": r"^lora_(unet|transformer|te\d?)_",
-    "diffusers' names": r"(^|\.)(single_)?transformer_blocks\.",
-    "x-labs' names": r"\.processor\.",
-    "names of lora_down and lora_up": r"\.lora_(down|up)\.",
-}
-"""LoRA files that are not read, by what their keys look like."""
+OTHER_LORAS = re.compile(
+    r"^lora_(unet|transformer|te\d?)_|(^|\.)(single_)?transformer_blocks\.|\.processor\.|\.lora_(down|up)\."
+)
+"""What keys of LoRA files with other names than the official ones look like."""
+
+
+def _own_lora(file: Path, spec: ModelSpec, name: str) -> Path | Lora:
+    """The LoRA that a model is made of: its file, or what is in a file with other names."""
+    check_own_lora(file, spec, name)
+    if _is_official(file):
+        return file
+    lora = read_lora(LoraChoice(file), spec, name)
+    if (said := lora.left_out()) is not None:
+        warnings.warn(said, stacklevel=4)
+    return lora
+
+
+def check_own_lora(file: Path, spec: ModelSpec, name: str) -> None:
+    """Raise CheckpointError where loading the LoRA that a model is made of would, as far as headers tell."""
+    if not _is_official(file):
+        plan_lora(file, spec, name)
+        return
+    _check_lora(file, spec)
+    with torch.device("meta"):
+        model = FluxLoraWrapper(lora_rank=spec.lora_rank, params=spec.params)
+    as_read = {"prefixes": prefixes.FLOW, "convert": lambda tensors: tensors}
+    check_fit(model, file, **as_read, optional=lambda key: True, extra=False)
+
+
+def _is_official(file: Path) -> bool:
+    keys = behind(Weights(files_of(file)).shapes(), prefixes.FLOW, file)
+    return not any(map(OTHER_LORAS.search, keys))
 
 
 def _check_lora(file: Path, spec: ModelSpec) -> None:
-    """Raise CheckpointError for a file without LoRAs, with halves of them alone, or of another scheme."""
+    """Raise CheckpointError for a file without LoRAs, or with halves of them alone."""
     remedy = f"name {spec.lora_filename} by FLUX_LORA"
     keys = list(behind(Weights(files_of(file)).shapes(), prefixes.FLOW, file))
-    for names, pattern in OTHER_LORAS.items():
-        if any(re.search(pattern, key) for key in keys):
-            raise CheckpointError(f"{file} is a LoRA with {names}, which is not read: {remedy}")
     factors = [key for key in keys if not key.endswith(".bias")]
     halves = [
         {key.partition(f".lora_{half}.")[0] for key in factors if f".lora_{half}." in key} for half in "AB"
