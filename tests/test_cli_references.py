@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from helpers_layouts import shrink
-from helpers_models import SMALL_AE, random_state, save_text_encoders, save_weights
+from helpers_loras import kohya, updates
+from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_text_encoders, save_weights
 from helpers_references import (
     half_mask,
     picture,
@@ -171,6 +172,19 @@ def test_depths(run, monkeypatch):
     by_depth = latents(run, monkeypatch, "control", "--prompt", "a boat")
     monkeypatch.setitem(OPTIONS, "control", OPTIONS["control"].replace("canny", "depth"))
     assert not torch.allclose(by_depth, latents(run, monkeypatch, "control", "--prompt", "a boat"), atol=1e-2)
+
+
+@COMMANDS
+def test_a_lora_with_every_command(run, here, monkeypatch, command):
+    """By option and by variable, merged and live; made for the plain model, whose input is narrower."""
+    file = save_weights(here / "style.safetensors", kohya(updates(SMALL_FLOW)))
+    plain = latents(run, monkeypatch, command)
+    styled = latents(run, monkeypatch, command, "--lora style.safetensors:0.5")
+    assert not torch.allclose(plain, styled, atol=1e-2)
+    live = latents(run, monkeypatch, command, "--lora style.safetensors:0.5 --lora_live")
+    torch.testing.assert_close(live, styled, rtol=1e-3, atol=1e-3)
+    monkeypatch.setenv("FLUX_LORA", f"{file}:0.5")
+    assert torch.equal(latents(run, monkeypatch, command), styled)
 
 
 def test_a_scale_for_models_with_a_lora(run, here, weights, monkeypatch, tmp_path):
