@@ -20,14 +20,17 @@ from flux.model import Flux
 from flux.models import configs
 from flux.modules.autoencoder import AutoEncoder
 from flux.outcome import one_line_warnings
+from flux.studies.edit.run import found_on_other_weights
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec, read_command
-from flux.studies.run import load, lora_digests
+from flux.studies.run import load, lora_digests, lora_id
 from flux.studies.similarity.spec import DinoSpec
+from flux.studies.sweep.place import setting_of
 from flux.studies.sweep.spec import SkipSpec
 from flux.studies.text.spec import TestSpec
 from flux.studies.timesteps.spec import LayerSpec
 from flux.util import load_models
+from flux.weights.identity import weights_id
 from flux.weights.load import _read_loras
 
 SPECS = {
@@ -258,6 +261,26 @@ def test_a_spec_says_whether_they_are_live(style, live):
     models = load(spec, ["a"])
     assert any(hasattr(module, LIVE) for module in models.flow.modules()) == live
     assert [each.scale for each in models.loras] == [1.0]
+
+
+def test_a_set_that_was_found_with_a_lora_is_of_other_weights(style, tmp_path):
+    """And the other way round; the same LoRA in the same strength is the same model."""
+    weights = weights_id(TINY, TINY.home)
+    for found_with, used, count in (
+        (None, None, 0),
+        (f"{style}:0.5", f"{style}:0.5", 0),
+        (f"{style}:0.5", f"{style}:0.6", 1),
+        (f"{style}:0.5", None, 1),
+        (None, f"{style}:0.5", 1),
+    ):
+        theirs = weights | (lora_id(spec_of(SkipSpec, {"lora": found_with})) if found_with else {})
+        (tmp_path / "vital.json").write_text(
+            json.dumps({"model": "flux-tiny", "layers": [0], "weights": theirs})
+        )
+        spec = spec_of(EditSpec, {"lora": used} if used else None, ["--layers", str(tmp_path / "vital.json")])
+        assert len(list(found_on_other_weights(spec))) == count
+    setting = setting_of(spec_of(SkipSpec, {"lora": f"{style}:0.5"}))
+    assert setting["weights"]["LoRA"].endswith(" × 0.5") and setting["lora"][0]["file"] == "style.safetensors"
 
 
 def test_a_dry_run_names_them(style, capsys):

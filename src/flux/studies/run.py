@@ -21,6 +21,7 @@ from flux.studies.machine import device_name
 from flux.studies.spec import Section, Spec
 from flux.weights.identity import file_digests
 from flux.weights.load import Models, load_models
+from flux.weights.parts import LORA
 
 PAGE, SHEET = "index.html", "sheet.png"
 HUB_DINO = "facebook/dinov2-base"
@@ -86,6 +87,13 @@ def weights_folder(spec: Spec) -> Path | None:
     if spec.model.weights is not None:
         return spec.model.weights
     return configs[spec.model.name].home
+
+
+def lora_id(spec: Spec) -> dict[str, str]:
+    """Beside what `weights_id` says: digest and scale of each LoRA; {} where there is none."""
+    found = lora_digests(spec).get("lora", [])
+    said = ", ".join(f"{each['sha256'][:16]} × {each['scale']:g}" for each in found)
+    return {LORA.title: said} if said else {}
 
 
 def dino_source(spec: Spec, wanted: str) -> str:

@@ -23,11 +23,11 @@ from flux.studies.edit.watch import watch_files, watch_passes, watched_of
 from flux.studies.folder import RunFolder
 from flux.studies.layers import layer_file
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
-from flux.studies.run import dino_source, weights_folder
+from flux.studies.run import dino_source, lora_id, weights_folder
 from flux.studies.vital import read_vital_set
 from flux.weights.identity import weights_id
 from flux.weights.load import Models
-from flux.weights.parts import FLOW
+from flux.weights.parts import FLOW, LORA
 
 
 def work(spec: EditSpec) -> Work:
@@ -123,10 +123,11 @@ def found_on_other_weights(spec: EditSpec) -> Iterator[str]:
     files = dict.fromkeys(file for each in choices if (file := layer_file(each)) is not None)
     for file in files:
         vital = read_vital_set(file)
-        theirs = (vital.weights or {}).get(FLOW.title)
-        if vital.model != spec.model.name or theirs is None:
+        theirs = vital.weights or {}
+        if vital.model != spec.model.name or FLOW.title not in theirs:
             continue
-        if theirs != weights_id(configs[spec.model.name], weights_folder(spec))[FLOW.title]:
+        ours = weights_id(configs[spec.model.name], weights_folder(spec)) | lora_id(spec)
+        if any(theirs.get(part.title) != ours.get(part.title) for part in (FLOW, LORA)):
             yield f"{file}: was found on other weights of {vital.model}; these may have other vital layers"
 
 
