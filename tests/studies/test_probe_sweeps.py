@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from helpers_demos import small_models
+from helpers_demos import save_clone, small_models
+from test_demos import ROOT, load_demo, pictures
 from test_sweep_cells import SAMPLING, SETTING, refused, spec_of
 
 from flux.generate import encode, sample_steps
@@ -13,6 +14,7 @@ from flux.pictures.files import to_pil
 from flux.pictures.opening import open_picture
 from flux.sampling import unpack
 from flux.studies.reading import load_spec
+from flux.studies.similarity.spec import DinoSpec
 from flux.studies.sweep import make
 from flux.studies.sweep.cells import Cell, CellPart, plan, shard
 from flux.studies.sweep.dry_run import estimate_sweep
@@ -151,6 +153,78 @@ def test_the_dry_run_counts_sources(tmp_path, monkeypatch):
     said = estimate_sweep(spec_of(probe={"name": "carry", "heads": "all"}, windows=[[0, 8], [8, 16]]))
     assert "441 cells: 3 references, 3 repeats, 3 sources, 432 with layers with a stranger's keys" in said
     assert "(3 prompts x 12 groups of layers x 6 heads x 2 windows)" in said
+
+
+# From the command line
+
+ARGV = [
+    "--prompts",
+    "prompts.json",
+    "--steps",
+    "2",
+    "--width",
+    "64",
+    "--height",
+    "64",
+    "--layers",
+    "[0, [1, 2]]",
+]
+ARGV += ["--batch", "2", "--probe", "carry", "--windows", "[[0, 1]]", "--noise_floor", "1"]
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.json").write_text(json.dumps(["a red hat", "a boat", "the sky"]))
+    clone = save_clone(tmp_path / "clone")
+    return lambda *argv: load_demo("demo_2_skip").main([*ARGV, "--model.weights", str(clone), *argv])
+
+
+def bytes_of(folder):
+    return {name: data for name, data in pictures(folder).items() if name.startswith("pictures")}
+
+
+def test_shards_and_a_sweep_that_was_killed_are_the_whole(demo, tmp_path, monkeypatch):
+    """As for skip: whatever was made where and when, the bytes are those of one run."""
+    assert demo("--output", "whole") == 0
+    whole = bytes_of(tmp_path / "whole")
+    assert len(whole) == 2 + 3 * (1 + 1 + 2) and "pictures/0000/carry-01+02-steps-00-01.png" in whole
+    assert demo("--shard", "2/2", "--output", "apart") == demo("--shard", "1/2", "--output", "apart") == 0
+    assert demo("--merge", "--output", "apart") == 0
+    assert bytes_of(tmp_path / "apart") == whole
+
+    made, save = [], make.Maker.save
+
+    def stops(self, task, images):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(task)
+        return save(self, task, images)
+
+    monkeypatch.setattr(make.Maker, "save", stops)
+    try:
+        code = demo("--output", "killed")
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = end
+    assert code != 0
+    before = bytes_of(tmp_path / "killed")
+    assert 0 < len(before) < len(whole)
+    monkeypatch.setattr(
+        make.Maker, "save", lambda self, task, images: (made.append(task), save(self, task, images))[1]
+    )
+    assert demo("--output", "killed") == 0
+    assert bytes_of(tmp_path / "killed") == whole
+    # What stood in the table was not made again.
+    assert len(made) == len({(task.prompts, task.part, task.repeat, task.source) for task in made})
+
+
+def test_shipped_probe_specs_can_be_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("probe", "probe-flux-dev"):
+        assert load_demo("demo_2_skip").main([str(ROOT / "json" / f"{name}.json"), "--dry-run"]) == 0
+    assert "16 sources, 912 with layers with a stranger's keys and values" in capsys.readouterr().out
+    for name in ("dino-probe", "dino-probe-flux-dev"):
+        assert load_spec(DinoSpec, ROOT / "json" / f"{name}.json").editing is not None
 
 
 # Making

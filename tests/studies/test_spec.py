@@ -22,6 +22,7 @@ from flux.studies.timesteps.spec import LayerSpec
 ROOT = Path(__file__).resolve().parents[2]
 JSON = ROOT / "json"
 KINDS = {"test": TestSpec, "layer": LayerSpec, "skip": SkipSpec, "dino": DinoSpec, "edit": EditSpec}
+KINDS["probe"] = SkipSpec
 SHIPPED = sorted(path for path in JSON.glob("*.json") if path.stem.partition("-")[0] in KINDS)
 EDIT = {"model": "flux-dev", "source": "a dog", "edits": ["a cat", {"prompt": "a bird", "seeds": [0, 1]}]}
 

@@ -69,7 +69,7 @@ def _switch(value: Any) -> Any:
     return ({} if value else None) if isinstance(value, bool) else value
 
 
-Switch = BeforeValidator(_switch)
+Switch = BeforeValidator(_switch, json_schema_input_type=bool | EditingSets | None)
 
 
 def read_pairs(file: Path) -> tuple[EditPrompts, ...]:
