@@ -49,7 +49,7 @@ def claims(
     )
     yield Claim(
         "layers that do not need positions carry the content (FreeFlux)",
-        "rank correlation of dB kept with standing a layer's positions' loss,",
+        "minus the rank correlation of what a layer loses without positions with dB kept,",
         with_interval(
             lambda table, edits: -rank(table.mean(axis=0), edits.mean(axis=0)[1:, 1]),
             moved["position"],
@@ -58,8 +58,7 @@ def claims(
     )
     early, always = late_layers(alone.shape[1] - 1, steps)
     yield Claim(
-        "the last third of the layers in early steps keeps as many edits as no injection and more of the "
-        "source than a few layers in all steps (AttnRouter)",
+        "the last third of the layers in early steps keeps more than a few layers in all steps (AttnRouter)",
         f"dB kept more than by {few.name},",
         with_interval(mean, (fresh[early] - fresh[few])[:, 1]),
     )

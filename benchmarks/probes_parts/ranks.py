@@ -15,8 +15,9 @@ Interval = list[float]
 
 def rank(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's; 0 where all of one side are equal."""
-    value = stats.spearmanr(a, b).statistic
-    return 0.0 if np.isnan(value) else float(value)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(stats.spearmanr(a, b).statistic)
 
 
 def with_interval(statistic: Callable[..., float], *tables: np.ndarray) -> Interval:
