@@ -161,10 +161,10 @@ def fixed_point(
 def uni_inv(
     velocity: Velocity, x: Tensor, times: Sequence[float], *, pin: Pin | None = None
 ) -> Iterator[Step]:
-    """Yield steps by the velocity at the end of a step by the last one's; first order (UniEdit,
-    arXiv 2504.13109).
+    """Yield steps by the velocity at the end of a step by the last one's; first order.
 
-    One evaluation each, and one up front, at the start of the first. An Euler step back nearly undoes each.
+    From UniEdit-Flow (Jiao et al.). One evaluation each, and one up front, at the start of the first. An
+    Euler step back nearly undoes each.
     """
     steps, pred = len(times) - 1, None
     for index, (t, t_next) in enumerate(pairwise(times)):
@@ -244,7 +244,7 @@ INTEGRATORS: tuple[IntegratorRecord, ...] = (
     IntegratorRecord(
         "uni-inv",
         "steps that an Euler step nearly undoes",
-        "arXiv 2504.13109",
+        "UniEdit-Flow, Jiao et al.",
         1,
         "T + 1",
         uni_inv,

@@ -9,7 +9,7 @@ from flux.methods.dnaedit import dnaedit
 
 
 def plainly(task, pair: int, *, start, weight, source_guidance, guidance) -> torch.Tensor:
-    """arXiv 2506.01430 for one source and edit, step by step."""
+    """DNAEdit for one source and edit, step by step."""
     n, source = len(task.times) - 1, task.field.of[pair]
     x, e = task.clean[source].double(), task.noise(0)[source].double()
     reference, kept = x, []

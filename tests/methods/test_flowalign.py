@@ -9,7 +9,7 @@ from flux.methods.flowalign import flowalign
 
 
 def plainly(task, pair: int, *, start, scale, pull, guidance) -> torch.Tensor:
-    """arXiv 2505.23145 for one source and edit, step by step."""
+    """FlowAlign for one source and edit, step by step."""
     n, source = len(task.times) - 1, task.field.of[pair]
     x_src = x = task.clean[source].double()
     for i in range(round(start * n), n):

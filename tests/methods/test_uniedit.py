@@ -9,7 +9,7 @@ from flux.methods.uniedit import uniedit
 
 
 def plainly(task, pair: int, *, depth, weight, source_guidance, guidance) -> torch.Tensor:
-    """arXiv 2504.13109, algorithms 1 and 2, for one source and edit, step by step."""
+    """UniEdit-Flow, algorithms 1 and 2, for one source and edit, step by step."""
     n = round(depth * (len(task.times) - 1))
     levels = list(task.times[::-1])[: n + 1]  # from the picture's
     z = task.clean[task.field.of[pair]].double()

@@ -223,7 +223,7 @@ METHODS: tuple[MethodRecord, ...] = (
         "flowalign",
         "the difference of two velocities, with guidance between the prompts and a pull to the source",
         "flux.methods.flowalign:flowalign",
-        "arXiv 2505.23145",
+        "FlowAlign, Kim et al.",
         steps=28,
         evaluations="3 T (1 - start)",
         settings={
@@ -254,7 +254,7 @@ METHODS: tuple[MethodRecord, ...] = (
         "uniedit",
         "inversion through a part of the steps, and back by the velocities' difference, exaggerated",
         "flux.methods.uniedit:uniedit",
-        "arXiv 2504.13109",
+        "UniEdit-Flow, Jiao et al.",
         steps=15,
         evaluations="3 T depth + 1",
         settings={
@@ -271,7 +271,7 @@ METHODS: tuple[MethodRecord, ...] = (
         "dnaedit",
         "noise aligned to the picture, and back with what the inversion missed",
         "flux.methods.dnaedit:dnaedit",
-        "arXiv 2506.01430",
+        "DNAEdit, Xie et al.",
         steps=28,
         evaluations="2 T (1 - start)",
         settings={

@@ -1,4 +1,7 @@
-"""DNAEdit (arXiv 2506.01430): noise aligned to the picture, and an edit that gives back what that missed."""
+"""DNAEdit: noise aligned to the picture, and an edit that gives back what that missed.
+
+"DNAEdit: Direct Noise Alignment for Text-Guided Rectified Flow Editing", Xie, Li, Li, Wu, Yi, Zhang.
+"""
 
 from collections.abc import Iterator
 

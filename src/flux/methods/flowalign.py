@@ -1,4 +1,7 @@
-"""FlowAlign (arXiv 2505.23145): FlowEdit by guidance between two prompts, held to its source by a pull."""
+"""FlowAlign: FlowEdit by guidance between two prompts, held to its source by a pull.
+
+"FlowAlign: Trajectory-Regularized, Inversion-Free Flow-based Image Editing", Kim, Hong, Park, Ye.
+"""
 
 from collections.abc import Iterator
 

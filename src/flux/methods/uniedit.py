@@ -1,4 +1,7 @@
-"""UniEdit-Flow (arXiv 2504.13109): an inversion that stops early, and an edit that goes beyond its prompt."""
+"""UniEdit-Flow: an inversion that stops early, and an edit that goes beyond its prompt.
+
+"UniEdit-Flow: Unleashing Inversion and Editing in the Era of Flow Models", Jiao, Huang, Wang, Liao.
+"""
 
 from collections.abc import Iterator
 
