@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageDraw
 from skimage import data
 
 from flux.photos import paste as pasting
@@ -107,6 +107,23 @@ def test_details_stay_where_nothing_changed_and_go_where_something_did():
     assert left.abs().mean() < 0.02
     everywhere = to_tensor(paste(photo, WHOLE, torch.ones(12, 16), edit, smooth, residual=True))
     assert (everywhere - edit)[:, :, :56].abs().mean() > 0.05
+
+
+def test_a_thing_that_is_taken_away_leaves_no_ghost(monkeypatch):
+    """A yellow disc with a dark outline in a photo of three times the picture's size, on green."""
+    photo = Image.new("RGB", (384, 384), (120, 190, 90))
+    ImageDraw.Draw(photo).ellipse((120, 120, 260, 260), (250, 210, 60), (20, 20, 20), 4)
+    frame = frame_photo(photo.size, size=(128, 128))
+    back = to_tensor(frame.cut(photo).resize((64, 64)).resize((128, 128), Image.Resampling.BICUBIC))
+    edit = torch.zeros_like(back) + to_tensor(Image.new("RGB", (1, 1), (120, 190, 90)))
+
+    def ghost() -> float:
+        pasted = paste(photo, frame, torch.ones(16, 16), edit, back)
+        return abs(np.asarray(pasted).astype(float) - (120, 190, 90))[110:270, 110:270].max(axis=-1).mean()
+
+    near = ghost()
+    monkeypatch.setattr(pasting, "REDRAWN", 1e9)
+    assert near < 0.5 * ghost()
 
 
 def test_a_large_photo_takes_the_memory_of_its_mask():

@@ -27,6 +27,15 @@ edit 56.3 dB are kept (51.3), the whole is 25.3 dB from the true target (24.3), 
 OVERWRITTEN = 0.35
 """Where an edit differs less, the photo's details stay, as they show what is still there."""
 
+REDRAWN, NEAR, FIRMNESS = 0.6, 5, 0.12
+"""Where an edit differs more, by `FIRMNESS`, the photo's details go within `NEAR` x `NEAR` pixels as well.
+
+They are strongest at the outlines of things, of which an edit that takes a thing away would else leave a
+ghost, the plainer the larger the photo. Measured on 41 rendered scenes of three times the picture's size:
+things removed come out 39.5 dB from the true target (38.5 without), 27.1 inside the edit (26.5); all edits
+26.69 (26.67) and 16.05 (15.99), and 31.9 dB are kept outside either way.
+"""
+
 SOFTNESS = 0.25
 """How far from these limits, as a logarithm, a weight is 1 / (1 + e) or 1 - 1 / (1 + e)."""
 
@@ -57,7 +66,8 @@ def paste(
 
     residual: whether the photo keeps inside the mask what autoencoder and smaller size lost, its residual:
     photo + M (edit - reconstruction). "auto": where the edit left the picture as it was and not where it drew
-    something else, see `OVERWRITTEN`; and the mask is closed where nothing changed, see `CHANGED`.
+    something else, see `OVERWRITTEN`, or near that, see `REDRAWN`; and the mask is closed where nothing
+    changed, see `CHANGED`.
     """
     result = photo.copy()
     result.info = _colours(photo)
@@ -96,7 +106,11 @@ def _weights(change: Tensor, residual: bool | Literal["auto"]) -> tuple[Tensor, 
         change.abs().amax(dim=0, keepdim=True)[None], 5, 1, 2, count_include_pad=False
     )[0]
     level = seen.clamp(min=1e-6).log()
-    return tuple(torch.sigmoid((level - math.log(limit)) / SOFTNESS) for limit in (CHANGED, OVERWRITTEN))
+    opened, overwritten = (
+        torch.sigmoid((level - math.log(limit)) / SOFTNESS) for limit in (CHANGED, OVERWRITTEN)
+    )
+    near = functional.max_pool2d(level[None], NEAR, 1, NEAR // 2)[0]
+    return opened, torch.maximum(overwritten, torch.sigmoid((near - math.log(REDRAWN)) / FIRMNESS))
 
 
 def _bands(frame: Frame, mask: Tensor) -> Iterator[tuple[slice, slice]]:
