@@ -37,7 +37,8 @@ STUDIES = ("text", "timesteps", "sweep", "similarity", "edit")
 ORDER: tuple[tuple[str, ...], ...] = (
     ("", "entry", "device", "extras", "files", "limits", "text_files")
     + ("outcome", "flags", "prompts", "models", "integrators", "strength")
-    + ("tiny.scenes", "tiny.captions", "tiny.prompts", "pictures.rgb", "pictures.opening"),
+    + ("tiny.scenes", "tiny.captions", "tiny.prompts", "pictures.rgb", "pictures.opening")
+    + ("pictures.looked_at",),
     ("math",),
     ("formats",),
     ("modules",),

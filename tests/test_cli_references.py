@@ -21,7 +21,7 @@ from helpers_references import (
 )
 from PIL import ExifTags, Image
 
-from flux import cli, cli_control, cli_fill, cli_kontext, cli_redux, references, sampling, util
+from flux import cli, cli_control, cli_fill, cli_kontext, cli_redux, sampling, util
 from flux.model import FluxLoraWrapper
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import CannyImageEncoder, DepthImageEncoder, ReduxImageEncoder
@@ -56,7 +56,7 @@ def here(weights, tmp_path, monkeypatch) -> Path:
     """A working folder with pictures, where all weights are found by their variables."""
     monkeypatch.chdir(tmp_path)
     shrink(monkeypatch)
-    monkeypatch.setattr(references, "PREFERED_KONTEXT_RESOLUTIONS", SIZES)
+    monkeypatch.setattr("flux.models.PREFERED_KONTEXT_RESOLUTIONS", SIZES)
     monkeypatch.setattr(DepthImageEncoder, "depth_model_name", str(weights / "depth"))
     monkeypatch.setattr(ReduxImageEncoder, "siglip_model_name", str(weights / "siglip"))
     monkeypatch.setattr("flux.cli_run.load_nsfw_classifier", lambda device: None)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -102,7 +103,7 @@ def test_the_command_line_says_prompt_and_place_on_any_console(program, tmp_path
 
     from flux import cli
 
-    monkeypatch.setattr(cli, "load_models", lambda *_, **__: None)
+    monkeypatch.setattr(cli, "load_models", lambda *_, **__: SimpleNamespace(loras=()))
     monkeypatch.setattr(cli, "make_picture", lambda *_, **__: torch.zeros(1, 3, 16, 16))
     argv = ["--name", "flux-tiny", "--prompt", OTHER, "--output_dir", OTHER]
     code, out, err = program("flux", *argv, encoding="cp1252")

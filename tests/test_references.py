@@ -23,7 +23,7 @@ from flux.conditions import Conditions, Negative, Region, Regions
 from flux.generate import Sampling, encode, sample_steps
 from flux.hooks import CopySource, Hooks
 from flux.model import Flux
-from flux.models import configs
+from flux.models import configs, kontext_size
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import CannyImageEncoder, ReduxImageEncoder
 from flux.pictures.opening import PictureError
@@ -145,7 +145,7 @@ SIZES = [(64, 112), (96, 80), (112, 64)]
 @pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS], ids=["one", "two"])
 def test_kontext_as_diffusers(files, monkeypatch, prompts, target):
     """Both choose the reference's size from a table, here one of small sizes."""
-    monkeypatch.setattr(references, "PREFERED_KONTEXT_RESOLUTIONS", SIZES)
+    monkeypatch.setattr("flux.models.PREFERED_KONTEXT_RESOLUTIONS", SIZES)
     inputs, height, width = prepare_kontext(
         *t5_and_clip(), prompts, ae(), files / "robot.png", 5, "cpu", **target, **EXACT
     )
@@ -166,7 +166,7 @@ def test_kontext_as_diffusers(files, monkeypatch, prompts, target):
 
 
 def test_kontext_repeats_a_prompt(files, monkeypatch):
-    monkeypatch.setattr(references, "PREFERED_KONTEXT_RESOLUTIONS", SIZES)
+    monkeypatch.setattr("flux.models.PREFERED_KONTEXT_RESOLUTIONS", SIZES)
     inputs, *_ = prepare_kontext(*t5_and_clip(), "a cup", ae(), files / "robot.png", 5, "cpu", bs=3)
     assert {len(inputs[name]) for name in ("img", "txt", "vec", "img_cond_seq", "img_cond_seq_ids")} == {3}
     assert inputs["img_cond_seq"].dtype == torch.bfloat16
@@ -252,12 +252,12 @@ def test_what_is_to_be_filled_is_not_seen(files):
     [((1000, 1000), (1024, 1024)), ((16, 9), (1392, 752)), ((10, 3000), (672, 1568)), ((3, 4), (880, 1184))],
 )
 def test_kontexts_sizes(size, expected):
-    assert references.kontext_size(*size) == expected
+    assert kontext_size(*size) == expected
 
 
 def test_of_two_sizes_as_near_the_narrower_is_taken(monkeypatch):
-    monkeypatch.setattr(references, "PREFERED_KONTEXT_RESOLUTIONS", [(96, 64), (32, 64)])
-    assert references.kontext_size(64, 64) == (32, 64)
+    monkeypatch.setattr("flux.models.PREFERED_KONTEXT_RESOLUTIONS", [(96, 64), (32, 64)])
+    assert kontext_size(64, 64) == (32, 64)
 
 
 def test_references_side_by_side():
@@ -345,7 +345,7 @@ TASKS = pytest.mark.parametrize("task", RECORD)
 
 @pytest.fixture
 def small_sizes(monkeypatch):
-    monkeypatch.setattr(references, "PREFERED_KONTEXT_RESOLUTIONS", SIZES)
+    monkeypatch.setattr("flux.models.PREFERED_KONTEXT_RESOLUTIONS", SIZES)
 
 
 @TASKS

@@ -240,8 +240,7 @@ SMALL_MODELS = """
 import sys
 from dataclasses import replace
 
-from flux import references
-from flux.models import configs
+from flux.models import PREFERED_KONTEXT_RESOLUTIONS, configs
 from flux.modules.image_embedders import DepthImageEncoder, ReduxImageEncoder
 
 flow, ae, folder = {flow!r}, {ae!r}, {folder!r}
@@ -249,7 +248,7 @@ for name, spec in configs.items():
     if not spec.embedded:
         params = replace(spec.params, **flow)
         configs[name] = replace(spec, params=params, ae_params=replace(spec.ae_params, **ae))
-references.PREFERED_KONTEXT_RESOLUTIONS[:] = [(64, 112), (96, 80), (112, 64)]
+PREFERED_KONTEXT_RESOLUTIONS[:] = [(64, 112), (96, 80), (112, 64)]
 DepthImageEncoder.depth_model_name = folder + "/depth"
 ReduxImageEncoder.siglip_model_name = folder + "/siglip"
 

@@ -32,7 +32,7 @@ from flux.limits import draw_seed
 from flux.outcome import mistake, outcome
 from flux.photos.conditions import open_conditions
 from flux.photos.wanted import Wanted
-from flux.pictures.files import next_index
+from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD as NSFW_THRESHOLD  # upstream has it here
 from flux.pictures.safety import load_nsfw_classifier
 from flux.util import Models, ModelSpec, configs, load_models
@@ -154,7 +154,7 @@ def main(
         pictures=pictures_of,
         texts=known_prompts,
         # Looked up here when they are called, for clients patch them.
-        tools=Tools(load_models, load_nsfw_classifier, next_index),
+        tools=Tools(load_models, load_nsfw_classifier, next_index, save_image),
     )
 
 

@@ -15,14 +15,8 @@ from flux.flags import cut
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.model import FluxLoraWrapper
 from flux.models import aspect_ratio_to_height_width
-from flux.pictures.referencing import (
-    LookedAt,
-    find_projector,
-    load_encoder,
-    make_reference,
-    own_size,
-    picture_problem,
-)
+from flux.pictures.looked_at import LookedAt, own_size, picture_problem
+from flux.pictures.referencing import find_projector, load_encoder, make_reference
 from flux.references import Reference
 from flux.util import Models, ModelSpec, configs
 

@@ -58,6 +58,7 @@ class Tools:
     load_models: Callable[..., Models]
     load_classifier: Callable[..., Classifier | None]
     next_index: Callable[[str | Path], int]
+    save_image: Callable[..., int]
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def run(
     pictures: those that options ask for, each with a seed, or None for one that is drawn.
     complete: fills in what the options leave to the picture that the model looks at.
     """
-    tools = tools or Tools(load_models, load_nsfw_classifier, next_index)
+    tools = tools or Tools(load_models, load_nsfw_classifier, next_index, save_image)
     first = complete(options)
     if (note := session.spec.size_note(first.width, first.height)) is not None:
         say(f"note: {session.name} {note}")
@@ -144,7 +145,7 @@ def run(
         seconds = time.perf_counter() - start
         about = (picture, session.add_sampling_metadata, job.prompt, NSFW_THRESHOLD)
         # Others may save into the same folder, so that the picture may have a later number than was free.
-        following = save_image(classifier, session.name, output_name, idx, *about, replace=False)
+        following = tools.save_image(classifier, session.name, output_name, idx, *about, replace=False)
         if following > idx:
             print(f"saved {output_name.format(idx=following - 1)} after {seconds:.1f} s")
         idx = following

@@ -219,6 +219,11 @@ class ModelSpec:
         return self.reference in (None, "kontext")
 
     @property
+    def reference_tokens(self) -> int:
+        """About how many tokens the picture that it looks at adds to those of text and picture."""
+        return {"kontext": 4096, "redux": 729}.get(self.reference or "", 0)
+
+    @property
     def layers(self) -> Layers:
         return Layers(self.params.depth, self.params.depth_single_blocks)
 
@@ -419,6 +424,13 @@ def spec_of(name: str, records: Mapping[str, ModelSpec] | None = None) -> ModelS
 _TALL = {672: 1568, 688: 1504, 720: 1456, 752: 1392, 800: 1328, 832: 1248, 880: 1184, 944: 1104}
 PREFERED_KONTEXT_RESOLUTIONS = [*_TALL.items(), (1024, 1024), *((b, a) for a, b in reversed(_TALL.items()))]
 """(width, height), ascending by width."""
+
+
+def kontext_size(width: int, height: int) -> tuple[int, int]:
+    """Of the sizes that Kontext was trained for, the one of the nearest aspect ratio: (width, height)."""
+    ratio = width / height
+    sizes = sorted(map(tuple, PREFERED_KONTEXT_RESOLUTIONS))
+    return min(sizes, key=lambda size: abs(ratio - size[0] / size[1]))
 
 
 def aspect_ratio_to_height_width(aspect_ratio: str, area: int = 1024**2) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from flux.models import PREFERED_KONTEXT_RESOLUTIONS
+from flux.models import kontext_size
 from flux.modules.autoencoder import AutoEncoder
 from flux.packing import image_ids, pack
 from flux.pictures.opening import open_picture
@@ -150,14 +150,6 @@ def kontext(
     ids = image_ids(picture.shape[2] // (2 * BLOCK), picture.shape[3] // (2 * BLOCK))
     ids[:, 0] = 1  # a reference, not the picture itself
     return Reference(tokens=tokens, ids=ids[None].to(device)), picture
-
-
-def kontext_size(width: int, height: int) -> tuple[int, int]:
-    """Of the sizes that Kontext was trained for, the one of the nearest aspect ratio: (width, height)."""
-    ratio = width / height
-    return min(
-        map(tuple, PREFERED_KONTEXT_RESOLUTIONS), key=lambda size: (abs(ratio - size[0] / size[1]), size)
-    )
 
 
 # Pictures

@@ -131,11 +131,38 @@ def test_what_is_left_out_is_the_blocks_own_way(model, inputs, probe, left_out):
 @pytest.mark.parametrize("row", PROBES, ids=lambda row: row.name)
 def test_layers_together_are_both(model, inputs, row):
     options = {"scale": 0.5} if row.name == "text-scale" else {}
-    apart = [hooks_of(row.name, (layer,), sources=2, options=options) for layer in (DOUBLE, SINGLE)]
-    together = hooks_of(row.name, (DOUBLE, SINGLE), sources=2, options=options)
+    where = {"img_len": IMG - 2} if row.references else {}  # the last two tokens are a reference
+    *apart, together = (
+        hooks_of(row.name, layers, sources=2, options=options).at(0, 1, **where)
+        for layers in ((DOUBLE,), (SINGLE,), (DOUBLE, SINGLE))
+    )
     found = model(**inputs, hooks=together)
     assert not any(torch.allclose(found, model(**inputs, hooks=one), atol=1e-6) for one in apart)
     assert torch.equal(found, model(**inputs, hooks=apart[0].joined(apart[1])))
+
+
+@pytest.mark.parametrize("layer", [DOUBLE, SINGLE])
+@pytest.mark.parametrize("head", [None, 1])
+def test_a_hidden_reference_is_the_plain_rule(model, inputs, layer, head):
+    """Its two tokens are no keys to text and picture, and see all themselves."""
+    own = TXT + IMG - 2
+
+    def attend(q, k, v, site):
+        plain = plain_attention(q, k, v, site.pe)
+        blind = plain_attention(q[:, :, :own], k[:, :, :own], v[:, :, :own], site.pe[:, :, :own])
+        changed = torch.cat((blind, plain[:, :, own:]), dim=2)
+        if head is not None:
+            changed = torch.cat((plain[:, :head], changed[:, head : head + 1], plain[:, head + 1 :]), dim=1)
+        return changed.transpose(1, 2).flatten(-2)
+
+    found, expected = (
+        model(**inputs, hooks=hooks.at(0, 1, img_len=IMG - 2))
+        for hooks in (hooks_of("hide", (layer,), head=head), Hooks(attend={layer: attend}))
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+    assert not torch.allclose(found, model(**inputs), atol=1e-4)
+    # With no reference there is nothing to hide.
+    torch.testing.assert_close(model(**inputs, hooks=hooks_of("hide", (layer,))), model(**inputs))
 
 
 def test_a_window_holds_in_its_steps_alone(model, inputs):

@@ -47,6 +47,7 @@ class ProbeRecord:
     done: what was done to a layer, as in "layer 3 skipped". function: its dotted name.
     sources: whether each picture has a source beside it, made from another prompt and the same noise.
     heads: whether it can be done to one head at a time.
+    references: whether it is about reference tokens, as Kontext has them.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ProbeRecord:
     options: Mapping[str, Option] = field(default_factory=dict)
     sources: bool = False
     heads: bool = False
+    references: bool = False
 
 
 PROBES: tuple[ProbeRecord, ...] = (
@@ -95,6 +97,14 @@ PROBES: tuple[ProbeRecord, ...] = (
         "flux.probes.regional:region",
         sources=True,
         heads=True,
+    ),
+    ProbeRecord(
+        "hide",
+        "text and picture do not see the picture that Kontext looks at: what does the layer carry of it?",
+        "with what Kontext looks at hidden",
+        "flux.probes.hiding:hide",
+        heads=True,
+        references=True,
     ),
     ProbeRecord(
         "mean",

@@ -98,7 +98,7 @@ def cost(spec: Spec, work: Work) -> tuple[float, float]:
     """About how many seconds a run takes, and the most bytes it holds at a time."""
     model, device = spec.model.record, pick_device(spec.model.device)
     dtype = pick_dtype(spec.model.dtype, device)
-    tokens = model.t5_length + (spec.width // 16) * (spec.height // 16)
+    tokens = model.t5_length + (spec.width // 16) * (spec.height // 16) + model.reference_tokens
     evaluations = len(work.batches) * spec.steps
     rows = sum(work.batches) * spec.steps if work.evaluations is None else work.evaluations
     operations = (

@@ -14,6 +14,7 @@ from flux.studies.spec import Spec
 from flux.weights.check import CheckpointError, files_of
 from flux.weights.find import find_text_encoder, locate_file
 from flux.weights.hub import cached_file
+from flux.weights.identity import base_of, further_files
 from flux.weights.load import check_ae, check_flow
 from flux.weights.parts import AE, CLIP, FLOW, T5, Part
 
@@ -24,8 +25,18 @@ def needed_files(spec: Spec, others: Mapping[str, str]) -> Iterator[tuple[str, s
     others: folder or hub name by title.
     """
     model = configs[spec.model.name]
-    for part, file, check in ((FLOW, model.repo_flow, check_flow), (AE, model.repo_ae, check_ae)):
-        yield part.title, *_file(spec, part, model.repo_id, file, partial(check, model))
+    base = base_of(model)
+    # The flow file that a LoRA turns into another model is as wide as its own.
+    of_flow = base if model.lora_filename else model
+    for part, file, check in (
+        (FLOW, base.repo_flow, partial(check_flow, of_flow)),
+        (AE, base.repo_ae, partial(check_ae, model)),
+    ):
+        yield part.title, *_file(spec, part, base.repo_id, file, check)
+    for part, repo_id, file in further_files(model):
+        folder = weights_folder(spec)
+        inside = folder if folder is not None and (folder / file).is_file() else None
+        yield part.title, *_located(part, repo_id, file, inside)
     for part, hub_name in ((T5, model.t5), (CLIP, model.clip)):
         yield part.title, *_encoder(spec, part, hub_name)
     for each in spec.model.lora or ():
@@ -43,6 +54,15 @@ def _pretrained(folder: Path) -> str:
     except CheckpointError as error:
         return str(error)
     return _there(folder)
+
+
+def _located(part: Part, repo_id: str, file: str, folder: Path | None) -> tuple[str, str]:
+    """Place and state of a file that stands beside the flow model's."""
+    try:
+        found = locate_file(repo_id, file, part.env_var, weights=folder)
+    except CheckpointError as error:
+        return os.environ.get(part.env_var) or repo_id, str(error)
+    return (f"{repo_id}/{file}", _cached(repo_id, file)) if found is None else (str(found), _there(found))
 
 
 def _file(spec: Spec, part: Part, repo_id: str, file: str, check: Callable[[Path], None]) -> tuple[str, str]:

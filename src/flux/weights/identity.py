@@ -11,11 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flux.files import sha256_of
-from flux.models import ModelSpec
+from flux.models import ModelSpec, configs
 from flux.weights.check import encoder_files, files_of
 from flux.weights.find import find_file, find_text_encoder
 from flux.weights.hub import cached_file
-from flux.weights.parts import AE, CLIP, FLOW, T5
+from flux.weights.parts import AE, CLIP, FLOW, LORA, REDUX, T5, Part
 
 WHOLE, SAMPLES, SAMPLE = 2**26, 64, 2**20
 """Bytes up to which a file is read whole; of larger ones, how many samples are read, and bytes of each."""
@@ -42,13 +42,30 @@ def weights_id(model: ModelSpec, folder: Path | None) -> dict[str, str]:
 
 
 def _parts(model: ModelSpec, folder: Path | None) -> Iterator[tuple[str, str]]:
-    for part, name in ((FLOW, model.repo_flow), (AE, model.repo_ae)):
-        found = find_file(model.repo_id, name, part.env_var, weights=folder)
+    base = base_of(model)
+    for part, name in ((FLOW, base.repo_flow), (AE, base.repo_ae)):
+        found = find_file(base.repo_id, name, part.env_var, weights=folder)
         yield part.title, digest(files_of(found))
+    for part, repo_id, name in further_files(model):
+        inside = folder if folder is not None and (folder / name).is_file() else None
+        yield part.title, digest(files_of(find_file(repo_id, name, part.env_var, weights=inside)))
     for part, hub_name in ((T5, model.t5), (CLIP, model.clip)):
         found = find_text_encoder(part, hub_name, weights=folder)
         files = encoder_files(Path(found))
         yield part.title, digest(files) if files else found
+
+
+def base_of(model: ModelSpec) -> ModelSpec:
+    """The model whose flow file and autoencoder a model takes: itself, as most do."""
+    return configs[model.flow_name] if model.flow_name else model
+
+
+def further_files(model: ModelSpec) -> Iterator[tuple[Part, str, str]]:
+    """What stands beside a model's flow file: a LoRA, or Redux's projector. Part, repository, file."""
+    if model.lora_repo_id is not None and model.lora_filename is not None:
+        yield LORA, model.lora_repo_id, model.lora_filename
+    if model.reference == "redux":
+        yield REDUX, model.repo_id, model.repo_flow
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -6,7 +6,7 @@ changed. Batches are the same in every run, shard and engine, since rows of a ba
 the rounding of sums.
 
 Where the probe needs a source beside each picture (`carry`), that is another prompt of the sweep, or one of
-its own, drawn from the prompt's noise; it is a cell too.
+its own, drawn from the prompt's noise; it is a cell too. It looks at the picture that its prompt looks at.
 """
 
 import hashlib
@@ -79,10 +79,23 @@ NOTHING = CellPart()
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt and the seed of its noise."""
+    """A prompt and the seed of its noise.
+
+    picture, mask: files of the picture that the model looks at. digests: their SHA-256.
+    """
 
     text: str
     seed: int
+    picture: str | None = None
+    mask: str | None = None
+    digests: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, entry: Json) -> "Prompt":
+        """From an entry of a recipe; KeyError and others for what is none."""
+        digests = tuple(str(entry[key]) for key in ("sha256", "mask_sha256") if key in entry)
+        files = (None if entry.get(key) is None else str(entry[key]) for key in ("picture", "mask"))
+        return cls(str(entry["prompt"]), int(entry["seed"]), *files, digests)
 
 
 @dataclass(frozen=True)
@@ -240,7 +253,7 @@ class Plan:
     def of(self, cell: Cell) -> Prompt:
         """What a cell's picture is made from."""
         prompt = self.prompts[cell.prompt]
-        return Prompt(self.sources[cell.prompt], prompt.seed) if cell.source else prompt
+        return replace(prompt, text=self.sources[cell.prompt]) if cell.source else prompt
 
 
 DECISIVE = ("steps", "guidance", "width", "height")
@@ -249,7 +262,7 @@ DECISIVE = ("steps", "guidance", "width", "height")
 def plan(recipe: Json, setting: Json) -> Plan:
     """The plan of a sweep's recipe. setting: weights, dtype and device. ValueError for no sweep's recipe."""
     try:
-        prompts = tuple(Prompt(str(each["prompt"]), int(each["seed"])) for each in recipe["prompts"])
+        prompts = tuple(map(Prompt.of, recipe["prompts"]))
         probe, sources, heads = _probe(recipe)
         if sources and len(sources) != len(prompts):
             raise ValueError("a source for each prompt")
@@ -307,7 +320,7 @@ def identity(plan: Plan, task: Task, row: int, common: Json) -> str:
     rows = [plan.of(cell) for cell in task.cells]
     made_from = {
         "common": dict(common),
-        "batch": [[each.text, each.seed] for each in rows],
+        "batch": [[each.text, each.seed, *each.digests] for each in rows],
         "row": row,
         "skip": list(task.part.layers),
         "repeat": task.repeat,

@@ -8,11 +8,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flux.conditions import Conditions
 from flux.generate import Sampling, Texts, decode, encode, sample_steps
 from flux.hooks import Hooks
+from flux.model import FluxLoraWrapper
 from flux.pictures.files import to_pil
+from flux.pictures.looked_at import LookedAt
+from flux.pictures.referencing import make_references
 from flux.probes import hooks_of
-from flux.studies.sweep.cells import Cell, Plan, Probe, Task
+from flux.references import Reference
+from flux.studies.sweep.cells import Cell, Plan, Probe, Prompt, Task
 from flux.studies.sweep.folder import save_picture
 from flux.weights.load import Models
 
@@ -30,19 +35,35 @@ def make_task(
     asked: Plan,
     sampling: Sampling,
     *,
+    references: Mapping[LookedAt, Reference] | None = None,
     offload: bool = False,
     on_step: OnStep = lambda index: None,
 ) -> list[Image.Image]:
-    """The pictures of a task, one per row; sources stand before them. ValueError for what is no number."""
+    """The pictures of a task, one per row; sources stand before them. ValueError for what is no number.
+
+    references: of the pictures that its prompts look at.
+    """
     rows = [asked.of(cell) for cell in task.cells]
     words, seeds = [each.text for each in rows], [each.seed for each in rows]
     beside = [asked.sources[index] for index in task.prompts] if task.part and asked.sources else []
     hooks = _hooks(asked.probe, task, len(beside))
     words, seeds = beside + words, seeds[: len(beside)] + seeds
-    for step in sample_steps(models, texts, words, seeds, sampling, hooks=hooks, offload=offload):
+    seen = [references[looked].to(models.device) for looked in looked_at(rows)] if references else []
+    conditions = Conditions(references=tuple(seen[: len(beside)] + seen))
+    how = {"hooks": hooks, "offload": offload, "conditions": conditions}
+    for step in sample_steps(models, texts, words, seeds, sampling, **how):
         on_step(step.index)
     made = step.after[len(beside) :]
     return [to_pil(picture) for picture in _decoded(models, made, sampling, offload)]
+
+
+def looked_at(prompts: Sequence[Prompt]) -> list[LookedAt]:
+    """The files that prompts look at, of those that look at any."""
+    return [
+        LookedAt(Path(each.picture), None if each.mask is None else Path(each.mask))
+        for each in prompts
+        if each.picture is not None
+    ]
 
 
 def _hooks(probe: Probe, task: Task, sources: int) -> Hooks:
@@ -83,6 +104,9 @@ class Maker:
 
     def __init__(self, job: Job):
         models = job.load()
+        if isinstance(models.flow, FluxLoraWrapper):
+            models.flow.set_lora_scale(models.spec.lora_scale)
+        self.references = _references(models, job)
         texts = encode(models, job.asked.texts, offload=job.offload)
         self.texts = Texts(txt=_on_cpu(texts.txt), vec=_on_cpu(texts.vec))
         self.models = replace(models, t5=None, clip=None)
@@ -99,7 +123,10 @@ class Maker:
         """Make the pictures of a task: what the device has to do."""
         job = self.job
         return make_task(
-            self.models, self.texts, task, job.asked, job.sampling, offload=job.offload, on_step=on_step
+            *(self.models, self.texts, task, job.asked, job.sampling),
+            references=self.references,
+            offload=job.offload,
+            on_step=on_step,
         )
 
     def save(self, task: Task, pictures: Sequence[Image.Image]) -> dict[Cell, str]:
@@ -113,6 +140,17 @@ class Maker:
         prompt = self.job.asked.of(cell)
         changed = {self.job.asked.probe.about: cell.part.label} if cell.part else {}
         return {"prompt": prompt.text, "seed": str(prompt.seed), "model": self.models.name, **changed}
+
+
+def _references(models: Models, job: Job) -> dict[LookedAt, Reference]:
+    """Of all pictures that a job's tasks look at, on the CPU."""
+    needed = dict.fromkeys(index for task in job.asked.tasks for index in task.prompts)
+    seen = looked_at([job.asked.prompts[index] for index in needed])
+    kind, size = models.spec.reference, (job.sampling.height, job.sampling.width)
+    if not seen:
+        return {}
+    made = make_references(kind, models, seen, *size, offload=job.offload)
+    return {looked: reference.to("cpu") for looked, reference in made.items()}
 
 
 def _on_cpu(texts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -120,6 +120,12 @@ class ProbeChoice(Section):
                     yield Problem(
                         ("probe", "heads", i), f"{spec.model.name} has heads 0 to {count - 1}", head
                     )
+        if self.name in RECORDS and RECORDS[self.name].references:
+            if spec.model.record.reference != "kontext":
+                text = f"is about reference tokens, and {spec.model.name} has none: choose flux-dev-kontext"
+                yield Problem(("probe", "name"), text, self.name)
+            elif not any(each.picture for each in spec.prompts):
+                yield Problem(("prompts",), f'probe "{self.name}" needs a picture to look at for each')
         if not (self.name in RECORDS and RECORDS[self.name].sources):
             return
         if self.sources is None and len(spec.prompts) < 2:

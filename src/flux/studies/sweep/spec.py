@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from flux.limits import MOST_PICTURES, MOST_PROMPTS, MOST_SEED
+from flux.models import configs
 from flux.studies.layers import LayerEntries, layer_groups, layer_problems
-from flux.studies.prompts import PromptItem, from_file
+from flux.studies.prompts import from_file
 from flux.studies.spec import (
     Distinct,
     Field,
     HubOrFolder,
+    ModelChoice,
     PlainValidator,
     Problem,
     Rows,
@@ -24,6 +26,7 @@ from flux.studies.spec import (
     whole,
 )
 from flux.studies.sweep.probe import ProbeChoice, Windows, window_problems
+from flux.studies.sweep.prompts import SweptPrompt, looking_problems
 
 MOST_WORKERS, MOST_SHARDS = 4096, 100_000
 
@@ -95,14 +98,25 @@ class UntilRule(Section):
 # The spec
 
 
+class AnyModelChoice(ModelChoice):
+    """Which model runs, and where; one that looks at a picture too."""
+
+    name: Literal[tuple(configs)] = Field("flux-tiny", description="the model")
+
+
 class SkipSpec(Spec):
     """Demo 2: a reference of every prompt, and a picture of it with each layer skipped, or probed else."""
 
     demo: ClassVar[str] = "skip"
 
-    prompts: Annotated[Several[PromptItem], from_file(PromptItem)] = Field(
-        description='texts, or objects {"prompt": ..., "seed": ...}; or the path of a file of them (.txt, '
-        ".json, .jsonl, .csv)"
+    model: AnyModelChoice = Field(
+        "flux-tiny", validate_default=True, description="the model and where it runs"
+    )
+    prompts: Annotated[Several[SweptPrompt], from_file(SweptPrompt, entry=lambda item: item.as_json())] = (
+        Field(
+            description='texts, or objects {"prompt": ..., "seed": ...}, with "picture" for models that look '
+            "at one; or the path of a file of prompts (.txt, .json, .jsonl, .csv)"
+        )
     )
     seed: Seed = Field(
         0, description="of the first prompt that has none of its own; the next one adds 1; -1 is drawn"
@@ -140,6 +154,7 @@ class SkipSpec(Spec):
         wrong = list(layer_problems(("layers",), self.layers, self.model, joint=True))
         yield from wrong
         yield from self._prompt_problems()
+        yield from looking_problems(self)
         yield from window_problems(self.windows, self.steps)
         yield from self.probe.problems_with(self)
         parts = 1 if wrong else len(self.groups()) * len(self.probe.heads_of(self) or [0])
@@ -156,17 +171,17 @@ class SkipSpec(Spec):
             yield Problem(("merge",), "cannot go with shard: run it once, after all shards", True)
 
     def _prompt_problems(self) -> Iterator[Problem]:
-        seen: dict[tuple[str, int], int] = {}
+        seen: dict[tuple[Any, ...], int] = {}
         for i, each in enumerate(self.seeded_prompts()):
             if each.seed > MOST_SEED:
                 yield Problem(
                     ("prompts", i), f"its seed would be {each.seed}: seed is too large", each.prompt
                 )
-            twin = seen.setdefault((each.prompt, each.seed), i)
+            twin = seen.setdefault((each.prompt, each.seed, each.picture, each.mask), i)
             if twin != i:
                 yield Problem(("prompts", i), f"is prompts[{twin}] again, with the same seed", each.prompt)
 
-    def seeded_prompts(self) -> tuple[PromptItem, ...]:
+    def seeded_prompts(self) -> tuple[SweptPrompt, ...]:
         """The prompts, each with its seed."""
         return tuple(
             each if each.seed is not None else each.model_copy(update={"seed": self.seed + i})
