@@ -12,9 +12,10 @@ from helpers_models import small_model
 
 from flux.formats.header import CheckpointError
 from flux.hooks import Hooks
+from flux.lora import applying
 from flux.lora.applying import apply_loras
 from flux.lora.choice import LoraChoice
-from flux.lora.reading import read_lora
+from flux.lora.reading import Stack, read_lora
 from flux.model import Flux, FluxLoraWrapper
 
 
@@ -236,3 +237,16 @@ def test_text_encoders_of_a_whole_model(tmp_path):
             assert not torch.allclose(found["a red house"], wanted["a red house"], atol=1e-2)
         assert all(map(torch.equal, plain.flow.state_dict().values(), models.flow.state_dict().values()))
         assert models.loras[0].about == "kohya, 2 updates of CLIP and 2 updates of T5"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_merged_weight_is_rounded_once(dtype, monkeypatch):
+    monkeypatch.setitem(applying.AT_A_TIME, "cpu", 100)  # rows of 48 go two by two, and one alone
+    weight = noise(7, 48).to(dtype)
+    update = Stack(noise(3, 48, seed=1), noise(7, 3, seed=2), None)
+    found = applying.merged_weight(weight, update)
+    exact = weight.double() + update.up.double() @ update.down.double()
+    assert found.dtype == dtype and found.shape == weight.shape
+    torch.testing.assert_close(found, exact.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-7)
+    if dtype == torch.bfloat16:
+        assert (found == exact.to(dtype)).float().mean() > 0.99

@@ -121,7 +121,7 @@ def load_models(
     check_ae(spec, find_ae(spec, weights, records, find))
     waiting = "cpu" if offload else device
     text = {"name": name, "dtype": dtype, "weights": weights, "records": records}
-    applied = {"live": lora_live, "keep": False}
+    applied = {"live": lora_live, "keep": False, "at": device}
     t5 = load_t5(device, spec.t5_length, **text)
     apply_loras(t5, loras, part=T5_PART, **applied)
     t5 = _read(t5, "T5 encoder", prompts)
