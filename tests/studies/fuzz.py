@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from flux import cli
 from flux.studies import cost, edit, needed, schema, similarity, sweep, text, timesteps
@@ -81,8 +82,11 @@ FILES = {
     "table.csv": "image,prompt,edit\npics/0.png,a hat,a boat\npics/1.png,a hat,the sea\n",
     "cut.json": '{"model": "flux-tiny", "layers": [0,\n',
     "notes": "not ours",
+    # A LoRA that fits nothing, in a few bytes of text: a length, a header, a number.
+    "lora.safetensors": "F\0\0\0\0\0\0\0"
+    '{"x.lora_A.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]}}\0\0\0\0',
 }
-"""What lies in the working directory, beside a folder of pictures."""
+"""What lies in the working directory, beside a folder of pictures and a LoRA of flux-tiny."""
 
 
 def deep(levels: int) -> Any:
@@ -236,6 +240,19 @@ FITTING: dict[str, list[Any]] = {
     "feather": [0, 3, 8192],
     "operators": ["gate", ["gate", "blend"], [{"name": "masked", "strength": 0.5}]],
     **dict.fromkeys(("schedules",), [{"source": "vags"}, {"edit": {"name": "exponential", "rate": 2}}]),
+    **dict.fromkeys(
+        ("lora", "file"),
+        [
+            "style.safetensors",
+            "style.safetensors:0.5",
+            "lora.safetensors",
+            "none.safetensors:2",
+            "style.safetensors:1e9",
+            "style.safetensors,style.safetensors:-1",
+            ["style.safetensors", {"file": "style.safetensors", "scale": 0.5}],
+        ],
+    ),
+    "scale": [0, 1, -0.5, 100, 101],
     "outside": ["all", [0], "double.*"],
     **dict.fromkeys(("paste", "when", "residual"), ["auto", True, False, {"when": True, "residual": False}]),
     "fit": ["fit", "crop", "pad"],
@@ -460,6 +477,8 @@ def room(folder: Path) -> Iterator[None]:
     (folder / "pics").mkdir()
     for i in range(2):
         Image.new("RGB", (16, 16), (90 * i, 0, 0)).save(folder / "pics" / f"{i}.png")
+    factors = {"img_in.lora_A.weight": torch.ones(1, 64), "img_in.lora_B.weight": torch.ones(192, 1)}
+    save_file(factors, folder / "style.safetensors")
     small = torch.zeros(1, 3, 16, 16)
 
     def no_training(*_: object) -> None:
