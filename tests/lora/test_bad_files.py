@@ -168,6 +168,36 @@ def test_peft_says_alpha_0_and_dora_in_words(tmp_path):
             read_lora(LoraChoice(file), TINY)
 
 
+@pytest.mark.parametrize("header, said", [
+    ("{", "a lora_adapter_metadata in its header that is none"),
+    ("[1]", "a lora_adapter_metadata in its header that is none"),
+    ("[" * 100_000, "a lora_adapter_metadata in its header that is none"),
+    ('{"transformer.alpha_pattern": 3}', "an alpha_pattern that is none"),
+    ('{"transformer.alpha_pattern": {"(a+)+$": 3}}', "alphas by the pattern '(a+)+$', of which only ends"),
+    ('{"transformer.lora_alpha": NaN}', "an alpha that is no number"),
+])  # fmt: skip
+def test_a_header_that_says_strange_things(tmp_path, header, said):
+    state = peft("transformer.transformer_blocks.0.attn.to_q")
+    file = save(tmp_path / "a.safetensors", state, {"lora_adapter_metadata": header})
+    with pytest.raises(CheckpointError) as error:
+        read_lora(LoraChoice(file), TINY)
+    assert said in str(error.value)
+
+
+def test_peft_names_layers_by_their_ends(tmp_path):
+    state = peft("transformer.transformer_blocks.0.attn.to_q") | peft(
+        "transformer.transformer_blocks.1.attn.to_q"
+    )
+    for pattern, factors in (
+        ("attn.to_q", [3, 3]),
+        ("^transformer_blocks.1.attn.to_q", [2, 3]),
+        ("q", [2, 2]),
+    ):
+        header = {"transformer.lora_alpha": 4, "transformer.alpha_pattern": {pattern: 6}, "transformer.r": 2}
+        file = save(tmp_path / "a.safetensors", state, {"lora_adapter_metadata": json.dumps(header)})
+        assert [each.factor for each in plan_lora(file, TINY).updates] == factors
+
+
 def test_files_that_are_none(tmp_path):
     file = tmp_path / "a.safetensors"
     whole = save(file, small()).read_bytes()

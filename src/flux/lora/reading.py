@@ -1,5 +1,6 @@
 """The numbers of a LoRA file: read, held to be numbers, and stacked to one pair of factors for each layer."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -98,6 +99,8 @@ def _factors(plan: LoraPlan, update: Update, weights: Weights, scale: float) -> 
     factor = update.factor
     if update.alpha is not None:
         factor = _read(plan, weights, update.alpha).reshape(()).item() / update.rank
+    if not math.isfinite(factor):
+        raise CheckpointError(f"{plan.file} has an alpha that is no number: download it again")
     if factor == 0:
         raise CheckpointError(
             f"{plan.file} has alpha 0 in {cut(update.alpha or update.down)}, with which it does nothing: "
