@@ -29,6 +29,13 @@ class Typed(str):
     """A text that was typed on the command line: as a path, it is relative to the working directory."""
 
 
+def is_typed(value: Any) -> bool:
+    """Whether a value of a spec, or a text in it, was typed on the command line."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return any(map(is_typed, value)) if isinstance(value, list) else isinstance(value, Typed)
+
+
 @dataclass(frozen=True)
 class Flags:
     """words: those before, between and behind the flags. pairs: each key with its text.

@@ -112,6 +112,10 @@ def test_a_folder_of_photos_with_an_instruction_each_is_one_run(demo, tmp_path):
     folder = tmp_path / "output" / "edit" / "none"
     record = assert_whole_run(folder)
     assert [each["seed"] for each in record["edits"]] == [0, 1, 2]
+    # Typed, they stand in the place of the source of a spec.
+    (tmp_path / "one.json").write_text('{"source": "a fish", "edits": ["a cow"]}')
+    assert demo("one.json", "--sources", "table.csv", "--batch", "2", *FEW, "--output", str(folder)) == 0
+    assert json.loads((folder / "run.json").read_text()) == record
     for i in range(3):
         own = Image.open(tmp_path / f"My Photo {i}.png").size
         assert Image.open(folder / f"0{i + 1}-my-photo-{i}" / "full-01.png").size == own

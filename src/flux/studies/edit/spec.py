@@ -5,7 +5,7 @@ from functools import reduce
 from operator import getitem
 from typing import Annotated, Any, ClassVar, Literal
 
-from flux.flags import UsageError, shown
+from flux.flags import UsageError, is_typed, shown
 from flux.limits import MOST_GUIDANCE, MOST_PIXELS
 from flux.methods import DEFAULT_METHOD, METHODS
 from flux.models import configs
@@ -111,6 +111,14 @@ SIDE_BY_SIDE = {"layers": "default", "paste": "auto"}
 """What stands for null where no method is named."""
 
 
+def _without_others(data: dict[str, Any]) -> dict[str, Any]:
+    """Sources that were typed take the place of the source of the spec, and of its edits."""
+    if not is_typed(data["sources"]) or data.get("source") is None or is_typed(data["source"]):
+        return data
+    theirs = [name for name in ("source", "edits") if not is_typed(data.get(name))]
+    return {name: value for name, value in data.items() if name not in theirs}
+
+
 def _one_or_many(schema: dict[str, Any]) -> None:
     """In the JSON Schema: source and edits, or sources."""
     schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["sources"]}]
@@ -213,7 +221,7 @@ class EditSpec(Spec, Sparse):
             return data
         data = dict(data)
         if data.get("sources") is not None:
-            data = {"source": None, "edits": None} | data
+            data = {"source": None, "edits": None} | _without_others(data)
         photo = isinstance(data.get("source"), dict) and data["source"].get("image") is not None
         if data.get("method") is None and (photo or data.get("sources") is not None):
             data["method"] = DEFAULT_METHOD
