@@ -57,17 +57,25 @@ class Texts:
 
 
 @torch.no_grad()
-def encode(models: Models, prompts: Sequence[str], *, offload: bool = False) -> Texts:
+def encode(
+    models: Models,
+    prompts: Sequence[str],
+    *,
+    offload: bool = False,
+    seconds: Mapping[str, str] | None = None,
+) -> Texts:
     """Encode each prompt once, by itself. offload: the encoders leave the device afterwards.
+
+    seconds: what T5 reads in the place of some of the prompts.
 
     Warns of words that the model never learned, where that is known.
     """
-    prompts = list(dict.fromkeys(prompts))
+    prompts, seconds = list(dict.fromkeys(prompts)), seconds or {}
     if models.spec.unknown_words is not None:
-        _warn_of_unknown_words(models, prompts)
+        _warn_of_unknown_words(models, [*prompts, *seconds.values()])
     with at_work(models.device, offload, models.t5, models.clip):
         return Texts(
-            txt={prompt: models.t5([prompt]) for prompt in prompts},
+            txt={prompt: models.t5([seconds.get(prompt, prompt)]) for prompt in prompts},
             vec={prompt: models.clip([prompt]) for prompt in prompts},
         )
 

@@ -1,5 +1,6 @@
 """Demo 0 from more than a prompt: each key makes what the function of the same name makes."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def made(clone, tmp_path):
 
     def run(**keys):
         model = {"name": "flux-tiny", "weights": str(clone), "device": "cpu"}
-        values = {**FEW, "model": model, "output": str(tmp_path / "run"), **keys}
+        values = {**FEW, "model": model, "output": tempfile.mkdtemp(dir=tmp_path), **keys}
         spec = load_spec(TestSpec, None, values)
         RUN.make(spec)
         files = sorted(spec.output.glob("picture-*.png"))
@@ -118,7 +119,7 @@ def test_inpainting_leaves_what_is_outside_as_the_photo(made, models, photo):
     conditions = open_conditions(models, wanted, SAMPLING)
     assert_same(pictures, expected(models, ["a hat"], [0], conditions))
     assert conditions.start.mask.mean(dim=-1)[0].tolist() == [0, 0, 0.5, 0.5, 1, 1]
-    as_a_box, _ = made(prompts=["a hat"], start={**start, "mask": [0, 48, 64, 96]}, overwrite=True)
+    as_a_box, _ = made(prompts=["a hat"], start={**start, "mask": [0, 48, 64, 96]})
     assert_same(as_a_box, [each.astype(int) for each in pictures.values()])
 
 

@@ -94,6 +94,8 @@ class Field:
     edits are evaluated. source_schedule,
     edit_schedule: what becomes of the guidance that a method asks for; a source, which may have many edits,
     is never told how alike they are.
+    away: the text of a negative prompt, one row, and how far edits move away from it (true classifier-free
+    guidance), which takes their evaluations once more. Sources do not.
     counts: by edit, the evaluations of one row that it took so far, its source's included. alike: by edit,
     the noise level of the last evaluation side by side and the cosine of the two velocities there; kept where
     there is an `edit_schedule`.
@@ -112,6 +114,7 @@ class Field:
     source_schedule: Schedule | None = None
     edit_schedule: Schedule | None = None
     watch: Watcher | None = None
+    away: tuple[Conditioning, float] | None = None
     counts: list[int] = field(default_factory=list)
     alike: dict[int, tuple[float, float]] = field(default_factory=dict)
     members: tuple[int, ...] | None = None
@@ -151,8 +154,12 @@ class Field:
     ) -> Tensor:
         """The edits' velocities at z, (N, L, 64), without a source beside them."""
         self._count(1)
-        hooks = self._watched(hooks, t)
-        return self._velocity(z, t, at, self.edits, self._edit_guidances(guidance, t), hooks)
+        guidances = self._edit_guidances(guidance, t)
+        v = self._velocity(z, t, at, self.edits, guidances, self._watched(hooks, t))
+        if self.away is None:
+            return v
+        self._count(1)
+        return self._moved_away(v, self._velocity(z, t, at, self._against(), guidances, hooks))
 
     def unprompted(self, z: Tensor, t: float, at: Evaluation, guidance: float) -> Tensor:
         """The velocities of the empty prompt at z, (S, L, 64)."""
@@ -181,10 +188,14 @@ class Field:
         guidance = [self._source_guidance(guidances[0], t)] * len(z_source)
         guidance += self._edit_guidances(guidances[1], t)
         hooks = None if self.look is None else self.look(of, len(z_source), self.mask)
-        hooks = self._watched(hooks, t, of, len(z_source))
+        watched = self._watched(hooks, t, of, len(z_source))
         both = torch.cat((z_source, z_edit))
-        v = self._velocity(both, t, at, sources.joined(self.edits), guidance, hooks)
+        v = self._velocity(both, t, at, sources.joined(self.edits), guidance, watched)
         v_source, v_edit = v[: len(z_source)], v[len(z_source) :]
+        if self.away is not None:
+            self._count(2)
+            against = self._velocity(both, t, at, sources.joined(self._against()), guidance, hooks)
+            v_edit = self._moved_away(v_edit, against[len(z_source) :])
         beside = Beside(
             z_source[list(of)], z_edit, v_source[list(of)], t, at, self.of_edits(self.clean), self.mask
         )
@@ -203,6 +214,13 @@ class Field:
             return hooks
         edits = {member: sources + row for row, member in enumerate(self.members)}
         return self.watch(hooks, WatchedRows(edits, dict(zip(self.members, of, strict=False)), t))
+
+    def _against(self) -> Conditioning:
+        """The negative prompt's text, for each edit."""
+        return self.away[0].rows([0] * len(self.members))
+
+    def _moved_away(self, v: Tensor, against: Tensor) -> Tensor:
+        return against + self.away[1] * (v - against)
 
     def _count(self, evaluations: int) -> None:
         for member in self.members:

@@ -13,12 +13,13 @@ rounds sums of differently shaped batches (in float32, 8-bit pictures differ by 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from flux.conditions import Conditions, Negative, Region, Regions
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.hooks import CopySource, Hooks, Injection, LayerName, Site
 from flux.hooks.returned import like_given, place
@@ -31,11 +32,13 @@ class Edit:
     """A prompt, the layers in which it looks at the source, and how.
 
     how: an injection for a batch of the source (row 0) and edits; it changes the row of this edit alone.
+    regions: parts of the picture with prompts of their own, see `flux.conditions`.
     """
 
     prompt: str
     layers: tuple[LayerName, ...]
     how: Injection = CopySource()
+    regions: tuple[Region, ...] = ()
 
 
 class Row(NamedTuple):
@@ -51,6 +54,8 @@ class EditRequest:
 
     batch: edits beside the source at once. compare: make each edit without injection too.
     repeat: make the source once more, in other company: what differs then is the noise floor of this machine.
+    seconds: what T5 reads in the place of some of the prompts. negative: what all pictures move away from.
+    regional: how the edits' regions obey; its own parts are not looked at.
     """
 
     source: str
@@ -61,6 +66,9 @@ class EditRequest:
     compare: bool = True
     repeat: bool = False
     offload: bool = False
+    seconds: Mapping[str, str] = field(default_factory=dict)
+    negative: Negative | None = None
+    regional: Regions = Regions()
 
     def __post_init__(self) -> None:
         if not self.edits:
@@ -141,7 +149,9 @@ def edit_steps(
     """Yield every step of every pass, of `passes` where only some of `edit_passes(request)` are wanted."""
     passes = edit_passes(request) if passes is None else passes
     prompts = [request.prompt_of(row) for each in passes for row in each.rows]
-    texts = encode(models, prompts, offload=request.offload)
+    prompts += [] if request.negative is None else [request.negative.prompt]
+    prompts += [region.prompt for edit in request.edits for region in edit.regions]
+    texts = encode(models, prompts, offload=request.offload, seconds=request.seconds)
     size = (request.sampling.height, request.sampling.width)
     for index, each in enumerate(passes):
         steps = sample_steps(
@@ -152,6 +162,7 @@ def edit_steps(
             request.sampling,
             hooks=each.hooks,
             offload=request.offload,
+            conditions=_conditions(request, each.rows),
         )
         for step in steps:
             pictures, latents = {}, {}
@@ -160,6 +171,15 @@ def edit_steps(
                 pictures = dict(zip(each.rows, decoded, strict=True))
                 latents = dict(zip(each.rows, unpack(step.after.float(), *size).cpu(), strict=True))
             yield EditStep(index, len(passes), each.rows, step, pictures, latents)
+
+
+def _conditions(request: EditRequest, rows: Sequence[Row]) -> Conditions:
+    """What the rows of a pass are made from beside their prompts; a source has no regions."""
+    regions = tuple(request.edits[row.index].regions if row.kind in ("edit", "plain") else () for row in rows)
+    return Conditions(
+        negative=request.negative,
+        regions=replace(request.regional, rows=regions) if any(regions) else None,
+    )
 
 
 def edit_passes(request: EditRequest) -> list[Pass]:

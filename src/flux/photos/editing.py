@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flux.conditions import Negative
 from flux.finite import Ingredients, is_finite, require_finite_steps
 from flux.generate import Sampling, Texts, at_work, decode, encode
 from flux.hooks import Hooks
 from flux.methods import DEFAULT_METHOD, MethodRecord
-from flux.methods.field import Look, Operator, Schedule, WatchedRows, Watcher
+from flux.methods.field import Conditioning, Look, Operator, Schedule, WatchedRows, Watcher
 from flux.methods.inversion import reconstruct
 from flux.methods.lookup import find_method
 from flux.methods.masks import own_mask, packed, unpacked
@@ -74,7 +75,8 @@ class PhotoRequest:
     `PASTE_BELOW` of the picture. residual: whether the photo's details stay inside the mask; "auto": where
     the edit left them, see `flux.photos.paste`. gate: whether it is measured how well each source comes back;
     with methods that invert, that takes evaluations of its own. watch: looks on while the method evaluates
-    edits, by their number in the request; not while masks are looked for.
+    edits, by their number in the request; not while masks are looked for. seconds: what T5 reads in the place
+    of some of the prompts. negative: what edits move away from, see `flux.methods.field.Field`.
     """
 
     sources: tuple[EditSource, ...]
@@ -94,6 +96,8 @@ class PhotoRequest:
     watch: Watcher | None = None
     batch: int = 4
     offload: bool = False
+    seconds: Mapping[str, str] = field(default_factory=dict)
+    negative: Negative | None = None
 
     def __post_init__(self) -> None:
         if not self.edits:
@@ -237,7 +241,8 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
     size = (request.sampling.width, request.sampling.height)
     frames = [frame_source(each, request.fit, size, models.spec.largest) for each in request.sources]
     prompts = [each.prompt for each in (*request.sources, *request.edits)]
-    texts = encode(models, [*prompts, ""], offload=request.offload)
+    prompts += [""] if request.negative is None else ["", request.negative.prompt]
+    texts = encode(models, prompts, offload=request.offload, seconds=request.seconds)
     batches = edit_batches(request, frames)
     opened: dict[int, OpenedSource] = {}
     for index, batch in enumerate(batches):
@@ -364,6 +369,8 @@ def _task(
         "source_schedule": request.source_schedule,
         "edit_schedule": request.edit_schedule,
     }
+    if (negative := request.negative) is not None:
+        beside["away"] = (Conditioning.of(texts, [negative.prompt]), negative.true_cfg)
     return replace(task, field=replace(task.field, **beside))
 
 

@@ -1,19 +1,29 @@
-"""What a picture is wanted from beside its prompt, as people say it: by files and boxes. Imports no torch.
+"""What a picture is wanted from beside its prompt, as people say it: by files and boxes.
 
-All of it is checked here, before models load; `flux.photos.conditions` opens it.
+Imports neither torch nor numpy, so that a spec is checked before they load. All of it is checked here, before
+models load; `flux.photos.conditions` opens it.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from flux.models import LayerName
-from flux.photos.framing import UNIT, Box, Fit, Frame, cut_mask, frame_photo
-from flux.pictures.opening import open_picture
 from flux.strength import first_step
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from flux.photos.framing import Fit, Frame
+
+UNIT = 16
+"""Pixels of a token's side."""
+
+Box = tuple[float, float, float, float]
 
 Place = Path | Box
 """A part of a picture: a mask, white where it is, or a box of left, top, right and bottom in pixels."""
@@ -39,6 +49,9 @@ class StartPhoto:
         Raises ValueError, one line, for a photo that is no picture, too small or too long, and for a mask of
         another size than the photo, or one that leaves nothing to paint or nothing to keep.
         """
+        from flux.photos.framing import frame_photo
+        from flux.pictures.opening import open_picture
+
         photo = open_picture(self.image)
         try:
             frame = frame_photo(photo.size, self.fit, size=size)
@@ -48,6 +61,9 @@ class StartPhoto:
 
 
 def _grid(mask: Place, frame: Frame) -> np.ndarray:
+    from flux.photos.framing import cut_mask
+    from flux.pictures.opening import open_picture
+
     if not isinstance(mask, Path):
         return cut_mask(mask, frame)
     picture = open_picture(mask)
@@ -69,6 +85,10 @@ class RegionPlace:
 
         Raises ValueError, one line, for a mask of another size, and for what covers half of no token.
         """
+        import numpy as np
+
+        from flux.pictures.opening import open_picture
+
         width, height = size
         if isinstance(self.where, Path):
             mask, name = open_picture(self.where).convert("L"), f"{self.where}: the mask"
@@ -90,10 +110,10 @@ class RegionPlace:
         return weights
 
 
-def _covered(start: float, stop: float, count: int) -> np.ndarray:
+def _covered(start: float, stop: float, count: int) -> list[float]:
     """How much of each of `count` tokens in a row lies between two pixels."""
-    edges = np.arange(count + 1, dtype=np.float32) * UNIT
-    return np.clip((np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start)) / UNIT, 0, 1)
+    spans = ((max(start, UNIT * i), min(stop, UNIT * (i + 1))) for i in range(count))
+    return [max(0, right - left) / UNIT for left, right in spans]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from flux.files import sha256_of
 from flux.limits import MOST_GUIDANCE
-from flux.photos.framing import Fit
 from flux.photos.wanted import Place, RegionPlace, StartPhoto, Wanted, guidance_problem
 from flux.strength import START_RULES, first_step
 from flux.studies.given import APicture, Sha256, Sparse, changed_file, picture_file, read_box
@@ -102,9 +101,8 @@ class StartChoice(Sparse):
 
     @property
     def photo(self) -> StartPhoto:
-        fit: Fit = self.fit
         mask = None if self.mask is None else self.mask.where
-        return StartPhoto(self.image, self.strength, mask, fit, self.rule)
+        return StartPhoto(self.image, self.strength, mask, self.fit, self.rule)
 
 
 class RegionItem(Sparse):

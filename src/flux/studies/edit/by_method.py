@@ -23,6 +23,7 @@ from flux.studies.edit.method_report import report
 from flux.studies.edit.method_watch import BatchWatcher, watch_files
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
+from flux.studies.edit.wanted import more_prompts, negative_of
 from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.run import dino_source
@@ -39,7 +40,7 @@ def work(spec: EditSpec) -> Work:
     return Work(
         files=[file for batch in batches for file in batch.files],
         batches=[2 * len(batch.jobs) for batch in batches],
-        prompts=list(dict.fromkeys([*prompts, ""])),
+        prompts=list(dict.fromkeys([*prompts, "", *more_prompts(spec)])),
         decoded=len(jobs) + len(sources),
         models=dino,
         kept=[file for batch in batches for file in watch_files(spec, batch)],
@@ -55,6 +56,7 @@ def _evaluations(spec: EditSpec) -> list[int] | None:
     if once is None:
         return None
     first = {"auto": once, "velocity": _search(spec.steps)}
+    once *= 1 if spec.true_cfg is None else 2
     return [once + (0 if job.way.mask is None else first.get(job.way.mask[0], 0)) for job in jobs_of(spec)]
 
 
@@ -136,6 +138,8 @@ def request_of(spec: EditSpec, batch: Batch, models: Models) -> PhotoRequest:
         gate=spec.checks.gate and bool(batch.first),
         batch=len(batch.jobs),
         offload=spec.model.offload,
+        seconds=spec.seconds,
+        negative=negative_of(spec),
     )
 
 

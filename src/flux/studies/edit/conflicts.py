@@ -5,13 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 from flux.studies.edit.choices import MethodChoice
 from flux.studies.edit.items import EditItem, Source
-from flux.studies.spec import KeyPath, Problem, Section
+from flux.studies.layers import layer_problems
+from flux.studies.spec import KeyPath, Problem, Section, below
+from flux.studies.wanted import GUIDED, region_problems
 from flux.studies.watch.spec import Watch
 
 if TYPE_CHECKING:
     from flux.studies.edit.spec import EditSpec
 
 MOST_PAIRS = 1000
+
+BY_METHOD = frozenset(
+    ("sources", "method", "mask", "outside", "operators", "schedules", "paste", "fit", "pixels")
+)
+"""Keys of the spec that came with methods."""
+
+EITHER_WAY = GUIDED | {"regional"}
+"""Keys that came later, and are for edits side by side too."""
 
 NEEDS_METHOD = "is for edits by a method: name one, as in --method flowedit"
 
@@ -60,7 +70,7 @@ def without_method(spec: "EditSpec") -> Iterator[Problem]:
     """Keys that only methods take."""
     fields = type(spec).model_fields
     for name in fields:
-        if name in spec.quiet - {"paste"} and getattr(spec, name) != fields[name].default:
+        if name in BY_METHOD - {"paste"} and getattr(spec, name) != fields[name].default:
             yield Problem((name,), NEEDS_METHOD, as_written(getattr(spec, name)))
     for path, item in ((), spec), *items_of(spec):
         if isinstance(item.strength, str | tuple):
@@ -90,6 +100,34 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
                 yield Problem(path, f"missing: {method.name} edits inside a mask alone; give one")
     if not row.pairs:
         yield from _alone(spec, method, but="mask" if row.needs_mask else "")
+
+
+def wanted_problems(spec: "EditSpec") -> Iterator[Problem]:
+    """What of second prompts, a negative one and regions does not go together."""
+    places: list[tuple[KeyPath, Any]] = [(("source",), spec.source)] if spec.source is not None else []
+    places += [(("sources", i), each) for i, each in enumerate(spec.sources or ())]
+    read: dict[str, str | None] = {}
+    for path, each in (*places, *items_of(spec)):
+        if read.setdefault(each.prompt, each.prompt_2) != each.prompt_2:
+            text = "its prompt stands elsewhere too, where T5 reads another text: give both the same"
+            yield Problem((*path, "prompt_2"), text, each.prompt_2)
+    beside = [(path, item) for path, item in items_of(spec) if item.regions is not None]
+    if spec.method is not None:
+        for path, _ in beside:
+            yield Problem((*path, "regions"), "are for edits side by side, without a method")
+        if spec.two_passes:
+            yield Problem(("two_passes",), "is for edits side by side: methods always take two", True)
+    elif beside and spec.watch is not None:
+        yield Problem(("watch",), "looks at edits without regions: leave one of both out")
+    if spec.regional is not None and not beside:
+        yield Problem(("regional",), "is for regions: give edits regions")
+    elif spec.regional is not None:
+        yield from below(("regional",), layer_problems(("layers",), spec.regional.layers, spec.model))
+    for path, item in beside:
+        yield from below(path, region_problems(item.regions, None, spec))
+    if spec.chain and (beside or spec.true_cfg is not None or any(read.values())):
+        text = "goes on from its links by their prompts alone: leave out prompt_2, true_cfg and regions"
+        yield Problem(("chain",), text)
 
 
 def watch_problems(spec: "EditSpec", watch: Watch) -> Iterator[Problem]:

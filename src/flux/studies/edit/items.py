@@ -28,6 +28,7 @@ from flux.studies.spec import (
     WrapValidator,
     whole,
 )
+from flux.studies.wanted import RegionItems
 
 _PARAMETERS = {row.name: row.parameter for row in STRATEGIES if row.parameter is not None}
 
@@ -192,7 +193,7 @@ class EditItem(Sparse):
     """One edit. What it does not say itself, it takes from the spec."""
 
     text_key: ClassVar[str] = "prompt"
-    quiet: ClassVar[frozenset[str]] = frozenset({"outside", "mask", "after"})
+    quiet: ClassVar[frozenset[str]] = frozenset({"outside", "mask", "after", "prompt_2", "regions"})
 
     prompt: Prompt = Field(description="what the edited picture shows")
     seeds: Seeds | None = Field(None, description="several pairs of source and edit, one from each seed")
@@ -207,6 +208,12 @@ class EditItem(Sparse):
         description="in a chain, what it goes on from: 0, the source, or an edit's number; null: the one "
         "before it",
     )
+    prompt_2: Prompt | None = Field(
+        None, description="what T5 reads in the place of the prompt, while CLIP reads the prompt"
+    )
+    regions: RegionItems | None = Field(
+        None, description="parts of the edited picture with prompts of their own; not with a method"
+    )
 
 
 # What is edited
@@ -216,7 +223,7 @@ class Source(Sparse):
     """The picture to edit."""
 
     text_key: ClassVar[str] = "prompt"
-    quiet: ClassVar[frozenset[str]] = frozenset({"image", "sha256"})
+    quiet: ClassVar[frozenset[str]] = frozenset({"image", "sha256", "prompt_2"})
 
     prompt: OnePrompt = Field(description="what the source picture shows")
     image: APicture | None = Field(
@@ -225,6 +232,9 @@ class Source(Sparse):
         "its prompt",
     )
     sha256: Sha256 | None = Field(None, description="of the photo's file; another one is refused")
+    prompt_2: Prompt | None = Field(
+        None, description="what T5 reads in the place of the prompt, while CLIP reads the prompt"
+    )
 
     @cached_property
     def digest(self) -> str | None:

@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 
 from flux.methods.lookup import find_method
 from flux.photos.framing import Frame, frame_photo
+from flux.photos.wanted import RegionPlace
 from flux.pictures.opening import PictureError, open_picture
 from flux.studies.edit.choices import setting_problems
 from flux.studies.edit.items import FOUND, EditItem, MaskChoice, Strategy
@@ -191,8 +192,10 @@ def _size(image: Path, digest: str) -> tuple[int, int]:
 
 
 def check(spec: EditSpec) -> None:
-    """Open all that a spec with a method names. Raises ValueError, one line, for what cannot be edited."""
+    """Open all that a spec names. Raises ValueError, one line, for what cannot be edited."""
     if spec.method is None:
+        for region in (region for edit in spec.edits for region in edit.regions or ()):
+            RegionPlace(region.prompt, region.where).weights((spec.width, spec.height))
         return
     for each in [spec] if spec.scan is None else [cell.spec for cell in cells_of(spec)]:
         _check_own(each)

@@ -3,6 +3,7 @@
 from flux.hooks import AboveThreshold, CopySource, Select, TopRatio
 from flux.methods.stable_flow import Edit, EditRequest, Row
 from flux.studies.edit.spec import EditItem, EditSpec, Strategy
+from flux.studies.edit.wanted import negative_of, regional_of, regions_of
 from flux.studies.layers import layer_numbers
 from flux.studies.run import sampling_of
 
@@ -21,6 +22,9 @@ def requests(spec: EditSpec) -> list[EditRequest]:
             # Of one seed is enough: it measures the machine.
             repeat=index == 0,
             offload=spec.model.offload,
+            seconds=spec.seconds,
+            negative=negative_of(spec),
+            regional=regional_of(spec),
         )
         for index, seed in enumerate(seeds)
     ]
@@ -50,7 +54,8 @@ def edit_of(spec: EditSpec, item: EditItem) -> Edit:
         select=select_of(strategy),
         steps=own_or_specs("window"),
     )
-    return Edit(item.prompt, layer_numbers(own_or_specs("layers"), spec.model), how)
+    layers = layer_numbers(own_or_specs("layers"), spec.model)
+    return Edit(item.prompt, layers, how, regions_of(spec, item))
 
 
 def select_of(strategy: Strategy) -> Select | None:

@@ -19,6 +19,7 @@ from flux.studies.edit.figures import FIGURES, as_text
 from flux.studies.edit.report import report
 from flux.studies.edit.requests import file_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
+from flux.studies.edit.wanted import more_prompts
 from flux.studies.edit.watch import watch_files, watch_passes, watched_of
 from flux.studies.folder import RunFolder
 from flux.studies.layers import layer_file
@@ -37,12 +38,17 @@ def work(spec: EditSpec) -> Work:
     return Work(
         files=list(dict.fromkeys(file for request, each in passes for file in _files(spec, request, each))),
         batches=rows,
-        prompts=list(dict.fromkeys((spec.source.prompt, *(edit.prompt for edit in spec.edits)))),
+        prompts=list(dict.fromkeys((*_prompts(spec), *more_prompts(spec)))),
         decoded=sum(rows),
         models=dino,
         kept=watch_files(spec),
         notes=_notes(spec),
+        evaluations=None if spec.true_cfg is None else 2 * sum(rows) * spec.steps,
     )
+
+
+def _prompts(spec: EditSpec) -> list[str]:
+    return [spec.source.prompt, *(edit.prompt for edit in spec.edits)]
 
 
 def _notes(spec: EditSpec) -> tuple[str, ...]:

@@ -12,10 +12,13 @@ from flux.models import configs
 from flux.prompts import prompt_file
 from flux.studies.edit.choices import MethodChoice, OperatorChoice, Schedules, usual_steps
 from flux.studies.edit.conflicts import (
+    BY_METHOD,
+    EITHER_WAY,
     chain_problems,
     items_of,
     missing,
     too_many,
+    wanted_problems,
     watch_problems,
     with_method,
     without_method,
@@ -41,6 +44,7 @@ from flux.studies.spec import (
     or_one,
     whole,
 )
+from flux.studies.wanted import Guided, RegionHow
 from flux.studies.watch.spec import Watch, with_watch
 
 
@@ -124,13 +128,11 @@ def _one_or_many(schema: dict[str, Any]) -> None:
     schema["anyOf"] = [{"required": schema.pop("required")}, {"required": ["sources"]}]
 
 
-class EditSpec(Spec, Sparse):
+class EditSpec(Guided, Spec):
     """Demo 4: pictures, generated or photographed, and their edits."""
 
     demo: ClassVar[str] = "edit"
-    quiet: ClassVar[frozenset[str]] = frozenset(
-        ("sources", "method", "mask", "outside", "operators", "schedules", "paste", "fit", "pixels")
-    )
+    quiet: ClassVar[frozenset[str]] = BY_METHOD | EITHER_WAY
     model_config = ConfigDict(json_schema_extra=_one_or_many)
 
     source: Source | None = Field(description="the picture to edit: its prompt")
@@ -196,6 +198,9 @@ class EditSpec(Spec, Sparse):
         "with each and each",
     )
 
+    regional: RegionHow | None = Field(
+        None, description="how regions of edits obey their prompts; null: in all layers"
+    )
     chain: bool = Field(False, description="each edit goes on from the one before it, or from its `after`")
 
     @classmethod
@@ -256,6 +261,12 @@ class EditSpec(Spec, Sparse):
         known = self.method.settings
         return known | {name: value for name, value in guidance.items() if name in known}
 
+    @property
+    def seconds(self) -> dict[str, str]:
+        """What T5 reads in the place of a prompt, by the prompt."""
+        items = [*self.pictures, *(item for _, item in items_of(self))]
+        return {each.prompt: each.prompt_2 for each in items if each.prompt_2 is not None}
+
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         if wrong := list(missing(self)) or list(too_many(self)):
@@ -267,6 +278,8 @@ class EditSpec(Spec, Sparse):
         yield from without_method(self) if self.method is None else with_method(self, self.method)
         if self.watch is not None:
             yield from below(("watch",), watch_problems(self, self.watch))
+        yield from self.guidance_problems()
+        yield from wanted_problems(self)
         yield from chain_problems(self)
         if self.scan is not None:
             yield from below(("scan",), scan_problems(self, self.scan))

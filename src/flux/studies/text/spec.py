@@ -19,7 +19,7 @@ from flux.studies.wanted import (
 )
 
 
-class TestSpec(Spec, Guided):
+class TestSpec(Guided, Spec):
     """Demo 0: a picture of every prompt with every seed."""
 
     __test__: ClassVar[bool] = False  # for pytest, which would collect it by its name
