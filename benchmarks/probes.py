@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from probes_parts.claims import claims, late_layers
 from probes_parts.edits import Edits, EditWay
-from probes_parts.ranks import against, correlations, order_by, signed
+from probes_parts.ranks import against, correlations, order_by, rank, signed
 from probes_parts.sweeps import LAYERS, METRICS, Sweeps, make_sweeps
 
 from flux.files import write_atomically
@@ -74,6 +74,7 @@ def figures_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     early, always = late_layers(len(LAYERS), options.steps)
     fresh = edits.of([*chosen.values(), early, always], halves[1])
     few = chosen[f"{ASKED}, tried along carrying"]
+    measured = np.stack([table.mean(axis=0) for way, table in fresh.items() if way.layers])
     none, default = fresh[chosen["no injection"]], fresh[chosen["set default"]]
     return {
         "weights": weights_id(configs["flux-tiny"], configs["flux-tiny"].home),
@@ -96,11 +97,15 @@ def figures_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                 "layers": list(way.layers),
                 "made": round(float(fresh[way][:, 0].mean()), 3),
                 "kept": round(float(fresh[way][:, 1].mean()), 2),
+                "made by region": round(float(fresh[way][:, 2].mean()), 3),
                 "against no injection": against(fresh[way], none),
                 "against the default": against(fresh[way], default),
             }
             for name, way in chosen.items()
         },
+        "made by region against the judge's, rank correlation over sets": round(
+            rank(measured[:, 2], measured[:, 0]), 3
+        ),
         "notes": notes,
         "claims": [claim.line() for claim in claims(sweeps, by_layer, fresh, few, options.steps)],
     }
@@ -124,19 +129,21 @@ def show(table: Mapping[str, Any]) -> Iterator[str]:
         yield f"| {name} | {' | '.join(f'{value:g}' for value in values)} |"
     yield ""
     beside = "dB more than none | made more | dB more than the default | made more"
-    yield f"| set | layers | kept, dB | made | {beside} |"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    yield f"| set | layers | kept, dB | made | by region | {beside} |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     for name, row in table["sets"].items():
         cells = [
             name,
             ", ".join(map(str, row["layers"])) or "none",
             f"{row['kept']:.1f}",
             f"{row['made']:.2f}",
+            f"{row['made by region']:.2f}",
         ]
         for other in ("against no injection", "against the default"):
             cells += [signed(row[other]["kept"], 1), signed(row[other]["made"])]
         yield f"| {' | '.join(cells)} |"
-    yield from ("", *table["notes"], "", *table["claims"])
+    name = "made by region against the judge's, rank correlation over sets"
+    yield from ("", f"{name}: {table[name]:.2f}", *table["notes"], "", *table["claims"])
 
 
 def picture(table: Mapping[str, Any]) -> bytes:

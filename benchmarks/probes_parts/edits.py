@@ -13,6 +13,8 @@ from flux.files import write_atomically
 from flux.generate import Sampling
 from flux.hooks import CopySource
 from flux.methods.stable_flow import Edit, EditRequest, Row, edit
+from flux.pictures.features import Dino
+from flux.studies.similarity.trying import ByRegion
 from flux.tiny.edit_pairs import EditPair, JudgedPairs
 from flux.util import TINY_WEIGHTS, load_models
 from flux.weights.load import Models
@@ -39,11 +41,14 @@ class EditWay:
 
 
 class Edits:
-    """Figures of edits by pair and way: made, 0 or 1, and kept, in dB."""
+    """Figures of edits by pair and way: made, 0 or 1, and kept, in dB, by the judge; made by region.
+
+    The last is what demo 3 goes by where there is no judge: with the judge's it says how good that is.
+    """
 
     def __init__(self, file: Path, pairs: Sequence[EditPair], steps: int):
         self._file, self._steps = file, steps
-        self._judged = JudgedPairs(TINY_WEIGHTS)
+        self._judged, self._region = JudgedPairs(TINY_WEIGHTS), ByRegion(Dino(TINY_WEIGHTS / "dino"))
         self._models: Models | None = None
         self.pairs = pairs
         self._known: dict[str, dict[str, list[float]]] = (
@@ -51,7 +56,7 @@ class Edits:
         )
 
     def of(self, ways: Iterable[EditWay], numbers: Sequence[int]) -> dict[EditWay, np.ndarray]:
-        """(pairs, 2) by way: made and kept of the pairs of these numbers."""
+        """(pairs, 3) by way, of the pairs of these numbers."""
         ways = list(dict.fromkeys(ways))
         for number in tqdm(numbers, desc="edits", disable=None):
             known = self._known.setdefault(str(number), {})
@@ -66,17 +71,24 @@ class Edits:
     def _make(self, pair: EditPair, ways: Sequence[EditWay]) -> dict[str, list[float]]:
         self._models = self._models or load_models("flux-tiny", device="cpu", dtype="float32")
         source, target = pair.prompts
+        plain = EditWay()
+        asked = [plain, *(way for way in ways if way != plain)]
         request = EditRequest(
             source,
-            tuple(way.edit(target) for way in ways),
+            tuple(way.edit(target) for way in asked),
             Sampling(self._steps, 3.5, pair.source.width, pair.source.height),
             seed=pair.seed,
             batch=BATCH,
             compare=False,
         )
         made = edit(self._models, request).pictures
-        first = made[Row("source")].clamp(-1, 1)
-        return {
-            way.name: list(self._judged.score(pair, first, made[Row("edit", i)].clamp(-1, 1)))
-            for i, way in enumerate(ways)
+        first, *edits = (made[row].clamp(-1, 1) for row in (Row("source"), *_rows(asked)))
+        found = {
+            way.name: [*self._judged.score(pair, first, each), self._region(pair, first, edits[0], each)[0]]
+            for way, each in zip(asked, edits, strict=True)
         }
+        return {way.name: found[way.name] for way in ways}
+
+
+def _rows(ways: Sequence[EditWay]) -> list[Row]:
+    return [Row("edit", i) for i in range(len(ways))]

@@ -323,6 +323,7 @@ def test_a_set_is_taken_by_what_is_wanted(tmp_path, monkeypatch):
         ({"file": "beyond.json"}, "flux-tiny has layers 0 to 11"),
         ({"file": "text.json"}, "no editing layers"),
         ("order.json", "not a vital set"),
+        ("order.json", "holds the order of a probe: the editing key of demo 3 finds sets along it"),
     ],
 )
 def test_wrong_takes_are_named(tmp_path, monkeypatch, choice, says):

@@ -38,6 +38,8 @@ def read_vital_set(path: Path) -> VitalSet:
     data = read_value(path)
     if isinstance(data, list):
         data = {"model": ANY_MODEL, "layers": data}
+    if isinstance(data, dict) and "order" in data and "layers" not in data:
+        raise SpecError(f"{path}: holds the order of a probe: the editing key of demo 3 finds sets along it")
     if not isinstance(data, dict):
         raise SpecError(f"{path}: must hold a JSON object, {{...}}; got {type(data).__name__}")
     try:

@@ -150,7 +150,7 @@ def _facts(each: LinkFinding) -> dict[str, str]:
     if each.own_psnr is not None:
         facts["to what it goes on from, outside its own mask"] = f"{each.own_psnr:.1f} dB"
     if each.score.similarity is not None:
-        facts["DINO similarity to the first source"] = f"{each.score.similarity:.3f}"
+        facts["DINO similarity to the first source, by class token"] = f"{each.score.similarity:.3f}"
     if each.made is not None:
         facts["made, by the judge"] = "yes" if each.made else "no"
     return facts

@@ -139,7 +139,7 @@ def _facts(each: Finding) -> dict[str, str]:
     if each.kept is not None:
         facts["PSNR outside the mask, before pasting"] = f"{each.kept:.1f} dB"
     if scores.similarity is not None:
-        facts["DINO similarity to the source"] = f"{scores.similarity:.3f}"
+        facts["DINO similarity to the source, by class token"] = f"{scores.similarity:.3f}"
     if scores.loss is not None:
         facts["lost of the source"] = share(scores.loss)
     return facts

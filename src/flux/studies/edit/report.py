@@ -49,7 +49,7 @@ def _figures(each: Verdict) -> dict[str, str]:
         "PSNR to the source": "equal" if figures.psnr is None else f"{figures.psnr:.1f} dB",
     }
     if figures.similarity is not None:
-        facts["DINO similarity to the source"] = f"{figures.similarity:.3f}"
+        facts["DINO similarity to the source, by class token"] = f"{figures.similarity:.3f}"
     if figures.plain_similarity is not None:
         facts["the same without injection"] = f"{figures.plain_similarity:.3f}"
     if figures.loss is not None:

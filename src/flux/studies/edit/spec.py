@@ -69,8 +69,8 @@ class Checks(Sparse):
     )
     dino: HubOrFolder = Field(
         "auto",
-        description="the DINOv2 model for similarities: auto (the model's own, or facebook/dinov2-base), "
-        "off, a folder, or a hub name",
+        description="the DINOv2 model for similarities, by class token: auto (the model's own, or "
+        "facebook/dinov2-base), off, a folder, or a hub name",
     )
     gate: bool = Field(
         True, description="with a method: measure before editing how well each picture can be given back"

@@ -18,6 +18,7 @@ from flux.studies.similarity.inputs import Comparison
 from flux.studies.similarity.measures import MEASURES
 from flux.studies.similarity.places import size_of
 from flux.studies.similarity.probed import Probed, axis, layers_file, probed
+from flux.studies.similarity.sources import in_words
 from flux.studies.similarity.spec import DinoSpec
 from flux.studies.similarity.words import shortened
 from flux.studies.sweep.cells import NOTHING, Cell, CellPart
@@ -250,6 +251,6 @@ def _about(sweep: Sweep, found: Probed, model: Mapping[str, Any]) -> dict[str, A
         "size": f"{recipe.get('width')} × {recipe.get('height')}",
         "steps": recipe.get("steps"),
         "pictures": sum(1 for row in found.rows if row.cell.part),
-        "similarity": ", ".join(str(value) for key, value in model.items() if key != "identity"),
+        "similarity": in_words(model),
         "noise floor": "not measured" if found.floor is None else difference_in_words(found.floor),
     }

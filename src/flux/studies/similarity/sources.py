@@ -65,6 +65,14 @@ def metric_models(spec: DinoSpec, inputs: Inputs) -> dict[str, MetricModel]:
     }
 
 
+def in_words(record: Mapping[str, Any]) -> str:
+    """A record of `MetricModel` for people."""
+    named = {**record, "token": TOKENS.get(record.get("token"))}
+    if "block" in record:
+        named["block"] = f"block {record['block']}"
+    return ", ".join(str(value) for key, value in named.items() if key != "identity" and value)
+
+
 def default_metric(inputs: Inputs) -> str:
     """What is measured where nobody says.
 

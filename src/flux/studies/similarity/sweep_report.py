@@ -18,6 +18,7 @@ from flux.studies.similarity.importance import Summary, ranked
 from flux.studies.similarity.inputs import Comparison
 from flux.studies.similarity.measures import MEASURES
 from flux.studies.similarity.places import size_of
+from flux.studies.similarity.sources import in_words
 from flux.studies.similarity.spec import COSINES, DinoSpec
 from flux.studies.similarity.sweep_tables import layers_csv, rows_csv
 from flux.studies.similarity.words import sentences, shortened
@@ -231,6 +232,6 @@ def _about(sweep: Sweep, found: Findings, model: Mapping[str, Any]) -> dict[str,
         "size": f"{recipe.get('width')} × {recipe.get('height')}",
         "steps": recipe.get("steps"),
         "pictures": pictures,
-        "similarity": ", ".join(str(value) for key, value in model.items() if key != "identity"),
+        "similarity": in_words(model),
         "noise floor": "not measured" if found.floor is None else difference_in_words(found.floor),
     }

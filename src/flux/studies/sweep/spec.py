@@ -82,8 +82,8 @@ class UntilRule(Section):
     )
     dino: HubOrFolder = Field(
         "auto",
-        description="the DINOv2 model: auto (the model's own, or facebook/dinov2-base), a folder, or a hub "
-        "name",
+        description="the DINOv2 model, whose class token decides: auto (the model's own, or "
+        "facebook/dinov2-base), a folder, or a hub name",
     )
 
     def problems(self) -> Iterator[Problem]:
