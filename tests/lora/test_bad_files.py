@@ -111,7 +111,7 @@ def test_more_blocks_than_the_model_has(tmp_path):
     state = official(updates(TINY.params, only=in_blocks))
     state |= peft("double_blocks.7.img_attn.proj")
     message = refusal(save(tmp_path / "a.safetensors", state))
-    assert "has more blocks than flux-tiny (double_blocks.7.img_attn.proj)" in message
+    assert "a.safetensors has more blocks than flux-tiny (double_blocks.7.img_attn.proj)" in message
 
 
 def small():
@@ -128,6 +128,9 @@ BROKEN = {
     "have no rank in common: download": lambda s: s.update(pair(AT, 576, 192, rank=0)),
     "where (576, 192) is needed": lambda s: s.update(pair(AT, 192, 192)),
     "has 3 numbers in": lambda s: s.update({f"{AT}.alpha": torch.ones(3)}),
+    "query_norm.scale is (9,) where (32,) is needed": lambda s: s.update(
+        {"double_blocks.0.img_attn.norm.query_norm.scale": torch.ones(9)}
+    ),
     "a DoRA, which is not read": lambda s: s.update({f"{AT}.dora_scale": torch.ones(576)}),
     "a LoKr, which is not read": lambda s: s.update({"lora_unet_x.lokr_w1": torch.ones(2, 2)}),
     "a LoHa, which is not read": lambda s: s.update({"lora_unet_x.hada_w1_a": torch.ones(2, 2)}),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flux.flags import cut
 from flux.formats.header import CheckpointError, is_pickle, read_header, read_metadata
-from flux.lora.foreign import Shapes, made_for, named_for
+from flux.lora.foreign import WIDTHS, Shapes, made_for, named_for
 from flux.lora.halves import Halves, halves
 from flux.lora.layouts import LAYOUTS
 from flux.lora.peft import PeftConfig, peft_config
@@ -165,10 +165,20 @@ class _Reading:
             raise self._refusal(f"has more blocks than {self.name} ({_few(deeper)})")
         self._refuse_twice(found)
         updates = tuple(self._update(parts[name], place) for name, place in found.items())
-        norms = {match[1]: key for key in others if (match := NORM.fullmatch(key)) is not None}
-        norms = {ours: key for ours, key in norms.items() if places.ours.keys() & {_layer_beside(ours)}}
+        norms = self._norms(others, places)
         left_out = (*unknown, *(key for key in others if key not in norms.values()))
         return LoraPlan(self.file, " and ".join(dict.fromkeys(titles)), updates, norms, left_out)
+
+    def _norms(self, keys: Iterable[str], places: Places) -> dict[str, str]:
+        """The keys among these of norms that the model has, by its own names."""
+        found = {match[1]: key for key in keys if (match := NORM.fullmatch(key)) is not None}
+        found = {ours: key for ours, key in found.items() if _layer_beside(ours) in places.ours}
+        width = self.model.params.hidden_size // self.model.params.num_heads
+        for key in found.values():
+            if self.shapes[key] != (width,):
+                wrong = f"its {cut(key)} is {self.shapes[key]} where ({width},) is needed"
+                raise self._refusal(f"does not fit {self.name}: {wrong}")
+        return found
 
     def _update(self, part: Halves, place: Place) -> Update:
         if part.down is None or part.up is None:
@@ -234,7 +244,8 @@ class _Reading:
     def _origin(self) -> str:
         """What it was made for, where that can be told and is not what it is tried with."""
         title = made_for(self.shapes, self.metadata)
-        return f" was made for {cut(title)} and" if title else ""
+        same = title == WIDTHS.get(self.model.params.hidden_size)
+        return "" if title is None or same else f" was made for {cut(title)} and"
 
 
 def _place(name: str, places: Places) -> tuple[str, Place | None]:
