@@ -22,10 +22,14 @@ from flux import references
 from flux.conditions import Conditions, Negative, Region, Regions
 from flux.generate import Sampling, encode, sample_steps
 from flux.hooks import CopySource, Hooks
+from flux.methods import METHODS
+from flux.methods.stable_flow import Edit, EditRequest, Row, edit
 from flux.model import Flux
 from flux.models import configs, kontext_size
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import CannyImageEncoder, ReduxImageEncoder
+from flux.photos.editing import PhotoRequest, SourceEdit, edit_photo_steps
+from flux.photos.sources import EditSource
 from flux.pictures.opening import PictureError
 from flux.sampling import (
     denoise,
@@ -36,6 +40,7 @@ from flux.sampling import (
     prepare_fill,
     prepare_kontext,
     prepare_redux,
+    unpack,
 )
 from flux.weights import convert
 from flux.weights.load import Models
@@ -435,3 +440,55 @@ def test_an_injection_touches_reference_tokens_only_where_asked(loaded, files, s
             assert torch.equal(after[1, :, site.img], before[0, :, site.img])
             expected = before[0] if too else before[1]
             assert torch.equal(after[1, :, site.img.stop :], expected[:, site.img.stop :])
+
+
+# Edits
+
+
+@TASKS
+def test_edits_side_by_side(loaded, files, small_sizes, task):
+    """Source and edits look at one picture; each edit alone is as sampling gives it."""
+    models, given = loaded(task), reference(task, files)
+    edits = (Edit("a cup", (1, 3)), Edit("a hat", (0,)))
+    request = EditRequest(PROMPTS[0], edits, SAMPLING, seed=5, batch=2, reference=given)
+    result = edit(models, request)
+    plan = Hooks(inject={1: CopySource(rows=(1,)), 3: CopySource(rows=(1,)), 0: CopySource(rows=(2,))})
+    rows = sampled(models, [PROMPTS[0], "a cup", "a hat"], [5, 5, 5], [given], plan)
+    latents = torch.stack([result.latents[Row("source")], *(result.latents[Row("edit", i)] for i in (0, 1))])
+    torch.testing.assert_close(latents, unpack(rows, HEIGHT, WIDTH), rtol=1e-4, atol=1e-4)
+    if task == "kontext":  # which also goes without
+        plain = edit(models, replace(request, reference=None)).latents[Row("edit", 0)]
+        assert not torch.allclose(plain, result.latents[Row("edit", 0)], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "method, task",
+    [*((row.name, "kontext") for row in METHODS), *(("flowedit", t) for t in ("control", "fill", "redux"))],
+)
+def test_every_method_edits_with_a_reference(loaded, files, small_sizes, task, method):
+    """Sources are sampled with it, and each evaluation of the model has it."""
+    models, given = loaded(task), reference(task, files)
+    seen = []
+    plain = models.flow.forward
+
+    def forward(img, *args, **options):
+        seen.append((img.shape, options["txt"].shape[1]))
+        return plain(img, *args, **options)
+
+    models.flow.forward = lambda **options: forward(options.pop("img"), **options)
+    request = PhotoRequest(
+        (EditSource(PROMPTS[0], None, 5),),
+        (SourceEdit("a cup", 0, half_mask(WIDTH, HEIGHT)),),
+        replace(SAMPLING, guidance=2.0),
+        method=method,
+        paste=False,
+        gate=False,
+        reference=given,
+    )
+    *_, step = edit_photo_steps(models, request)
+    (result,) = step.results.values()
+    assert result.picture.shape == (3, HEIGHT, WIDTH) and result.picture.isfinite().all()
+    channels = {"control": 128, "fill": 384}.get(task, 64)
+    tokens = HEIGHT * WIDTH // 256 + (28 if task == "kontext" else 0)
+    assert {(shape[1], shape[2]) for shape, _ in seen} == {(tokens, channels)}
+    assert {length for _, length in seen} == {7 + (9 if task == "redux" else 0)}

@@ -16,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 from flux.generate import Texts
 from flux.hooks import Hooks
 from flux.model import Flux
+from flux.references import Reference, repeated
 from flux.sampling import Evaluation, image_ids, velocity
 
 
@@ -90,6 +91,7 @@ class Field:
     sources, edits: their prompts, S and N rows. empty: the empty prompt, one row. of: each edit's source.
     size: of the picture, in tokens (h, w). clean: the sources' latents, (S, L, 64).
     mask: where edits may change their sources, packed like latents, (N, L, 64) in [0, 1]; see `masks.py`.
+    reference: the picture that the model looks at, for sources and edits alike.
     look, operators: applied wherever source and edit are evaluated side by side. watch: looks on wherever
     edits are evaluated. source_schedule,
     edit_schedule: what becomes of the guidance that a method asks for; a source, which may have many edits,
@@ -118,6 +120,7 @@ class Field:
     counts: list[int] = field(default_factory=list)
     alike: dict[int, tuple[float, float]] = field(default_factory=dict)
     members: tuple[int, ...] | None = None
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         if self.members is None:
@@ -248,6 +251,10 @@ class Field:
         hooks: Hooks | None,
     ) -> Tensor:
         ids = image_ids(*self.size).to(z.device).expand(len(z), -1, -1)
-        txt_ids = torch.zeros(len(z), texts.txt.shape[1], 3, device=z.device)
-        predicted = velocity(self.flow, ids, texts.txt, txt_ids, texts.vec, guidance, hooks=hooks)
+        seen, txt = self.reference or Reference(), texts.txt
+        if seen.text is not None:
+            txt = torch.cat((txt, repeated(seen.text, len(txt)).to(txt)), dim=1)
+        txt_ids = torch.zeros(len(z), txt.shape[1], 3, device=z.device)
+        named = seen.of_denoising(len(z))
+        predicted = velocity(self.flow, ids, txt, txt_ids, texts.vec, guidance, **named, hooks=hooks)
         return predicted(z.to(next(self.flow.parameters()).dtype), t, at).float()

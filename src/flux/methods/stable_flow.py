@@ -23,6 +23,7 @@ from flux.conditions import Conditions, Negative, Region, Regions
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.hooks import CopySource, Hooks, Injection, LayerName, Site
 from flux.hooks.returned import like_given, place
+from flux.references import Reference
 from flux.sampling import Step, unpack
 from flux.weights.load import Models
 
@@ -56,6 +57,7 @@ class EditRequest:
     repeat: make the source once more, in other company: what differs then is the noise floor of this machine.
     seconds: what T5 reads in the place of some of the prompts. negative: what all pictures move away from.
     regional: how the edits' regions obey; its own parts are not looked at.
+    reference: the picture that the model looks at, for the source and all edits alike.
     """
 
     source: str
@@ -69,6 +71,7 @@ class EditRequest:
     seconds: Mapping[str, str] = field(default_factory=dict)
     negative: Negative | None = None
     regional: Regions = Regions()
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         if not self.edits:
@@ -179,6 +182,7 @@ def _conditions(request: EditRequest, rows: Sequence[Row]) -> Conditions:
     return Conditions(
         negative=request.negative,
         regions=replace(request.regional, rows=regions) if any(regions) else None,
+        references=() if request.reference is None else (request.reference,),
     )
 
 

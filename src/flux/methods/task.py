@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from flux.generate import Sampling, Texts
 from flux.methods.field import Conditioning, Field
 from flux.modules.words import differing_tokens
+from flux.references import Reference
 from flux.sampling import get_schedule
 from flux.weights.load import Models
 
@@ -77,8 +78,11 @@ def open_task(
     clean: Tensor,
     seeds: Sequence[int],
     sampling: Sampling,
+    reference: Reference | None = None,
 ) -> EditTask:
     """The task of edits of sources whose latents are `clean`, packed, (S, L, 64); on the models' device.
+
+    reference: the picture that the model looks at, for sources and edits alike.
 
     sources, edits: their prompts, encoded in `texts`, and "" beside them. of: the source of each edit.
     sampling: its steps give the noise levels; its guidance is not looked at, for methods bring their own.
@@ -93,6 +97,7 @@ def open_task(
             of=tuple(of),
             size=(sampling.height // 16, sampling.width // 16),
             clean=clean,
+            reference=reference,
         ),
         seeds=tuple(seeds),
         times=tuple(get_schedule(sampling.steps, clean.shape[1], shift=models.spec.shift)),

@@ -41,6 +41,7 @@ from flux.photos.sources import (
 )
 from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
+from flux.references import Reference
 from flux.sampling import Step
 from flux.weights.load import Models
 
@@ -76,7 +77,8 @@ class PhotoRequest:
     the edit left them, see `flux.photos.paste`. gate: whether it is measured how well each source comes back;
     with methods that invert, that takes evaluations of its own. watch: looks on while the method evaluates
     edits, by their number in the request; not while masks are looked for. seconds: what T5 reads in the place
-    of some of the prompts. negative: what edits move away from, see `flux.methods.field.Field`.
+    of some of the prompts. negative: what edits move away from, see `flux.methods.field.Field`. reference:
+    the picture that the model looks at, for sources and edits alike.
     """
 
     sources: tuple[EditSource, ...]
@@ -98,6 +100,7 @@ class PhotoRequest:
     offload: bool = False
     seconds: Mapping[str, str] = field(default_factory=dict)
     negative: Negative | None = None
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         if not self.edits:
@@ -288,7 +291,8 @@ def _open(
     sources = [request.sources[number] for number in numbers]
     of_these = [frames[number] for number in numbers]
     latents: dict[int, Tensor] = {}
-    for each in latents_of(models, texts, sources, of_these, request.sampling, offload=request.offload):
+    how = {"reference": request.reference, "offload": request.offload}
+    for each in latents_of(models, texts, sources, of_these, request.sampling, **how):
         if isinstance(each, Step):
             yield replace(progress, phase="sample", step=each.index, steps=each.steps)
         else:
@@ -337,7 +341,8 @@ def _replayed(
     width, height = frame.size
     prompts, seeds = [each.prompt for each in sources], [each.seed for each in sources]
     sampling = replace(request.sampling, width=width, height=height)
-    task = open_task(models, texts, prompts, prompts, range(len(sources)), latents, seeds, sampling)
+    of = range(len(sources))
+    task = open_task(models, texts, prompts, prompts, of, latents, seeds, sampling, request.reference)
     with at_work(models.device, request.offload, models.flow):
         for step in reconstruct(task, **way):
             yield replace(progress, phase="gate", step=step.index, steps=step.steps)
@@ -362,6 +367,7 @@ def _task(
         torch.stack([each.latent for each in sources]),
         [request.sources[number].seed for number in numbers],
         replace(request.sampling, width=width, height=height),
+        request.reference,
     )
     beside = {
         "look": request.look,

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flux.conditions import Conditions
 from flux.generate import Sampling, Texts, decode, encode_pictures, sample_steps
 from flux.photos.framing import Fit, Frame, frame_photo
 from flux.photos.gate import Gate, gate_of
@@ -16,6 +17,7 @@ from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
 from flux.pictures.opening import open_picture
 from flux.pictures.rgb import rgb
+from flux.references import Reference
 from flux.sampling import Step
 from flux.weights.load import Models
 
@@ -83,14 +85,19 @@ def latents_of(
     frames: Sequence[Frame],
     sampling: Sampling,
     *,
+    reference: Reference | None = None,
     offload: bool = False,
 ) -> Iterator[Step | tuple[int, Tensor]]:
-    """Yield the latent of each source, (L, 64) on the CPU, by its index; and steps where it is sampled."""
+    """Yield the latent of each source, (L, 64) on the CPU, by its index; and steps where it is sampled.
+
+    reference: the picture that the model looks at while it samples.
+    """
     drawn = [i for i, each in enumerate(sources) if each.photo is None and each.latent is None]
     if drawn:
         step = None
         prompts, seeds = [sources[i].prompt for i in drawn], [sources[i].seed for i in drawn]
-        for step in sample_steps(models, texts, prompts, seeds, sampling, offload=offload):
+        how = {"offload": offload, "conditions": Conditions(references=(reference,) if reference else ())}
+        for step in sample_steps(models, texts, prompts, seeds, sampling, **how):
             yield step
         yield from zip(drawn, step.after.float().cpu(), strict=True)
     for i, (each, frame) in enumerate(zip(sources, frames, strict=True)):
