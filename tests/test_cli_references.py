@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +24,7 @@ from helpers_references import (
 )
 from PIL import ExifTags, Image
 
-from flux import cli, cli_control, cli_fill, cli_kontext, cli_redux, sampling, util
+from flux import cli, cli_control, cli_fill, cli_kontext, cli_redux, cli_references, sampling, util
 from flux.model import FluxLoraWrapper
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import CannyImageEncoder, DepthImageEncoder, ReduxImageEncoder
@@ -376,3 +379,43 @@ def test_what_upstream_swallows_is_said(here, monkeypatch, capsys):
     with pytest.raises(ValueError, match="img_cond_path nothing.png"):
         cli_control.main("flux-dev-canny", img_cond_path="nothing.png", hidden=1)
     assert json.dumps("not used: hidden")[1:-1] in capsys.readouterr().out
+
+
+# The page
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "references.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^python -m flux (.+)$", PAGE, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", LINES, ids=[line.split()[0] for line in LINES])
+def test_the_commands_of_the_page(run, here, monkeypatch, line):
+    """One step of each, small."""
+    make, asked = cli_references.Looker.make, []
+
+    def small(self, models, job, **how):
+        asked.append(job)
+        return make(self, models, replace(job, num_steps=1, width=96, height=64), **how)
+
+    monkeypatch.setattr(cli_references.Looker, "make", small)
+    command, *words = shlex.split(line)
+    code, out, err = run(command, *words)
+    assert code == 0 and (here / "output" / "img_0.jpg").is_file(), err
+    assert len(asked) == 1
+
+
+def test_the_python_of_the_page(here, weights, monkeypatch):
+    (snippet,) = re.findall(r"```python\n(.+?)```", PAGE, flags=re.DOTALL)
+    monkeypatch.setenv("FLUX_MODEL", str(weights / "kontext.safetensors"))
+    monkeypatch.delenv("FLUX_REDUX")
+    names = {}
+    exec(snippet.replace("1024", "64").replace("Sampling(30", "Sampling(2"), names)
+    assert names["picture"].shape == (1, 3, 64, 64) and names["reference"].tokens.shape == (1, 28, 64)
+
+
+def test_the_spec_of_the_page(here):
+    from flux.studies.reading import load_spec
+    from flux.studies.sweep.spec import SkipSpec
+
+    (text,) = re.findall(r"```json\n(.+?)```", PAGE, flags=re.DOTALL)
+    spec = load_spec(SkipSpec, None, json.loads(text))
+    assert spec.probe.name == "hide" and spec.prompts[0].picture == here / "cup.png"
