@@ -7,11 +7,15 @@ import shlex
 from pathlib import Path
 
 import pytest
-from helpers_loras import tiny_lora
+from helpers_loras import TINY, noise, save, tiny_lora
 
 from flux.cli import app
+from flux.formats.header import CheckpointError
+from flux.lora.choice import LoraChoice
 from flux.lora.layouts import LAYOUTS
 from flux.lora.plan import OTHER_METHODS
+from flux.lora.reading import read_lora
+from flux.models import configs
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "lora.md").read_text(encoding="utf-8")
@@ -75,3 +79,43 @@ def test_the_layouts_are_those_of_the_table():
     assert [re.split(r"[ ,]", name)[0] for name, _ in rows] == [each.title for each in LAYOUTS]
     for title in OTHER_METHODS:
         assert any(word in PAGE for word in title.split()[1:])
+
+
+DEV = configs["flux-dev"]
+PROJ = "double_blocks.0.img_attn.proj"
+
+
+def lora(name=PROJ, outputs=192, inputs=192, rank=2):
+    return {f"{name}.lora_A.weight": noise(rank, inputs), f"{name}.lora_B.weight": noise(outputs, rank)}
+
+
+ERRORS = [  # a row of the page's table each: a file's tensors, and the model
+    (lora("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"), DEV),
+    (lora("transformer.transformer_blocks.0.attn.to_q", 3072, 3072), TINY),
+    (lora(PROJ, 3072, 3072) | lora("double_blocks.19.img_attn.proj", 3072, 3072), DEV),
+    ({f"{PROJ}.weight": noise(4, 4)}, TINY),
+    (lora() | {f"{PROJ}.dora_scale": noise(192)}, TINY),
+    ({f"{PROJ}.lora_A.weight": noise(2, 192)}, TINY),
+    (lora() | {f"{PROJ}.lora_B.weight": noise(192, 3)}, TINY),
+    (lora() | {f"{PROJ}.lora_B.weight": noise(192, 2) / 0}, TINY),
+    (lora() | {f"{PROJ}.alpha": noise(1) * 0}, TINY),
+    (lora() | lora(f"transformer.{PROJ}"), TINY),
+    (None, TINY),
+]
+
+
+def test_what_an_error_means(tmp_path):
+    table = PAGE.partition("## What an error means")[2]
+    said = [line.split(" | ")[0].strip("| ") for line in table.splitlines() if line.startswith("| ")][2:]
+    assert len(said) == len(ERRORS)
+    for words, (state, model) in zip(said, ERRORS, strict=True):
+        file = tmp_path / "a.safetensors"
+        if state is None:
+            save(tmp_path / "b.safetensors", lora())
+        else:
+            save(file, state)
+        with pytest.raises(CheckpointError) as error:
+            name = next(name for name, record in configs.items() if record is model)
+            read_lora(LoraChoice(file if state else tmp_path), model, name)
+        for part in re.split(r" \.\.\. |, all its updates are 0", words):
+            assert part in str(error.value), (part, str(error.value))
