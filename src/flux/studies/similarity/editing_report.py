@@ -53,24 +53,18 @@ def report_editing(sweep: Sweep, found: Probed, trial: Trial, model: Mapping[str
     rows = [[_label(each.layers), len(each.layers), *each.means] for each in (none, *tried)]
     run.write_text(TABLE, csv_text(["layers", "size", "made", "kept"], rows))
     dots = [
-        Dot(each.means[1], each.means[0], _label(each.layers) if each in best else "", _size(each))
-        for each in (none, *tried)
+        Dot(each.means[1], each.means[0], _taken(each.layers, chosen), _size(each)) for each in (none, *tried)
     ]
-    run.write_bytes(PLOT, trade_off_plot(dots, x=f"kept: {trial.bench.words['kept']}", y="made"))
+    run.write_bytes(PLOT, trade_off_plot(dots, x="kept, dB", y="made"))
     shown = list(dict.fromkeys(chosen.values()))
     return EditingPage(
         said=_said(run, none, chosen, notes, plain, checked, trial),
         plot=PagePicture(PLOT, "Each set that was tried: how much of edits was made, how much was kept"),
         titles=["layers", "made", "kept, dB", "taken for"],
         rows=[
-            [
-                _label(each.layers),
-                *(f"{value:.3f}" for value in each.means[:1]),
-                f"{each.means[1]:.1f}",
-                taken,
-            ]
+            [_label(each.layers), f"{made:.3f}", f"{kept:.1f}", _taken(each.layers, chosen)]
             for each in (none, *best)
-            for taken in [", ".join(name for name, layers in chosen.items() if layers == each.layers)]
+            for made, kept in [each.means]
         ],
         marked=[i for i, each in enumerate((none, *best)) if each.layers in chosen.values()],
         strips=[
@@ -85,6 +79,11 @@ def _label(layers: Layers) -> str:
     return " + ".join(map(str, layers)) or "none"
 
 
+def _taken(layers: Layers, chosen: Mapping[str, Layers]) -> str:
+    """What a set is taken for; empty for one that is not."""
+    return ", ".join(name for name, each in chosen.items() if each == layers)
+
+
 def _size(each: TriedSet) -> str:
     count = len(each.layers)
     return f"{count} layer{'s' * (count != 1)}" if count else "no injection"
@@ -95,8 +94,7 @@ def _caption(prompts: tuple[str, str], layers: Layers | None, chosen: Mapping[st
         return f"source: {shortened(prompts[0], 60)}"
     if not layers:
         return f"without injection: {shortened(prompts[1], 60)}"
-    names = ", ".join(name for name, each in chosen.items() if each == layers)
-    return f"{names}: layers {_label(layers)}"
+    return f"{_taken(layers, chosen)}: layers {_label(layers)}"
 
 
 def _said(
