@@ -151,7 +151,7 @@ def test_shards_hold_each_cell_once():
 def test_the_dry_run_counts_sources(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = estimate_sweep(spec_of(probe={"name": "carry", "heads": "all"}, windows=[[0, 8], [8, 16]]))
-    assert "441 cells: 3 references, 3 repeats, 3 sources, 432 with layers with a stranger's keys" in said
+    assert "441 cells: 3 references, 3 repeats, 3 sources, 432 with layers taking a source's keys" in said
     assert "(3 prompts x 12 groups of layers x 6 heads x 2 windows)" in said
 
 
@@ -222,7 +222,7 @@ def test_shipped_probe_specs_can_be_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in ("probe", "probe-flux-dev"):
         assert load_demo("demo_2_skip").main([str(ROOT / "json" / f"{name}.json"), "--dry-run"]) == 0
-    assert "16 sources, 912 with layers with a stranger's keys and values" in capsys.readouterr().out
+    assert "16 sources, 912 with layers taking a source's keys and values" in capsys.readouterr().out
     for name in ("dino-probe", "dino-probe-flux-dev"):
         assert load_spec(DinoSpec, ROOT / "json" / f"{name}.json").editing is not None
 

@@ -73,7 +73,7 @@ PROBES: tuple[ProbeRecord, ...] = (
     ProbeRecord(
         "carry",
         "image tokens take keys and values of another prompt's picture: what does the layer carry of it?",
-        "with a stranger's keys and values",
+        "taking a source's keys and values",
         "flux.probes.carrying:carry",
         {"keys": Option("copy the keys", True), "values": Option("copy the values", True)},
         sources=True,

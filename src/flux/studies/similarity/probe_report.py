@@ -164,7 +164,10 @@ def _strips(sweep: Sweep, found: Probed, run: RunFolder) -> dict[str, list[list[
             [picture and SheetCell(run.picture(picture.file), picture.caption) for picture in row]
             for row in zip(*([shown[cell] for cell in column] for column in columns), strict=True)
         ]
-        title = f"{sweep.probe.name}: the {len(most)} that move pictures most, then the {len(least)} least"
+        where = " towards their sources" if sweep.probe.sources else ""
+        title = (
+            f"{sweep.probe.name}: the {len(most)} that move pictures{where} most, then the {len(least)} least"
+        )
         run.save_picture(SIDE_BY_SIDE, contact_sheet(sheet, title))
     fixed = len(columns) - len(most) - len(least)
     named = {"What moves pictures most": range(fixed, fixed + len(most))}

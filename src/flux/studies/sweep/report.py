@@ -103,9 +103,9 @@ def write_report(spec: SkipSpec, run: RunFolder, result: SweepResult) -> None:
         if not rows:
             continue
         sheets.append(SHEET if number == 1 else f"sheet-{number:02}.png")
-        title = (
-            f"{spec.model.name}, {spec.steps} steps: references, and pictures with layers {asked.probe.done}"
-        )
+        beside = "references, sources" if asked.sources else "references"
+        title = f"{beside}, and pictures with layers {asked.probe.done}"
+        title = f"{spec.model.name}, {spec.steps} steps: {title}"
         run.save_picture(sheets[-1], contact_sheet(rows, title))
     facts = about(spec, run) | {"prompts": len(asked.prompts), "groups of layers": len(asked.parts)}
     problems = [f"{cell.file} {error}" for cell, error in result.failed.items()]
