@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux.files import sha256_of
 from flux.models import kontext_size
-from flux.pictures.looked_at import LookedAt, picture_problem
-from flux.pictures.opening import open_picture
 from flux.studies.given import APicture, Sha256, Sparse, changed_file
 from flux.studies.prompts import PromptItem
 from flux.studies.spec import Field, Problem
 
 if TYPE_CHECKING:
+    from flux.pictures.looked_at import LookedAt
     from flux.studies.sweep.spec import SkipSpec
 
 
@@ -44,13 +43,20 @@ class SweptPrompt(Sparse, PromptItem):
         return super().as_json() | self.digests
 
     @property
-    def looked_at(self) -> LookedAt | None:
+    def looked_at(self) -> "LookedAt | None":
+        from flux.pictures.looked_at import LookedAt  # with Pillow, which most specs do not need
+
         return None if self.picture is None else LookedAt(self.picture, self.mask)
 
 
 def looking_problems(spec: "SkipSpec") -> Iterator[Problem]:
     """Pictures that the model of a spec does not look at, or cannot, and those that it misses."""
     name, kind = spec.model.name, spec.model.record.reference
+    if all(each.picture is None and each.mask is None for each in spec.prompts) and kind in (None, "kontext"):
+        return
+    from flux.pictures.looked_at import picture_problem
+    from flux.pictures.opening import open_picture
+
     some = any(each.picture is not None for each in spec.prompts)
     for i, each in enumerate(spec.prompts):
         seen = each.looked_at
@@ -78,6 +84,9 @@ def looking_problems(spec: "SkipSpec") -> Iterator[Problem]:
 
 def _sizes(spec: "SkipSpec") -> set[tuple[int, int]]:
     """The sizes in which Kontext sees the pictures of a spec; those that are none are told elsewhere."""
+    from flux.pictures.looked_at import picture_problem
+    from flux.pictures.opening import open_picture
+
     found = set()
     for each in spec.prompts:
         if picture_problem("kontext", each.looked_at) is None:
