@@ -409,3 +409,91 @@ def test_the_card_tells_whether_important_layers_keep_more():
     found = layer_lines(table | {"vital": [0], "rule": "gap", "prompts": 3})
     assert "0, by the rule `gap`" in found[0] and found[2:] == layer_lines(table)[1:]
     assert known[-1].endswith("gained: -0.50; of the single blocks alone: 1.00.")
+
+
+def test_scenes_are_the_same_whatever_the_number_of_cores(monkeypatch):
+    """Two processes, one process; a longer list begins with the shorter one."""
+    from flux.tiny.training import layouts, processes
+
+    def drawn(workers: int, count: int) -> tuple:
+        monkeypatch.setattr(processes, "cores", lambda: workers)
+        return layouts.paired_scenes.__wrapped__(3, count, 64)
+
+    monkeypatch.setattr(processes, "FEW", 200)
+    together = drawn(2, 1100)
+    assert len(together) == 1100 and drawn(1, 1100) == together
+    assert drawn(1, 40) == together[:40] and len(set(together)) > 1000
+
+
+def test_what_is_drawn_ahead_is_what_is_drawn_in_turn(tmp_path):
+    stage = _stage(tmp_path, 6)
+    alone = list(stage._drawn(2, "cpu"))
+    ahead = list(stage._drawn(2, "cuda"))
+    assert len(alone) == 4
+    for (seed, one), (other_seed, other) in zip(alone, ahead, strict=True):
+        assert seed == other_seed and one.kind == other.kind and np.array_equal(one.arrays, other.arrays)
+
+
+def test_a_thing_is_learned_where_a_word_names_it():
+    """The loss over all tokens is that over the tokens that name things, taken out one by one."""
+    from torch.nn import functional as F
+
+    from flux.tiny.scenes import KINDS
+
+    torch.manual_seed(0)
+    names = text.THING_CLASSES
+    logits = torch.randn(3, 7, sum(names.values()) + text.MOST_ALIKE)
+    kinds = torch.full((3, 7), -1)
+    kinds[0, 2], kinds[0, 5], kinds[2, 0] = 1, 3, 6
+    truth = {name: torch.randint(-1, classes, (3, len(KINDS))) for name, classes in names.items()}
+    truth["count"] = torch.randint(1, 3, (3, len(KINDS)))
+    expected = 0.0
+    sizes = [*names.values(), text.MOST_ALIKE]
+    for i, name in enumerate([*names, "count"]):
+        values = []
+        for row, place in ((0, 2), (0, 5), (2, 0)):
+            kind = int(kinds[row, place])
+            target = {"kind": kind, "count": int(truth["count"][row, kind]) - 1}
+            target = target.get(name, int(truth[name][row, kind]))
+            if target >= 0:
+                part = logits[row, place].split(sizes)[i]
+                values.append(F.cross_entropy(part[None], torch.tensor([target])))
+        expected = expected + sum(values) / max(1, len(values))
+    assert text.thing_loss(logits, kinds, truth) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_tokenizer_leaves_nothing_to_chance(tmp_path):
+    """Two processes hash the same words in another order."""
+    import subprocess
+    import sys
+
+    program = (
+        "import sys; from pathlib import Path; from flux.tiny.training import tokenizers;"
+        "tokenizers.train_clip(['a red cat', 'two white boats at night'], Path(sys.argv[1]), 16)"
+    )
+    for name in ("one", "other"):
+        subprocess.run([sys.executable, "-c", program, tmp_path / name], check=True)
+    one, other = ((tmp_path / name / "tokenizer.json").read_text() for name in ("one", "other"))
+    assert one == other
+
+
+@pytest.mark.gpu
+def test_a_recorded_training_is_the_plain_one(tmp_path, monkeypatch):
+    """The same steps one by one and as CUDA graphs, the flow model's and the autoencoder's."""
+    from flux.tiny.training import graphs
+
+    def trained(folder, warm_ups: int) -> list[torch.Tensor]:
+        monkeypatch.setattr(graphs, "WARM_UPS", warm_ups)
+        ae = autoencoder.train(folder, steps=12, batch=4, device=torch.device("cuda"))
+        text.train(folder, folder / "repo", steps=8, batch=8, device=torch.device("cuda"))
+        flow_model = flow.train(folder, folder / "repo", ae, steps=16, small_steps=4)
+        return [p.detach().cpu() for model in (ae, flow_model) for p in model.parameters()]
+
+    monkeypatch.setattr(autoencoder, "PICTURES", 12)
+    monkeypatch.setattr(text, "SCENES", 60)
+    monkeypatch.setattr(text, "CAPTIONS", 300)
+    monkeypatch.setattr(flow, "SMALL", flow.Canvas(64, 6, 4, 0.3))
+    monkeypatch.setattr(flow, "WHOLE", flow.Canvas(128, 6, 4, 0.9))
+    plain, recorded = trained(tmp_path / "plain", 1000), trained(tmp_path / "recorded", 3)
+    for one, other in zip(plain, recorded, strict=True):
+        assert (one - other).norm() <= 1e-2 * one.norm() + 1e-4
