@@ -136,6 +136,15 @@ def test_what_a_spec_names_is_looked_at_before_torch_is_there(style, tmp_path):
     assert "does not fit flux-tiny" in done.stderr
 
 
+def test_a_name_that_no_file_can_have_is_no_traceback(tmp_path, capsys):
+    (tmp_path / "my.json").write_text("{}")
+    for name in ("a" * 1000, "a" * 1000 + ":0.5", "b:0.5," + "a" * 1000):
+        argv = ["--prompts", "a", "--model.lora", name]
+        with pytest.raises(SystemExit, match="2"):
+            read_command(TestSpec, doc="", default=tmp_path / "my.json", argv=argv)
+        assert "cannot be a path" in capsys.readouterr().err
+
+
 def test_a_wrong_variable_stops_all_models_but_the_packages_own(style, monkeypatch, tmp_path, capsys):
     for name in (big(tmp_path).name, "gone.safetensors"):
         monkeypatch.setenv("FLUX_LORA", name)

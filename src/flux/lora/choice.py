@@ -39,7 +39,7 @@ def split_scale(text: str) -> tuple[str, float | None]:
         scale = float(end)
     except ValueError:
         return text, None
-    return (text, None) if not colon or Path(text).exists() else (path, scale)
+    return (text, None) if not colon or os.path.exists(text) else (path, scale)
 
 
 def read_choice(text: str) -> LoraChoice:
@@ -52,7 +52,7 @@ def read_choice(text: str) -> LoraChoice:
 def read_choices(texts: str | Iterable[str]) -> tuple[LoraChoice, ...]:
     """Several in one text are separated by commas; a text that is a file's name as a whole is that file."""
     texts = [texts] if isinstance(texts, str) else list(texts)
-    words = [word for text in texts for word in ([text] if Path(text).exists() else text.split(","))]
+    words = [word for text in texts for word in ([text] if os.path.exists(text) else text.split(","))]
     return tuple(read_choice(word) for word in words if word.strip())
 
 
@@ -82,7 +82,7 @@ def choices_of_environment() -> tuple[LoraChoice, ...]:
     except ValueError as error:
         raise ValueError(f"{ENV_VAR}: {error}") from None
     for choice in found:
-        if not choice.path.exists():
+        if not os.path.exists(choice.path):
             raise ValueError(
                 f"{ENV_VAR} names {cut(str(choice.path), 200)}, which does not exist: correct the path or "
                 f"leave {ENV_VAR} out"
