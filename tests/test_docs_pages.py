@@ -8,24 +8,28 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from flux.cli import app
-from flux.util import TINY_WEIGHTS, configs
+from flux.sampling import get_noise, prepare
+from flux.util import TINY_WEIGHTS, configs, load_models
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 LINES = {"layers": 11, "cluster": 5, "small-cards": 4, "extending": 3}
 """How many commands stand on a page, so that none is overlooked."""
-BY_OTHERS = {  # pages that are read by tests of their own, and those with nothing to run
-    "attention", "editing", "folders", "lora", "methods", "pipelines", "probes", "references", "weights",
-    "README", "flux-tiny", "errors", "swap", "library",
-}  # fmt: skip
+DRY = ("../README", "editing", "probes", "attention")
+"""Pages whose demos are those that `studies/test_demos.py` and others run; here they are asked for alone."""
+ELSEWHERE = {"errors", "lora", "methods", "pipelines", "references", "weights"}
+"""Pages that are read by tests of their own, by `weights/test_layouts.py` and by `test_cli_references.py`."""
+PROSE = {"README", "flux-tiny", "folders"}
 
 trained = pytest.mark.skipif(
     not (TINY_WEIGHTS / configs["flux-tiny"].repo_flow).is_file(), reason="flux-tiny has no weights here"
@@ -101,7 +105,8 @@ def test_every_page_is_in_the_index_and_in_the_readme():
 
 
 def test_every_page_has_a_test():
-    assert {file.stem for file in DOCS.glob("*.md")} == BY_OTHERS | LINES.keys()
+    tested = ELSEWHERE | PROSE | LINES.keys() | set(DRY[1:]) | {"swap", "library"}
+    assert {file.stem for file in DOCS.glob("*.md")} == tested
 
 
 def test_the_readme_is_short():
@@ -147,6 +152,42 @@ def test_the_job_array(here, monkeypatch, capsys):
     assert "would make shard 3/8" in capsys.readouterr().out
 
 
+def dry(name: str) -> list[str]:
+    lines = (line.partition("  #")[0].removesuffix(" --dry-run") for line in commands(name))
+    return [f"{line} --dry-run" for line in lines if "demos/" in line]
+
+
+@trained
+@pytest.mark.parametrize("line", [line for name in DRY for line in dry(name)])
+def test_a_dry_run(line, here, monkeypatch, capsys):
+    """What is asked for can be had; where a line goes on from another's folder, that is what is missing."""
+    for name in ("photo.jpg", "a.png", "b.png", "folder/c.png"):
+        (here / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "json" / "photos" / "scene.png", here / name)
+    (here / "my-prompts.json").write_text('["a big red house on the grass"]')
+    code = run(line, here, monkeypatch)
+    err = capsys.readouterr().err
+    if "output/" in line or "/dino" in line:
+        assert code == 2 and re.search(
+            r"run demos/demo_2_skip\.py|no such file( or folder)?: .*/output/", err
+        ), err
+    else:
+        assert code == 0, err
+
+
+def test_the_specs_of_editing(here):
+    from PIL import Image
+
+    from flux.studies.edit.spec import EditSpec
+    from flux.studies.reading import load_spec
+
+    Image.new("RGB", (1024, 768)).save(here / "photo.jpg")
+    photo, chain = blocks("editing", "json")
+    for text in (photo, chain):
+        (here / "my.json").write_text(text)
+        assert len(load_spec(EditSpec, here / "my.json").edits) == (2 if text == photo else 3)
+
+
 # Python
 
 
@@ -164,6 +205,32 @@ def test_the_python_of_library(here):
     assert [each.shape for each in names["estimates"]] == [(1, 3, 128, 128)] * 4
     exec(photo, names)  # noqa: S102
     assert (here / "edited.png").is_file()
+
+
+@trained
+def test_the_python_of_editing(here):
+    shutil.copy(ROOT / "json" / "photos" / "scene.png", here / "photo.jpg")
+    (code,) = blocks("editing", "python")
+    exec(code, {})  # noqa: S102
+    assert (here / "edited.png").is_file()
+
+
+@trained
+def test_the_python_of_probes_and_attention():
+    models = load_models("flux-tiny", device="cpu")
+    (probe,) = blocks("probes", "python")
+    names = {"models": models}
+    exec(probe.replace("a dog", "a house"), names)  # noqa: S102
+    assert names["picture"].shape == (1, 3, 128, 128)
+
+    (watch,) = blocks("attention", "python")
+    noise = get_noise(1, 128, 128, models.device, models.dtype, seed=0)
+    inputs = prepare(models.t5, models.clip, noise, "a big red house")
+    named = inputs | {"y": inputs.pop("vec"), "timesteps": torch.ones(1), "guidance": torch.ones(1)}
+    names = {"models": models, "inputs": named}
+    assert "models.flow(..., " in watch
+    exec(watch.replace("models.flow(..., ", "models.flow(**inputs, "), names)  # noqa: S102
+    assert names["watch"].found[3, 0].words.shape == (1, 1, 64)
 
 
 def test_the_snippet_of_the_readme_is_the_librarys():
