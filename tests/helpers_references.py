@@ -5,10 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_weights, small_ae, small_model
+from helpers_models import (
+    SMALL_AE,
+    SMALL_FLOW,
+    random_state,
+    save_text_encoders,
+    save_weights,
+    small_ae,
+    small_model,
+)
 from PIL import Image
 
 from flux.model import Flux
+from flux.modules.autoencoder import AutoEncoder
 
 CHANNELS = {"control": 128, "fill": 384, "redux": 64, "kontext": 64}
 SIGLIP = {"hidden_size": 24, "tokens": 9}
@@ -136,6 +145,19 @@ def save_redux(file: Path, dtype=torch.float32) -> Path:
 
 def random_flow_state(task: str):
     return random_state(Flux, flow_params(task))
+
+
+def save_all_commands_load(folder: Path) -> Path:
+    """Everything that the commands that start from a picture load: a flow model each, `<task>.safetensors`,
+    the autoencoder, text encoders, depth, SigLIP and the projector, under plain names."""
+    save_text_encoders(folder)
+    save_weights(folder / "ae.safetensors", random_state(AutoEncoder, SMALL_AE, 1))
+    for task in CHANNELS:
+        save_weights(folder / f"{task}.safetensors", random_flow_state(task))
+    save_depth_model(folder / "depth")
+    save_siglip(folder / "siglip")
+    save_redux(folder / "projector.safetensors")
+    return folder
 
 
 def save_content_model(folder: Path) -> Path:

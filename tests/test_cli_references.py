@@ -13,20 +13,17 @@ import pytest
 import torch
 from helpers_layouts import shrink
 from helpers_loras import kohya, updates
-from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_text_encoders, save_weights
+from helpers_models import SMALL_FLOW, save_weights
 from helpers_references import (
     half_mask,
     picture,
     random_flow_state,
-    save_depth_model,
-    save_redux,
-    save_siglip,
+    save_all_commands_load,
 )
 from PIL import ExifTags, Image
 
 from flux import cli, cli_control, cli_fill, cli_kontext, cli_redux, cli_references, sampling, util
 from flux.model import FluxLoraWrapper
-from flux.modules.autoencoder import AutoEncoder
 from flux.modules.image_embedders import CannyImageEncoder, DepthImageEncoder, ReduxImageEncoder
 from flux.pictures.files import to_pil
 
@@ -43,15 +40,7 @@ SIZES = [(64, 112), (96, 80), (112, 64)]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
     """Everything that the four commands load."""
-    folder = tmp_path_factory.mktemp("weights")
-    save_text_encoders(folder)
-    save_weights(folder / "ae.safetensors", random_state(AutoEncoder, SMALL_AE, 1))
-    for task in MODELS:
-        save_weights(folder / f"{task}.safetensors", random_flow_state(task))
-    save_depth_model(folder / "depth")
-    save_siglip(folder / "siglip")
-    save_redux(folder / "redux-projector.safetensors")
-    return folder
+    return save_all_commands_load(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture
@@ -67,7 +56,7 @@ def here(weights, tmp_path, monkeypatch) -> Path:
         "FLUX_AE": "ae.safetensors",
         "FLUX_T5": "text_encoder_2",
         "FLUX_CLIP": "text_encoder",
-        "FLUX_REDUX": "redux-projector.safetensors",
+        "FLUX_REDUX": "projector.safetensors",
     }.items():
         monkeypatch.setenv(variable, str(weights / name))
     picture(120, 70).save(tmp_path / "robot.png")

@@ -10,20 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_text_encoders, save_weights
+from helpers_models import SMALL_AE, SMALL_FLOW
 from helpers_references import (
     half_mask,
     picture,
-    random_flow_state,
-    save_depth_model,
-    save_redux,
-    save_siglip,
+    save_all_commands_load,
 )
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import flux
-from flux.modules.autoencoder import AutoEncoder
 from flux.util import TINY_WEIGHTS, configs
 
 # What upstream asks pip for, and what these names bring along.
@@ -268,14 +264,7 @@ LOOKING = {
 @pytest.fixture(scope="module")
 def small_weights(tmp_path_factory) -> Path:
     """Small random weights of what the commands load, and pictures to look at."""
-    folder = tmp_path_factory.mktemp("small")
-    save_text_encoders(folder)
-    save_weights(folder / "ae.safetensors", random_state(AutoEncoder, SMALL_AE, 1))
-    for task in LOOKING:
-        save_weights(folder / f"{task}.safetensors", random_flow_state(task))
-    save_depth_model(folder / "depth")
-    save_siglip(folder / "siglip")
-    save_redux(folder / "projector.safetensors")
+    folder = save_all_commands_load(tmp_path_factory.mktemp("small"))
     picture(120, 70).save(folder / "robot.png")
     picture(96, 64, 1).save(folder / "cup.png")
     half_mask(96, 64).save(folder / "mask.png")
