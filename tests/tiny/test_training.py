@@ -69,6 +69,22 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch)
     assert torch.equal(whole.weight, resumed.weight) and torch.equal(whole.bias, resumed.bias)
 
 
+def test_a_checkpoint_of_a_gpu_is_gone_on_from_on_a_cpu(tmp_path, monkeypatch):
+    """There the optimisers' rates are tensors and their steps can be recorded, which a CPU refuses."""
+    monkeypatch.setattr("flux.tiny.training.loop.SAVE_EVERY_SECONDS", 0.0)
+    whole = _stage(tmp_path / "whole", 40).run()
+    cut = _stage(tmp_path / "cut", 40)
+    plain, calls = cut.loss, iter(range(1000))
+    cut.loss = lambda kind, x: plain(kind, x) if next(calls) < 23 else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        cut.run()
+    state = torch.load(cut.checkpoint, weights_only=True)
+    for group in state["optimizers"][0]["param_groups"]:
+        group |= {"lr": torch.tensor(group["lr"]), "capturable": True}
+    torch.save(state, cut.checkpoint)
+    assert torch.equal(_stage(tmp_path / "cut", 40).run().weight, whole.weight)
+
+
 def test_a_stage_learns_and_logs(tmp_path):
     stage = _stage(tmp_path, 200)
     stage.run()

@@ -5,7 +5,7 @@ elsewhere it is emulated, thirty times slower than float32. On a GPU these model
 float32 with TensorFloat-32 products spares the casts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,12 +40,17 @@ def device_name(device: torch.device) -> str:
 
 def moved(value: Any, device: torch.device) -> Any:
     """Arrays in tuples, named or not, and in dicts as tensors on the device; all else as it is."""
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value).to(device, non_blocking=True)
+    return mapped(lambda array: torch.from_numpy(array).to(device, non_blocking=True), value, np.ndarray)
+
+
+def mapped(function: Callable[[Any], Any], value: Any, kind: type) -> Any:
+    """What is of a kind in tuples, named or not, and in dicts replaced by the function's value of it."""
+    if isinstance(value, kind):
+        return function(value)
     if isinstance(value, dict):
-        return {key: moved(part, device) for key, part in value.items()}
+        return {key: mapped(function, part, kind) for key, part in value.items()}
     if isinstance(value, tuple):
-        parts = [moved(part, device) for part in value]
+        parts = [mapped(function, part, kind) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flux.tiny.training.device import mapped
+
 WARM_UPS = 3
 """Steps of a kind that run as usual before one is recorded: libraries set themselves up in the first ones."""
 
@@ -30,7 +32,7 @@ class Recorded:
         if seen <= WARM_UPS:
             return step(given)
         if kind not in self._replays:
-            self._replays[kind] = _record(step, copied(given))
+            self._replays[kind] = _record(step, mapped(Tensor.clone, given, Tensor))
         replay = self._replays[kind]
         if replay is None:
             return step(given)
@@ -60,15 +62,3 @@ def leaves(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (tuple, dict)):
         for part in value.values() if isinstance(value, dict) else value:
             yield from leaves(part)
-
-
-def copied(value: Any) -> Any:
-    """The same with a copy of each tensor."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {key: copied(part) for key, part in value.items()}
-    if isinstance(value, tuple):
-        parts = [copied(part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value

@@ -80,9 +80,11 @@ class Stage:
         started = saved = time.monotonic()
         device = device_of(self.model)
         recorded = Recorded() if device.type == "cuda" else None
-        for group in self._groups() if recorded else ():
-            group["lr"] = torch.zeros((), device=device)  # what a recorded step reads anew
-            group |= {"capturable": True} if "capturable" in group else {}
+        for group in self._groups():
+            if recorded:
+                group["lr"] = torch.zeros((), device=device)  # what a recorded step reads anew
+            if "capturable" in group:  # a checkpoint may be another device's
+                group["capturable"] = recorded is not None
         bar = tqdm(total=self.steps, initial=start, desc=self.name, mininterval=10)
         for step, (torch_seed, drawn) in enumerate(self._drawn(start, device.type), start):
             torch.manual_seed(torch_seed)
