@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from flux.hooks import AttentionMaps, CopySource, Hooks, Mask, Site, TopRatio
 from flux.math import apply_rope, attention
-from flux.model import _vector
+from flux.model import steering_vector
 from flux.sampling import Evaluation, denoise, euler, midpoint, velocity
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -313,7 +313,9 @@ def test_what_after_returns_goes_on(small_flux, small_inputs, layer):
     assert torch.equal(after.seen[layer][0], img) and torch.equal(after.seen[layer][1], txt)
     assert (found - model(**inputs)).abs().max() > 1e-3
     skipped = model(**inputs, hooks=Hooks(after={layer: replaced}, skip=range(layer + 1, 5)))
-    last = model.final_layer(img, _vector(model, inputs["timesteps"], inputs["y"], inputs["guidance"]))
+    last = model.final_layer(
+        img, steering_vector(model, inputs["timesteps"], inputs["y"], inputs["guidance"])
+    )
     torch.testing.assert_close(skipped, last)
 
 

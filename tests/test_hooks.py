@@ -24,7 +24,7 @@ from flux.hooks import (
     TopRatio,
     received_attention,
 )
-from flux.model import _vector
+from flux.model import steering_vector
 from flux.modules.layers import EmbedND
 from flux.sampling import denoise, denoise_steps
 
@@ -249,7 +249,7 @@ def plan_of(*injections, layers=VITAL) -> Hooks:
 
 def plain_forward(model, img, img_ids, txt, txt_ids, timesteps, y, guidance) -> Tensor:
     """FLUX's forward pass as it stands without hooks: the blocks are called as upstream calls them."""
-    vec = _vector(model, timesteps, y, guidance)
+    vec = steering_vector(model, timesteps, y, guidance)
     pe = model.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
     img, txt = model.img_in(img), model.txt_in(txt)
     for block in model.double_blocks:
@@ -320,7 +320,7 @@ def test_skipping_a_layer_is_a_model_without_it(small_flux, small_inputs, kind, 
 
 def test_skipping_all_layers_leaves_the_ends(small_flux, small_inputs):
     model, inputs = small_flux(), small_inputs()
-    vec = _vector(model, inputs["timesteps"], inputs["y"], inputs["guidance"])
+    vec = steering_vector(model, inputs["timesteps"], inputs["y"], inputs["guidance"])
     expected = model.final_layer(model.img_in(inputs["img"]), vec)
     assert torch.equal(model(**inputs, hooks=Hooks(skip=range(5))), expected)
 

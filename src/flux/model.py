@@ -76,7 +76,7 @@ class Flux(nn.Module):
         if img.ndim != 3 or txt.ndim != 3:
             shapes = f"{tuple(img.shape)} and {tuple(txt.shape)}"
             raise ValueError(f"img and txt must be (batch, tokens, channels); got {shapes}")
-        vec = _vector(self, timesteps, y, guidance)
+        vec = steering_vector(self, timesteps, y, guidance)
         pe = self.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
         img = cast_for(self.img_in(cast_for(img, self.img_in)), self.double_blocks, self.single_blocks)
         txt = self.txt_in(cast_for(txt, self.txt_in)).to(img.dtype)
@@ -105,7 +105,7 @@ def layers_of(model: Flux) -> Layers:
     return Layers(len(model.double_blocks), len(model.single_blocks))
 
 
-def _vector(model: Flux, timesteps: Tensor, y: Tensor, guidance: Tensor | None) -> Tensor:
+def steering_vector(model: Flux, timesteps: Tensor, y: Tensor, guidance: Tensor | None) -> Tensor:
     """What steers every modulation: timestep, guidance and pooled text, added up, (B, hidden)."""
     vec = model.time_in(cast_for(timestep_embedding(timesteps, 256), model.time_in))
     if model.params.guidance_embed:

@@ -15,7 +15,7 @@ Both block kinds take three hooks as their last parameters and, without them, co
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -140,6 +140,15 @@ class Modulation(nn.Module):
         return ModulationOut(*parts[:3]), ModulationOut(*parts[3:]) if self.is_double else None
 
 
+Vec = Tensor | tuple[Any, ...]
+"""What steers a block: (B, C), or a tuple of what each of its modulations gives, evaluated before."""
+
+
+def modulations(vec: Vec, *modules: nn.Module) -> tuple[Any, ...]:
+    """What each of a block's modulations makes of `vec`; a tuple holds that already, see `flux.placement`."""
+    return vec if isinstance(vec, tuple) else tuple(module(vec) for module in modules)
+
+
 class DoubleStreamBlock(nn.Module):
     """Text and image keep their own weights and attend to each other jointly."""
 
@@ -158,7 +167,7 @@ class DoubleStreamBlock(nn.Module):
         self,
         img: Tensor,
         txt: Tensor,
-        vec: Tensor,
+        vec: Vec,
         pe: Tensor,
         skip: Skip = False,
         inject: Inject | None = None,
@@ -167,8 +176,7 @@ class DoubleStreamBlock(nn.Module):
         """img: (B, L_img, C); txt: (B, L_txt, C); vec: (B, C); pe: text, then image. Returns (img, txt)."""
         if skip is True:
             return img, txt
-        img_mod1, img_mod2 = self.img_mod(vec)
-        txt_mod1, txt_mod2 = self.txt_mod(vec)
+        (img_mod1, img_mod2), (txt_mod1, txt_mod2) = modulations(vec, self.img_mod, self.txt_mod)
 
         if skip != "attention":
             txt_qkv = normed_heads(self.txt_attn, modulate(self.txt_norm1(txt), txt_mod1), self.num_heads)
@@ -210,7 +218,7 @@ class SingleStreamBlock(nn.Module):
     def forward(
         self,
         x: Tensor,
-        vec: Tensor,
+        vec: Vec,
         pe: Tensor,
         skip: Skip = False,
         inject: Inject | None = None,
@@ -219,7 +227,7 @@ class SingleStreamBlock(nn.Module):
         """x: (B, L_txt + L_img, C), text tokens first; vec: (B, C). Returns the new x."""
         if skip is True:
             return x
-        mod, _ = self.modulation(vec)
+        ((mod, _),) = modulations(vec, self.modulation)
         qkv, mlp = self.linear1(modulate(self.pre_norm(x), mod)).split(
             (3 * self.hidden_size, self.mlp_hidden_dim), dim=-1
         )
@@ -242,8 +250,9 @@ class LastLayer(nn.Module):
         self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels, bias=True)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size, bias=True))
 
-    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(vec)[:, None, :].chunk(2, dim=-1)
+    def forward(self, x: Tensor, vec: Vec) -> Tensor:
+        (asked,) = modulations(vec, self.adaLN_modulation)
+        shift, scale = asked[:, None, :].chunk(2, dim=-1)
         return self.linear((1 + scale) * self.norm_final(x) + shift)
 
 
