@@ -30,6 +30,7 @@ MISTAKES = [  # a row of ERRORS each
     f"{TEST} --negative_prompt x",
     f"{EDIT} --mask auto",
     f"{EDIT} --source.image none.jpg --prompts 'a dog' 'a cat'",
+    f"{EDIT} --source.image photo.jpg",
     f"{EDIT} --method my_edits:none",
     f"{TEST} json/test-flux-dev.json",
     f"{TEST} --model.weights /none/FLUX.1-dev",

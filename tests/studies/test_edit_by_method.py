@@ -61,6 +61,23 @@ def spec_of(tmp_path: Path, **changes) -> EditSpec:
     return load_spec(EditSpec, tmp_path / "my.json")
 
 
+# What is asked
+
+
+def test_a_photo_without_its_prompts_is_not_edited_by_those_of_the_demos_own_picture(demo, tmp_path, capsys):
+    photo = photograph(tmp_path / "photo.png")
+    main = load_demo("demo_4_edit").main
+    with pytest.raises(SystemExit) as end:
+        main(["--source.image", str(photo)])
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "also say what it shows" in said and "--prompts" in said and said.count("\n") == 1
+    assert not (tmp_path / "output").exists()
+    # A spec that is named has prompts of its own.
+    (tmp_path / "mine.json").write_text('{"source": "a dog", "edits": ["a cat"]}')
+    assert main(["mine.json", "--source.image", str(photo), "--dry-run"]) == 0
+
+
 # What is made
 
 

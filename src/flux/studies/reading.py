@@ -312,6 +312,8 @@ def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] 
         dry_run = flags.pop("dry-run", False)
         if not isinstance(dry_run, bool):
             raise SpecError(f"--dry-run = {shown(dry_run)}: takes no value")
+        if path is None:
+            kind.require_alone(flags)
         spec = load_spec(kind, _short(default) if path is None else Path(path), kind.from_flags(flags))
     except (SpecError, UsageError) as error:
         raise SystemExit(mistake(error)) from None

@@ -520,6 +520,10 @@ class StudySpec(Section):
         """The keys of the spec that were meant by what was typed."""
         return flags
 
+    @classmethod
+    def require_alone(cls, flags: dict[str, Any]) -> None:
+        """Raise UsageError for flags that mean nothing over the demo's own spec, where no other was named."""
+
     def notes(self) -> Iterator[str]:
         """What a user should know before anything is made, a line each."""
         for path, seed in self.drawn():

@@ -218,6 +218,15 @@ class EditSpec(Guided, Spec):
             return {"source": {"prompt": source.prompt}, "edits": list(map(_edit, edits)), **own, **flags}
         return {"source": {"prompt": source} if isinstance(source, str) else source, "edits": edits, **flags}
 
+    @classmethod
+    def require_alone(cls, flags: dict[str, Any]) -> None:
+        """The demo's own prompts are of its own picture: of a photo that was typed they would be wrong."""
+        if "source.image" in flags and not {"prompts", "source.prompt"} & flags.keys():
+            raise UsageError(
+                f"--source.image = {shown(flags['source.image'])}: also say what it shows and what its edits "
+                'should show, --prompts "source" "edit"'
+            )
+
     @model_validator(mode="before")
     @classmethod
     def _completed(cls, data: Any) -> Any:
