@@ -45,6 +45,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("hooks",),
     ("model",),
     ("sampling", "finite", "packing", "references"),
+    ("placement",),
     ("lora",),
     ("weights",),
     ("conditions", "generate"),

@@ -35,6 +35,7 @@ from flux.photos.wanted import Wanted
 from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD as NSFW_THRESHOLD  # upstream has it here
 from flux.pictures.safety import load_nsfw_classifier
+from flux.placement.modes import Offload
 from flux.util import Models, ModelSpec, configs, load_models
 
 # What clients take from upstream's module besides `main`.
@@ -84,7 +85,7 @@ def main(
     num_steps: int | None = None,
     loop: bool = False,
     guidance: float = GUIDANCE,
-    offload: bool = False,
+    offload: Offload = False,
     output_dir: str = "output",
     add_sampling_metadata: bool = True,
     trt: bool = False,
@@ -158,7 +159,7 @@ def main(
     )
 
 
-def make_picture(models: Models, options: SamplingOptions, *, offload: bool = False) -> Tensor:
+def make_picture(models: Models, options: SamplingOptions, *, offload: Offload = False) -> Tensor:
     """One picture, RGB in about [-1, 1], (1, 3, height, width), with a progress bar where a person watches.
 
     With `offload`, each part of the model is on the device only while it is at work.

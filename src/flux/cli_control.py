@@ -7,6 +7,7 @@ import torch
 
 from flux.cli_references import Looking, ask_picture, ask_scale, make_pictures
 from flux.cli_run import PictureOptions, ask_prompt
+from flux.placement.modes import Offload
 from flux.util import configs
 
 
@@ -46,7 +47,7 @@ def main(
     num_steps: int = 50,
     loop: bool = False,
     guidance: float | None = None,
-    offload: bool = False,
+    offload: Offload = False,
     output_dir: str = "output",
     add_sampling_metadata: bool = True,
     img_cond_path: str = "assets/robot.webp",

@@ -7,6 +7,7 @@ import torch
 
 from flux.cli_references import Looking, ask_mask, ask_picture, make_pictures
 from flux.cli_run import LOOP_SETTINGS, PictureOptions, ask_prompt
+from flux.placement.modes import Offload
 
 WITHOUT_SIZES = {key: setting for key, setting in LOOP_SETTINGS.items() if key not in ("w", "h")}
 
@@ -44,7 +45,7 @@ def main(
     num_steps: int = 50,
     loop: bool = False,
     guidance: float = 30.0,
-    offload: bool = False,
+    offload: Offload = False,
     output_dir: str = "output",
     add_sampling_metadata: bool = True,
     img_cond_path: str = "assets/cup.png",

@@ -11,6 +11,7 @@ from flux.cli_options import check_size_or_auto
 from flux.cli_references import Looking, ask_picture, make_pictures
 from flux.cli_run import LOOP_SETTINGS, Make, PictureOptions, ask_prompt
 from flux.content_filters import PixtralContentFilter, load_content_filter
+from flux.placement.modes import Offload
 from flux.util import Models
 
 SETTINGS = LOOP_SETTINGS | {"w": ("width", check_size_or_auto), "h": ("height", check_size_or_auto)}
@@ -46,7 +47,7 @@ def main(
     num_steps: int = 30,
     loop: bool = False,
     guidance: float = 2.5,
-    offload: bool = False,
+    offload: Offload = False,
     output_dir: str = "output",
     add_sampling_metadata: bool = True,
     img_cond_path: str = "assets/cup.png",
@@ -81,7 +82,7 @@ def _filtered(
     models: Models,
     options: SamplingOptions,
     *,
-    offload: bool = False,
+    offload: Offload = False,
 ) -> Tensor | None:
     if content_filter.test_txt(options.prompt):
         print("the prompt was stopped by the content filter: try another one")

@@ -7,6 +7,7 @@ import torch
 
 from flux.cli_references import Looking, ask_picture, make_pictures
 from flux.cli_run import PictureOptions, ask_prompt
+from flux.placement.modes import Offload
 
 
 @dataclass
@@ -38,7 +39,7 @@ def main(
     num_steps: int | None = None,
     loop: bool = False,
     guidance: float = 2.5,
-    offload: bool = False,
+    offload: Offload = False,
     output_dir: str = "output",
     add_sampling_metadata: bool = True,
     img_cond_path: str = "assets/robot.webp",

@@ -17,6 +17,7 @@ from flux.model import FluxLoraWrapper
 from flux.models import aspect_ratio_to_height_width
 from flux.pictures.looked_at import LookedAt, own_size, picture_problem
 from flux.pictures.referencing import find_projector, load_encoder, make_reference
+from flux.placement.modes import Offload
 from flux.references import Reference
 from flux.util import Models, ModelSpec, configs
 
@@ -128,7 +129,7 @@ class Looker:
     def __post_init__(self) -> None:
         self.encoder = load_encoder(self.kind, self.models, self.projector)
 
-    def make(self, models: Models, options: PictureOptions, *, offload: bool = False) -> Tensor:
+    def make(self, models: Models, options: PictureOptions, *, offload: Offload = False) -> Tensor:
         """One picture, RGB in about [-1, 1], (1, 3, height, width), with a progress bar."""
         scale = getattr(options, "lora_scale", None)
         if scale is not None and isinstance(models.flow, FluxLoraWrapper):
@@ -143,7 +144,7 @@ class Looker:
             latent = step.after
         return decode(models, latent, sampling, offload=offload)
 
-    def reference(self, options: PictureOptions, offload: bool) -> Reference:
+    def reference(self, options: PictureOptions, offload: Offload) -> Reference:
         seen = looked_at(options)
         key = (seen, options.height, options.width)
         if self.last is None or self.last[0] != key:

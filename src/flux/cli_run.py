@@ -27,6 +27,7 @@ from flux.outcome import say
 from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD, Classifier, load_nsfw_classifier
 from flux.pictures.usage import track_usage_via_api
+from flux.placement.modes import Offload
 from flux.util import Models, ModelSpec, load_models
 
 
@@ -71,7 +72,7 @@ class Session:
     dtype: str
     weights: str | None
     loop: bool
-    offload: bool
+    offload: Offload
     output_dir: str
     add_sampling_metadata: bool
     track_usage: bool

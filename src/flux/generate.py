@@ -12,17 +12,19 @@ import math
 import pkgutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flux.conditions import Conditions, conditioned
 from flux.finite import Ingredients, is_finite, require_finite_pictures, require_finite_steps
 from flux.hooks import Hooks
 from flux.integrators import integrator_record
 from flux.models import MOST_GUIDANCE
+from flux.placement.modes import Offload
+from flux.placement.tables import times_asked
+from flux.placement.work import at_work
 from flux.sampling import Step, get_noise, get_schedule, pack, prepare, unpack
 from flux.weights.load import Models
 
@@ -61,10 +63,11 @@ def encode(
     models: Models,
     prompts: Sequence[str],
     *,
-    offload: bool = False,
+    offload: Offload = False,
     seconds: Mapping[str, str] | None = None,
 ) -> Texts:
-    """Encode each prompt once, by itself. offload: the encoders leave the device afterwards.
+    """Encode each prompt once, by itself. offload: the encoders leave the device afterwards, whichever way
+    of `flux.placement.modes` it is.
 
     seconds: what T5 reads in the place of some of the prompts.
 
@@ -89,7 +92,7 @@ def sample_steps(
     sampling: Sampling,
     *,
     hooks: Hooks | None = None,
-    offload: bool = False,
+    offload: Offload = False,
     conditions: Conditions | None = None,
 ) -> Iterator[Step]:
     """Yield each step of sampling one row per prompt, each from the noise of its seed.
@@ -111,8 +114,9 @@ def sample_steps(
         x, timesteps, pin = given.start.on(x, timesteps)
     guidance, finite = sampling.guidance or 0.0, []
     predicted = conditioned(models.flow, inputs, texts.txt, texts.vec, guidance, given, hooks)
-    with at_work(models.device, offload, models.flow):
-        steps = integrator_record(sampling.integrator).function(predicted, x, timesteps, pin=pin)
+    integrate = integrator_record(sampling.integrator).function
+    with at_work(models.device, offload, models.flow, times=times_asked(integrate, timesteps)):
+        steps = integrate(predicted, x, timesteps, pin=pin)
         for step in steps:
             finite.append(is_finite(step.after))
             if step.index < step.steps - 1:
@@ -140,7 +144,7 @@ def _lookup(texts: Mapping[str, Tensor]):
 
 
 @torch.no_grad()
-def encode_pictures(models: Models, pictures: Tensor, *, offload: bool = False) -> Tensor:
+def encode_pictures(models: Models, pictures: Tensor, *, offload: Offload = False) -> Tensor:
     """RGB in [-1, 1], (B, 3, height, width), to packed latents, float32 (B, L, 64), on the models' device.
 
     height, width: multiples of 16. The latents are the means of what the encoder gives, always in float32,
@@ -154,7 +158,7 @@ def encode_pictures(models: Models, pictures: Tensor, *, offload: bool = False) 
 
 @torch.no_grad()
 def decode(
-    models: Models, tokens: Tensor, sampling: Sampling, *, offload: bool = False, together: int = 1
+    models: Models, tokens: Tensor, sampling: Sampling, *, offload: Offload = False, together: int = 1
 ) -> Tensor:
     """Packed latents (B, L, 64) to RGB in about [-1, 1], float32 (B, 3, height, width) on the CPU.
 
@@ -177,7 +181,7 @@ def generate(
     sampling: Sampling,
     *,
     hooks: Hooks | None = None,
-    offload: bool = False,
+    offload: Offload = False,
     conditions: Conditions | None = None,
 ) -> Tensor:
     """One picture per prompt and seed, side by side: RGB in about [-1, 1], float32 (B, 3, height, width)."""
@@ -194,18 +198,3 @@ def several(prompts: Sequence[str], seeds: Sequence[int], each: int) -> tuple[li
         [prompt for prompt in prompts for _ in range(each)],
         [seed + number for seed in seeds for number in range(each)],
     )
-
-
-@contextmanager
-def at_work(device: torch.device, offload: bool, *modules: nn.Module) -> Iterator[None]:
-    """Modules on the device; with `offload` they wait on the CPU before and after."""
-    for module in modules:
-        module.to(device)
-    try:
-        yield
-    finally:
-        if offload:
-            for module in modules:
-                module.cpu()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()

@@ -33,6 +33,7 @@ from flux.pictures.watermark import (
     WatermarkEncoder,
     embed_watermark,
 )
+from flux.placement.modes import Offload
 from flux.weights import load
 from flux.weights.find import CHECKPOINTS_DIR, CheckpointError, find_file
 from flux.weights.hub import ensure_hf_auth, prompt_for_hf_auth
@@ -114,7 +115,7 @@ def load_models(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     weights: str | Path | None = None,
-    offload: bool = False,
+    offload: Offload = False,
     prompts: Sequence[str] | None = None,
     lora: Choices | None = None,
     lora_live: bool = False,

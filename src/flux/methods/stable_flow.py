@@ -23,6 +23,7 @@ from flux.conditions import Conditions, Negative, Region, Regions
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.hooks import CopySource, Hooks, Injection, LayerName, Site
 from flux.hooks.returned import like_given, place
+from flux.placement.modes import Offload
 from flux.references import Reference
 from flux.sampling import Step, unpack
 from flux.weights.load import Models
@@ -67,7 +68,7 @@ class EditRequest:
     batch: int = 4
     compare: bool = True
     repeat: bool = False
-    offload: bool = False
+    offload: Offload = False
     seconds: Mapping[str, str] = field(default_factory=dict)
     negative: Negative | None = None
     regional: Regions = Regions()

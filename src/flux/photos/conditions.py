@@ -9,6 +9,7 @@ from flux.generate import Sampling, encode_pictures
 from flux.methods.masks import packed
 from flux.photos.sources import to_tensor
 from flux.photos.wanted import Wanted
+from flux.placement.modes import Offload
 from flux.weights.load import Models
 
 
@@ -18,7 +19,7 @@ def open_conditions(
     sampling: Sampling,
     prompts_2: Sequence[str] | None = None,
     *,
-    offload: bool = False,
+    offload: Offload = False,
 ) -> Conditions:
     """What is wanted, opened and encoded for pictures of the sampling's size, on the models' device.
 
@@ -37,7 +38,7 @@ def open_conditions(
     )
 
 
-def _start(models: Models, wanted: Wanted, size: tuple[int, int], offload: bool) -> Start:
+def _start(models: Models, wanted: Wanted, size: tuple[int, int], offload: Offload) -> Start:
     start = wanted.start
     picture, grid = start.cut(size)
     clean = encode_pictures(models, to_tensor(picture)[None], offload=offload)

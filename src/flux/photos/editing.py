@@ -22,6 +22,7 @@ from flux.conditions import Negative
 from flux.finite import Ingredients, is_finite, require_finite_steps
 from flux.generate import Sampling, Texts, at_work, decode, encode
 from flux.hooks import Hooks
+from flux.integrators import integrator_record
 from flux.methods import DEFAULT_METHOD, MethodRecord
 from flux.methods.field import Conditioning, Look, Operator, Schedule, WatchedRows, Watcher
 from flux.methods.inversion import reconstruct
@@ -41,6 +42,8 @@ from flux.photos.sources import (
 )
 from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
+from flux.placement.modes import Offload
+from flux.placement.tables import times_asked
 from flux.references import Reference
 from flux.sampling import Step
 from flux.weights.load import Models
@@ -97,7 +100,7 @@ class PhotoRequest:
     gate: bool = True
     watch: Watcher | None = None
     batch: int = 4
-    offload: bool = False
+    offload: Offload = False
     seconds: Mapping[str, str] = field(default_factory=dict)
     negative: Negative | None = None
     reference: Reference | None = None
@@ -257,7 +260,7 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
             yield step
         sources = [opened[number] for number in numbers]
         task = _task(models, request, texts, batch, numbers, sources)
-        with at_work(models.device, request.offload, models.flow):
+        with at_work(models.device, request.offload, models.flow, times=_times(request, task)):
             task = yield from _masked(request, method, task, batch, sources, progress)
             watched = _watched(request, task, batch)
             latents = yield from _made(models, method, watched, progress)
@@ -316,6 +319,15 @@ def _open(
         yield replace(progress, sources={number: shown})
 
 
+def _times(request: PhotoRequest, task: EditTask) -> tuple[float, ...]:
+    """The noise levels at which a method will ask the model, as far as its record tells."""
+    row = None if callable(request.method) else find_method(request.method)
+    if row is None:
+        return task.times
+    integrator = (settings_of(row) | dict(request.settings)).get("integrator", row.integrator)
+    return (*task.times, *times_asked(integrator_record(integrator).function, task.times))
+
+
 def _inversion(request: PhotoRequest) -> dict[str, Any] | None:
     """How the request's method inverts, as `reconstruct` takes it; None for one that does not."""
     row = None if callable(request.method) else find_method(request.method)
@@ -343,7 +355,7 @@ def _replayed(
     sampling = replace(request.sampling, width=width, height=height)
     of = range(len(sources))
     task = open_task(models, texts, prompts, prompts, of, latents, seeds, sampling, request.reference)
-    with at_work(models.device, request.offload, models.flow):
+    with at_work(models.device, request.offload, models.flow, times=_times(request, task)):
         for step in reconstruct(task, **way):
             yield replace(progress, phase="gate", step=step.index, steps=step.steps)
     return step.source.cpu()

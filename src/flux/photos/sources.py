@@ -17,6 +17,7 @@ from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
 from flux.pictures.opening import open_picture
 from flux.pictures.rgb import rgb
+from flux.placement.modes import Offload
 from flux.references import Reference
 from flux.sampling import Step
 from flux.weights.load import Models
@@ -86,7 +87,7 @@ def latents_of(
     sampling: Sampling,
     *,
     reference: Reference | None = None,
-    offload: bool = False,
+    offload: Offload = False,
 ) -> Iterator[Step | tuple[int, Tensor]]:
     """Yield the latent of each source, (L, 64) on the CPU, by its index; and steps where it is sampled.
 
@@ -118,7 +119,7 @@ def show_source(
     replay: Tensor | None = None,
     gate: bool = True,
     dino: Dino | None = None,
-    offload: bool = False,
+    offload: Offload = False,
 ) -> OpenedSource:
     """A source with its pictures, and how well it comes back. replay: the latent as it came from noise."""
     size = replace(sampling, width=frame.size[0], height=frame.size[1])

@@ -12,6 +12,7 @@ from flux.generate import at_work
 from flux.models import configs
 from flux.modules.image_embedders import CannyImageEncoder, DepthImageEncoder, ReduxImageEncoder
 from flux.pictures.looked_at import LookedAt
+from flux.placement.modes import Offload
 from flux.references import Reference
 from flux.weights.find import find_file
 from flux.weights.load import Models
@@ -57,7 +58,7 @@ def make_reference(
     width: int,
     encoder: Encoder | None = None,
     *,
-    offload: bool = False,
+    offload: Offload = False,
 ) -> Reference:
     """The reference of a picture for models of a kind, in the models' dtype and on their device.
 
@@ -81,7 +82,7 @@ def make_references(
     height: int,
     width: int,
     *,
-    offload: bool = False,
+    offload: Offload = False,
 ) -> dict[LookedAt, Reference]:
     """The references of several pictures, each made once; the encoder is let go behind them."""
     encoder = load_encoder(kind, models)

@@ -36,6 +36,8 @@ from flux.models import FluxParams, ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.modules.known_texts import KnownTexts
+from flux.placement.modes import STREAM, Offload, offload_key
+from flux.placement.work import at_work
 from flux.weights import convert
 from flux.weights.check import CheckpointError, check_encoder, files_of, read_json, tokens_read
 from flux.weights.find import find_file, find_text_encoder, find_tokenizer, stand_in
@@ -81,7 +83,7 @@ def load_models(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     weights: str | Path | None = None,
-    offload: bool = False,
+    offload: Offload = False,
     prompts: Sequence[str] | None = None,
     lora: Choices | None = None,
     lora_live: bool = False,
@@ -93,7 +95,8 @@ def load_models(
 
     dtype: of the flow model and the text encoders; the autoencoder's weights are float32.
     weights: one folder for all parts, laid out as a clone of the FLUX.1-dev repository.
-    offload: flow model and autoencoder wait on the CPU; the caller moves them to `device` in their turn.
+    offload: see `flux.placement.modes`. With any of its ways but `none`, flow model and autoencoder wait on
+    the CPU, and with `stream` T5 too; the caller moves them to `device` in their turn.
     prompts: all that will be asked for, where that is known. Each encoder then reads them and is let go
     before the next part is loaded, so that no more is held at a time than flow model and autoencoder.
     lora: LoRA files, each alone or with its scale, see `flux.lora.choice`; None: what FLUX_LORA names, which
@@ -119,12 +122,14 @@ def load_models(
     else:
         check_own_lora(own_lora, spec, name)
     check_ae(spec, find_ae(spec, weights, records, find))
+    offload = offload_key(offload)
     waiting = "cpu" if offload else device
     text = {"name": name, "dtype": dtype, "weights": weights, "records": records}
     applied = {"live": lora_live, "keep": False, "at": device}
-    t5 = load_t5(device, spec.t5_length, **text)
+    t5 = load_t5("cpu" if offload == STREAM else device, spec.t5_length, **text)
     apply_loras(t5, loras, part=T5_PART, **applied)
-    t5 = _read(t5, "T5 encoder", prompts)
+    with at_work(device, offload == STREAM and STREAM, t5):
+        t5 = _read(t5, "T5 encoder", prompts)
     clip = load_clip(device, **text)
     apply_loras(clip, loras, part=CLIP_PART, **applied)
     clip = _read(clip, "CLIP encoder", prompts)

@@ -25,7 +25,8 @@ from flux.photos.beside import GeneratedEdit, ReturnedEdit, come_back
 from flux.photos.editing import EditedPhoto, SourceEdit, edit_photo_steps
 from flux.photos.sources import EditSource
 from flux.pictures.files import to_pil
-from flux.sampling import unpack
+from flux.placement.modes import Offload
+from flux.sampling import get_schedule, unpack
 from flux.studies.cost import Work
 from flux.studies.edit import by_method
 from flux.studies.edit.chain_report import report
@@ -138,7 +139,8 @@ def _side_by_side(
         ]
     source = states[link.after]
     way = [source.latents[:1]]
-    with at_work(models.device, offload, models.flow):
+    times = get_schedule(sampling.steps, way[0].shape[1], shift=models.spec.shift)
+    with at_work(models.device, offload, models.flow, times=times):
         for index, edit in _beside(spec, models, texts, link, source, sampling):
             way.append(edit.cpu())
             yield Progress(index)
@@ -199,7 +201,7 @@ def _beside(
         yield index, edit
 
 
-def _decoded(models: Models, way: Tensor, sampling: Sampling, offload: bool) -> Tensor:
+def _decoded(models: Models, way: Tensor, sampling: Sampling, offload: Offload) -> Tensor:
     """What a way ends with, as `decode` gives it, (3, height, width)."""
     return decode(models, way[-1:].to(models.device), sampling, offload=offload)[0]
 

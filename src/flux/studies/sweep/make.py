@@ -15,6 +15,7 @@ from flux.model import FluxLoraWrapper
 from flux.pictures.files import to_pil
 from flux.pictures.looked_at import LookedAt
 from flux.pictures.referencing import make_references
+from flux.placement.modes import Offload
 from flux.probes import hooks_of
 from flux.references import Reference
 from flux.studies.sweep.cells import Cell, Plan, Probe, Prompt, Task
@@ -36,7 +37,7 @@ def make_task(
     sampling: Sampling,
     *,
     references: Mapping[LookedAt, Reference] | None = None,
-    offload: bool = False,
+    offload: Offload = False,
     on_step: OnStep = lambda index: None,
 ) -> list[Image.Image]:
     """The pictures of a task, one per row; sources stand before them. ValueError for what is no number.
@@ -79,7 +80,7 @@ def _hooks(probe: Probe, task: Task, sources: int) -> Hooks:
     )
 
 
-def _decoded(models: Models, tokens: Tensor, sampling: Sampling, offload: bool) -> Tensor:
+def _decoded(models: Models, tokens: Tensor, sampling: Sampling, offload: Offload) -> Tensor:
     pixels = DECODED.get(models.device.type, 2**20)
     together = max(1, pixels // (sampling.width * sampling.height))
     return decode(models, tokens, sampling, offload=offload, together=together)
@@ -96,7 +97,7 @@ class Job:
     asked: Plan
     sampling: Sampling
     load: Callable[[], Models]
-    offload: bool = False
+    offload: Offload = False
 
 
 class Maker:

@@ -1,0 +1,132 @@
+"""Weights that wait on the host: packed into a few runs of memory that is pinned once, and never copied back.
+
+A tensor whose master is on the host is moved by pointing it elsewhere, so that going home costs nothing. What
+is written into it while it is away is lost.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from flux.placement.lanes import Lane
+
+ALIGNED = 256
+"""Bytes at whose multiples tensors begin, as in torch's own allocations."""
+
+MOST_BYTES = 2**30
+"""Of a master of many tensors. Memory is pinned in powers of two, of which one of this size wastes little."""
+
+
+class Master:
+    """Tensors packed on the host, in order. They point there, and nowhere else, until `at`."""
+
+    def __init__(self, tensors: Sequence[Tensor], lane: Lane):
+        self.tensors = tuple(tensors)
+        self.starts = _starts(self.tensors)
+        self.bytes = lane.hold(self.starts[-1])
+        for tensor, view in zip(self.tensors, self._views(self.bytes), strict=True):
+            view.copy_(tensor.data)
+        self.home()
+
+    def __len__(self) -> int:
+        """How many bytes."""
+        return self.starts[-1]
+
+    def at(self, room: Tensor) -> None:
+        """Point the tensors into a copy of the bytes."""
+        for tensor, view in zip(self.tensors, self._views(room), strict=True):
+            tensor.data = view
+
+    def home(self) -> None:
+        """Point the tensors to the host."""
+        self.at(self.bytes)
+
+    @property
+    def is_home(self) -> bool:
+        """Whether all tensors still point to the host: others may have moved them, or put in new numbers."""
+        views = self._views(self.bytes)
+        return all(
+            tensor.data_ptr() == view.data_ptr() for tensor, view in zip(self.tensors, views, strict=True)
+        )
+
+    def _views(self, room: Tensor) -> Iterator[Tensor]:
+        for tensor, start in zip(self.tensors, self.starts, strict=False):
+            flat = room[start : start + tensor.numel() * tensor.element_size()].view(tensor.dtype)
+            yield flat.as_strided(tensor.shape, _strides(tensor), flat.storage_offset())
+
+
+def _starts(tensors: Iterable[Tensor]) -> list[int]:
+    """Where each tensor begins, and where all end."""
+    starts = [0]
+    for tensor in tensors:
+        size = tensor.numel() * tensor.element_size()
+        starts.append(starts[-1] + math.ceil(size / ALIGNED) * ALIGNED)
+    return starts
+
+
+def _strides(tensor: Tensor) -> tuple[int, ...]:
+    """Its own where it fills what it spans, as transposed weights do; else those of a whole one."""
+    sizes = zip(tensor.shape, tensor.stride(), strict=True)
+    spans = 1 + sum((size - 1) * stride for size, stride in sizes)
+    if spans == tensor.numel():
+        return tensor.stride()
+    return torch.empty(tensor.shape, device="meta").stride()
+
+
+@dataclass(frozen=True)
+class LooseTensor:
+    """A tensor of a kind of its own, such as some quantised weights, which is moved as its kind moves."""
+
+    owner: nn.Module
+    name: str
+    host: Tensor
+
+    def at(self, device: torch.device) -> None:
+        moved = self.host.to(device)
+        self._set(nn.Parameter(moved, False) if isinstance(self.host, nn.Parameter) else moved)
+
+    def home(self) -> None:
+        self._set(self.host)
+
+    def _set(self, tensor: Tensor) -> None:
+        kind = self.owner._parameters if self.name in self.owner._parameters else self.owner._buffers
+        kind[self.name] = tensor
+
+
+def loose_tensors(module: nn.Module) -> list[LooseTensor]:
+    """Those below a module."""
+    return [
+        LooseTensor(owner, name, tensor)
+        for owner in module.modules()
+        for name, tensor in chain(owner._parameters.items(), owner._buffers.items())
+        if tensor is not None and not is_plain(tensor)
+    ]
+
+
+def tensors_of(*modules: nn.Module) -> list[Tensor]:
+    """Parameters and buffers that are plain runs of numbers, each once."""
+    every = chain.from_iterable(chain(each.parameters(), each.buffers()) for each in modules)
+    return list({id(tensor): tensor for tensor in every if is_plain(tensor)}.values())
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it is a run of numbers, and not a kind of its own, as some quantised weights are."""
+    return type(tensor.data) is Tensor and tensor.layout is torch.strided
+
+
+def packed(tensors: Sequence[Tensor], lane: Lane, most: int = MOST_BYTES) -> list[Master]:
+    """Masters of no more than `most` bytes, or of one tensor."""
+    groups: list[list[Tensor]] = []
+    room = -1
+    for tensor in tensors:
+        size = _starts([tensor])[-1]
+        if size > room:
+            groups.append([])
+            room = most
+        groups[-1].append(tensor)
+        room -= size
+    return [Master(group, lane) for group in groups]
