@@ -117,3 +117,13 @@ def own_probe(layer: int):
     from flux.hooks import Hooks
 
     return Hooks(skip=[layer])
+
+
+def broken_probe(layer: int):
+    """A user's own probe with a mistake in it."""
+    raise KeyError("x")
+
+
+def numbers_probe(layer: int):
+    """A user's own probe that gives no hooks."""
+    return layer

@@ -262,6 +262,27 @@ def test_a_carry_cell_is_its_prompt_with_the_sources_keys_and_values(tmp_path):
             assert (levels[0] - levels[1]).abs().max() <= 1, cell
 
 
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("helpers_sweeps:broken_probe", "of layer 1: KeyError: 'x'"),
+        ("helpers_sweeps:numbers_probe", "must return flux.hooks.Hooks; got int"),
+        ("helpers_sweeps:no_probe", "has no attribute 'no_probe'"),
+        ("os:getcwd", "of layer 1: TypeError"),
+    ],
+)
+def test_a_probe_of_ones_own_that_gives_no_hooks_ends_before_a_model_is_loaded(
+    tmp_path, monkeypatch, capsys, name, says, dry
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flux.studies.run.load_models", lambda *a, **k: pytest.fail("a model was loaded"))
+    argv = ["--prompts", "a", "--layers", "1", "--probe", name, "--output", "out"]
+    assert load_demo("demo_2_skip").main([*argv, *(["--dry-run"] if dry else [])]) == 2
+    err = capsys.readouterr().err
+    assert says in err and len(err.strip().splitlines()) == 1 and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("probe", ["attention", "mlp", "text", "mean", "helpers_sweeps:own_probe"])
 def test_every_probe_runs_as_a_sweep(tmp_path, probe):
     asked, _, found = made_by(tmp_path, probe=probe, prompts=["a", "b"])

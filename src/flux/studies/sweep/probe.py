@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from flux.flags import choices
 from flux.limits import MOST_PROMPTS
-from flux.probes import PROBES, RECORDS
+from flux.probes import PROBES, RECORDS, hooks_of
 from flux.studies.prompts import Prompt
 from flux.studies.spec import (
     Distinct,
@@ -167,6 +167,22 @@ class ProbeChoice(Section):
         if record and record.sources:
             recipe["sources"] = list(self.sources_of(spec))
         return recipe
+
+
+def check_own(spec: "SkipSpec") -> None:
+    """Ask a user's own function for its hooks once, before a model is loaded for them.
+
+    Raises ValueError, one line, where there is no such function, or it gives none for one of the layers.
+    """
+    if spec.probe.name in RECORDS:
+        return
+    for group in spec.groups():
+        try:
+            hooks_of(spec.probe.name, group)
+        except Exception as error:  # whatever a user's code raises
+            words = " ".join(f"{type(error).__name__}: {error}".split())
+            layers = "+".join(map(str, group))
+            raise ValueError(f'probe.name = "{spec.probe.name}": of layer {layers}: {words}') from error
 
 
 Windows = Distinct[Window]

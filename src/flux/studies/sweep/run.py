@@ -19,6 +19,7 @@ from flux.studies.sweep.folder import CellRow, CellTable, done_cells
 from flux.studies.sweep.make import Job
 from flux.studies.sweep.merge import describe_merge, merge
 from flux.studies.sweep.place import folder_of, open_sweep, plan_of, setting_of
+from flux.studies.sweep.probe import check_own
 from flux.studies.sweep.spec import SkipSpec
 from flux.studies.sweep.until import Until
 from flux.weights.load import Models
@@ -31,12 +32,16 @@ def make(spec: SkipSpec) -> int:
 
 def describe(spec: SkipSpec) -> str:
     """What `--dry-run` says."""
-    return describe_merge(spec) if spec.merge else estimate_sweep(spec)
+    if spec.merge:
+        return describe_merge(spec)
+    check_own(spec)
+    return estimate_sweep(spec)
 
 
 def sweep(spec: SkipSpec) -> int:
     """Make the cells that are not there, or not as they should be; returns the exit code."""
     start = time.perf_counter()
+    check_own(spec)
     with open_sweep(spec, folder_of(spec), setting_of(spec)) as run:
         asked = plan_of(spec, run)
         done = done_cells(run.path, asked)
