@@ -1,11 +1,13 @@
 """Folders as a sweep leaves them, with pictures that are drawn, not sampled: no model is needed."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from flux.models import configs
 from flux.studies.folder import RunFolder
 from flux.studies.sweep.cells import Cell
 from flux.studies.sweep.cells import plan as plan_of
@@ -89,20 +91,27 @@ def save_dino(folder: Path) -> Path:
     return folder
 
 
-def save_clip(folder: Path) -> Path:
-    """A whole CLIP model, texts and pictures, with random weights."""
+def save_clip(folder: Path, *, words: bool = False) -> Path:
+    """A whole CLIP model, texts and pictures, with random weights. words: with flux-tiny's tokenizer."""
     import torch
     from transformers import CLIPConfig, CLIPModel
 
     part = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     shape = CLIPConfig(
-        text_config={**part, "vocab_size": 64, "max_position_embeddings": 8, "eos_token_id": 2},
+        text_config={
+            **part,
+            "vocab_size": 278 if words else 64,
+            "max_position_embeddings": 16 if words else 8,
+            "eos_token_id": 1 if words else 2,
+        },
         vision_config={**part, "image_size": 32, "patch_size": 8},
         projection_dim=16,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         CLIPModel(shape).save_pretrained(folder)
+    if words:
+        shutil.copytree(configs["flux-tiny"].home / "tokenizer", folder, dirs_exist_ok=True)
     (folder / "preprocessor_config.json").write_text(
         '{"image_processor_type": "CLIPImageProcessor", "do_resize": true, "size": {"shortest_edge": 32}, '
         '"do_center_crop": true, "crop_size": {"height": 32, "width": 32}, "do_normalize": true, '

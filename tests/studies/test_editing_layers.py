@@ -7,11 +7,14 @@ import helpers_sweeps
 import numpy as np
 import pytest
 import torch
-from helpers_sweeps import draw_sweep, save_dino
+from helpers_sweeps import draw_sweep, save_clip, save_dino
 from PIL import Image
 from test_demos import load_demo
+from transformers import CLIPModel
 
 from flux.models import configs
+from flux.pictures.directions import ClipTexts, Directions
+from flux.pictures.features import Clip
 from flux.pictures.files import to_pil
 from flux.pictures.metrics import psnr
 from flux.studies.edit.requests import edit_of
@@ -121,6 +124,50 @@ def test_by_region_is_the_rule():
     flat = [Image.fromarray(each.reshape(-1, 32, 3)[:, :]) for each in outside]
     # The same error over three quarters of the pixels.
     assert kept == pytest.approx(psnr(*flat) + 10 * np.log10(0.75), abs=1e-3)
+
+
+class Compass:
+    """Stands in for CLIP: what is east, and how blue a picture is."""
+
+    def embed(self, items):
+        if isinstance(items[0], str):
+            return np.array([[1.0, 0.0] if text == "west" else [0.0, 1.0] for text in items])
+        blue = np.array([np.asarray(each).mean(axis=(0, 1))[2] / 255 for each in items])
+        return np.stack([1 - blue, blue], axis=-1)[:, None]
+
+
+def test_by_direction_is_the_share_of_the_way():
+    shares = (0, 0.2, 0.4, 0.8, 1)
+    colours = {share: quarters(*[f"#0000{round(share * 255):02x}"] * 4) for share in shares}
+    score = trying.ByDirection(trying.ByRegion(FourPatches()), Directions(Compass(), Compass()))
+    west, half = prompts("west", "east"), {0: 0, 0.2: 0, 0.4: 0.333, 0.8: 1, 1: 1}
+    for share, wanted in half.items():
+        made, kept = score(west, colours[0.2], colours[0.8], colours[share])
+        assert made == pytest.approx(wanted, abs=0.01), share
+        assert kept == trying.ByRegion(FourPatches())(west, colours[0.2], colours[0.8], colours[share])[1]
+    # Where the edit without injection goes no way, or back, none can be missed.
+    assert score(west, colours[0.2], colours[0.2], colours[0])[0] == 1
+    assert score(prompts("east", "west"), colours[0.2], colours[0.8], colours[0])[0] == 1
+    assert score(prompts("west", "west"), colours[0.2], colours[0.8], colours[0])[0] == 1
+
+
+def prompts(*words: str) -> trying.Prompts:
+    return trying.Prompts(words, 0)
+
+
+def test_texts_and_pictures_of_a_clip_share_their_space(tmp_path):
+    clip = save_clip(tmp_path, words=True)
+    texts = ClipTexts(clip)
+    found = texts.embed(["a red house", "a blue house", "a red house " * 40])
+    picture = Clip(clip).embed([Image.new("RGB", (40, 30), "red")])
+    assert found.shape == (3, 16) and picture.shape == (1, 1, 16)
+    assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5) and not np.allclose(found[0], found[1])
+    # As the whole model has it, and a text beside a longer one as alone.
+    whole = CLIPModel.from_pretrained(clip).eval()
+    with torch.inference_mode():
+        tokens = texts.tokenizer(["a red house"], return_tensors="pt")
+        plain = whole.text_projection(whole.text_model(**tokens).pooler_output)[0]
+    assert np.allclose(found[0], plain / plain.norm(), atol=1e-5)
 
 
 # Demo 3
@@ -241,9 +288,26 @@ def test_pairs_of_ones_own_need_no_judge(carry, demo, tmp_path):
     assert (tried["prompts"], tried["seed"]) == (["x", "y"], 7)
 
 
+def test_pairs_may_be_judged_by_clips_direction(carry, demo, tmp_path):
+    carry()
+    clip = save_clip(tmp_path / "clip", words=True)
+    pairs = [{"source": "a red house", "edit": "a blue house"}, {"source": "a cat", "edit": "a dog"}]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    asked = ("--editing.file", "pairs.json", "--editing.sets", "1", "--clip", str(clip))
+    assert demo("--sweep", "carry", *asked, "--editing.by", "clip") == 0
+    evidence = json.loads((tmp_path / "out" / "editing_layers.json").read_text())["evidence"]
+    assert "along the texts, by CLIP" in evidence["made"] and evidence["none"]["made"] == pytest.approx(1)
+    assert demo("--sweep", "carry", *asked, output="region") == 0
+    recipes = [json.loads((tmp_path / name / "run.json").read_text())["spec"] for name in ("out", "region")]
+    assert recipes[0]["editing"]["by"] == "clip" and "by" not in recipes[1]["editing"]
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
+        ("--sweep carry --editing.by clip", "is for pairs of a file: flux-tiny's own have a judge"),
+        ("--sweep carry --editing.file two.json --editing.by dino", "choose from"),
+        ("--sweep carry --editing.file two.json --editing.by clip --clip carry", "carry"),
         ("--sweep skip --editing true", "is a sweep by skip; sets are taken from the order of one by carry"),
         ("--sweep mean --editing true", "is a sweep by mean; sets are taken"),
         ("--sweep old --editing true", "was made with other weights of flux-tiny"),
@@ -267,6 +331,7 @@ def test_mistakes_end_in_one_line(carry, demo, tmp_path, capsys, monkeypatch, ar
     monkeypatch.setattr(helpers_sweeps, "SETTING", {"device": "cpu", "dtype": "float32", "weights": {"x": 1}})
     carry("old")
     (tmp_path / "same.json").write_text('[{"source": "a", "edit": "a"}, {"source": "a", "edit": "b"}]')
+    (tmp_path / "two.json").write_text('[{"source": "a", "edit": "b"}, {"source": "a", "edit": "c"}]')
     (tmp_path / "one.json").write_text('[{"source": "a", "edit": "b"}]')
     (tmp_path / "object.json").write_text("{}")
     try:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from flux.studies.prompts import OnePrompt
 from flux.studies.reading import SpecError, one_line, problems_of, read_value
@@ -46,12 +46,20 @@ class EditingSets(Section):
         description='[{"source": ..., "edit": ..., "seed": ...}, ...]: the pairs (.json); null: of flux-tiny '
         "those that its judge has an answer to",
     )
+    by: Literal["region", "clip"] | None = Field(
+        None,
+        description="what says how much of an edit was made, for pairs of a file; region: likeness to the "
+        "edit without injection where that differs most from the source; clip: how far it goes along the "
+        "texts, by the CLIP of the key clip; null: region",
+    )
     sets: whole(1, MOST_SETS) = Field(24, description="so many sets are tried, or one of each size")
     seed: Seed = Field(1510, description="that flux-tiny's pairs are drawn by")
     batch: Rows = Field(8, description="edits beside their source at once; fewer need less memory")
     offload: bool = Field(False, description="keep on the device only the part that is at work")
 
     def problems(self) -> Iterator[Problem]:
+        if self.file is None and self.by is not None:
+            yield Problem(("by",), "is for pairs of a file: flux-tiny's own have a judge", self.by)
         if self.file is not None:
             try:
                 count = len(read_pairs(self.file))

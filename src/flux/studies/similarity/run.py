@@ -100,7 +100,7 @@ def trial_of(spec: DinoSpec, inputs: Inputs) -> Callable[[RunFolder], Trial] | N
         )
     made_by = spec_of(inputs, spec.device, spec.editing)
     dino = metric_models(changed(spec, metrics=("dino",)), inputs)["dino"].source
-    bench = bench_of(spec.editing, made_by, dino, spec.device)
+    bench = bench_of(spec.editing, made_by, dino, spec.device, spec.clip)
     return lambda run: Trial(run, bench, made_by, spec.editing)
 
 
@@ -180,6 +180,8 @@ def _open(
         pairs += _pairs(second[1])
         problems += second[1].problems
         used |= {f"beside, {metric}": model for metric, model in metric_models(*second).items()}
+    if spec.editing is not None and spec.editing.by == "clip":
+        used["made"] = MetricModel(spec.clip)
     setting = {
         "flux": flux.__version__,
         "device": str(pick_device(spec.device)),

@@ -177,9 +177,12 @@ class DinoSpec(StudySpec):
 
     def recipe(self) -> dict[str, Any]:
         """As every spec's; keys that came later are left out where they say nothing."""
-        return {
+        found = {
             name: value for name, value in super().recipe().items() if name not in LATER or value is not None
         }
+        if self.editing is not None and self.editing.by is None:  # as it stood before there was another
+            found["editing"] = {name: value for name, value in found["editing"].items() if name != "by"}
+        return found
 
     def rule(self) -> VitalRule:
         name, _, value = self.by.partition(" ")

@@ -21,7 +21,8 @@ from flux.files import read_json_object
 from flux.generate import Sampling
 from flux.methods.stable_flow import Edit, EditRequest, Row, edit_steps
 from flux.models import configs
-from flux.pictures.features import Dino
+from flux.pictures.directions import ClipTexts, Directions
+from flux.pictures.features import Clip, Dino
 from flux.pictures.files import to_pil
 from flux.pictures.metrics import psnr_outside
 from flux.studies.folder import RunFolder
@@ -37,7 +38,11 @@ from flux.weights.load import Models
 EDITED, MOST_KEPT = 0.25, 60.0
 """The share of patches that count as the edit's region; so many dB are as good as equal."""
 FREE_BY_REGION = {"keep more": 0.5, "balanced": 0.3, "change more": 0.15}
-"""As `FREE`, of what is made by region, which any injection lowers: .29 where flux-tiny's judge loses .05."""
+"""As `FREE`, of what is made by region, which any injection lowers: .29 where flux-tiny's judge loses .05.
+
+By CLIP's direction these are a guess: it is a share of the edit without injection too, but flux-tiny has no
+CLIP of pictures to hold it against its judge.
+"""
 TRIED, SHOWN = "tried", 3
 """The folder of what was tried, and how many pairs have their pictures in it."""
 
@@ -79,8 +84,8 @@ class Bench:
     free: dict[str, float]
 
 
-def bench_of(asked: EditingSets, spec: SkipSpec, dino: str, device: str) -> Bench:
-    """The pairs that are asked for. dino: the model that compares where no judge does.
+def bench_of(asked: EditingSets, spec: SkipSpec, dino: str, device: str, clip: str = "") -> Bench:
+    """The pairs that are asked for. dino, clip: the models that compare where no judge does.
 
     Raises ValueError, one line, for a model that has no pairs of its own.
     """
@@ -107,13 +112,18 @@ def bench_of(asked: EditingSets, spec: SkipSpec, dino: str, device: str) -> Benc
         Prompts((each.source, each.edit), i if each.seed is None else int(each.seed))
         for i, each in enumerate(read_pairs(asked.file))
     ]
-    compare = ByRegion(Dino(dino, pick_device(device)))
-    words = {
-        "made": "likeness to the edit without injection, by DINO patches, where that differs most from the "
-        "source: 1 for equal, 0 for the source",
-        "kept": "PSNR to the source everywhere else, dB",
-    }
-    return Bench(found[: asked.pairs], compare, words, FREE_BY_REGION)
+    where = pick_device(device)
+    compare = ByRegion(Dino(dino, where))
+    made = (
+        "likeness to the edit without injection, by DINO patches, where that differs most from the source: "
+        "1 for equal, 0 for the source"
+    )
+    kept = "PSNR to the source everywhere else, dB"
+    if asked.by == "clip":
+        compare = ByDirection(compare, Directions(Clip(clip, where), ClipTexts(clip, where)))
+        made = "how far it goes along the texts, by CLIP, as a share of the edit without injection"
+        kept = "PSNR to the source, but for where the edit without injection differs most from it, dB"
+    return Bench(found[: asked.pairs], compare, {"made": made, "kept": kept}, FREE_BY_REGION)
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,18 @@ class ByRegion:
         mask = Image.fromarray((region.reshape(side, side).numpy() * 255).astype(np.uint8))
         kept = psnr_outside(pictures[0], pictures[2], mask.resize(pictures[0].size, Image.Resampling.NEAREST))
         return made, MOST_KEPT if kept is None else min(kept, MOST_KEPT)
+
+
+@dataclass(frozen=True)
+class ByDirection:
+    """Scores an edit by the way it goes along its texts; what was kept as by region."""
+
+    region: ByRegion
+    directions: Directions
+
+    def __call__(self, pair: Pair, source: Tensor, plain: Tensor, edit: Tensor) -> Score:
+        made = self.directions.share(pair.prompts, *(to_pil(each) for each in (source, plain, edit)))
+        return made, self.region(pair, source, plain, edit)[1]
 
 
 def spec_of(sweep: Sweep, device: str, asked: EditingSets) -> SkipSpec:
