@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from probes_parts.claims import claims, late_layers
+from probes_parts.claims import claims, late_layers, routed_layers
 from probes_parts.edits import Edits, EditWay
 from probes_parts.ranks import against, correlations, order_by, rank, signed
 from probes_parts.sweeps import LAYERS, METRICS, Sweeps, make_sweeps
@@ -72,7 +72,8 @@ def figures_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     by_layer = np.stack([*alone.values()], axis=1)  # (pairs, 1 + layers, 2)
     chosen, notes = sets_of(sweeps, edits, halves[0])
     early, always = late_layers(len(LAYERS), options.steps)
-    fresh = edits.of([*chosen.values(), early, always], halves[1])
+    routed = routed_layers(len(LAYERS), options.steps)
+    fresh = edits.of([*chosen.values(), early, always, routed], halves[1])
     few = chosen[f"{ASKED}, tried along carrying"]
     measured = np.stack([table.mean(axis=0) for way, table in fresh.items() if way.layers])
     none, default = fresh[chosen["no injection"]], fresh[chosen["set default"]]

@@ -30,6 +30,11 @@ def late_layers(count: int, steps: int) -> tuple[EditWay, EditWay]:
     return EditWay(late, (0, steps // 2)), EditWay(late)
 
 
+def routed_layers(count: int, steps: int) -> EditWay:
+    """The third quarter of the layers, in the first half of the steps, at .4: layers 30 to 45 of 60."""
+    return EditWay(tuple(range(count // 2, count * 3 // 4)), (0, steps // 2), 0.4)
+
+
 def claims(
     sweeps: Sweeps, alone: np.ndarray, fresh: dict[EditWay, np.ndarray], few: EditWay, steps: int
 ) -> Iterator[Claim]:
@@ -66,6 +71,12 @@ def claims(
         "and loses fewer edits than in all steps",
         "made more,",
         with_interval(mean, (fresh[early] - fresh[always])[:, 0]),
+    )
+    routed = routed_layers(alone.shape[1] - 1, steps)
+    yield Claim(
+        "the third quarter of the layers in early steps at .4 is enough (AttnRouter, layers 30 to 45 of 60)",
+        f"dB kept more than by {few.name},",
+        with_interval(mean, (fresh[routed] - fresh[few])[:, 1]),
     )
     runs, apart = (sweeps.together[METRIC][:, part] for part in (slice(0, 3), slice(3, None)))
     assert len(TOGETHER) == 6

@@ -68,6 +68,11 @@ def test_every_claim_is_a_line_and_can_come_out_either_way(monkeypatch):
     few = EditWay((1, 11))
     early, always = claims.late_layers(12, 16)
     assert (early, always) == (EditWay((8, 9, 10, 11), (0, 8)), EditWay((8, 9, 10, 11)))
+    routed = claims.routed_layers(12, 16)
+    assert (routed, claims.routed_layers(60, 50)) == (
+        EditWay((6, 7, 8), (0, 8), 0.4),
+        EditWay(tuple(range(30, 45)), (0, 25), 0.4),
+    )
     for sign in (1, -1):
         tables = {name: {claims.METRIC: moved} for name in ("skip", "text", "position")}
         tables["text"] = {claims.METRIC: moved + sign}
@@ -75,10 +80,16 @@ def test_every_claim_is_a_line_and_can_come_out_either_way(monkeypatch):
         together = {claims.METRIC: np.hstack([np.zeros((5, 3)), np.full((5, 3), float(sign))])}
         fresh = {
             way: np.full((6, 2), value * sign, dtype=float)
-            for way, value in ((few, 0), (early, 1), (always, 0.5), (EditWay(tuple(range(12))), 0.7))
+            for way, value in (
+                (few, 0),
+                (early, 1),
+                (always, 0.5),
+                (routed, 0.6),
+                (EditWay(tuple(range(12))), 0.7),
+            )
         }
         found = list(claims.claims(sweeps.Sweeps(tables, together), alone, fresh, few, 16))
-        assert len(found) == 6
+        assert len(found) == 7
         assert all((each.interval[0] > 0) == (sign > 0) for each in found), sign
 
 
@@ -111,7 +122,7 @@ def test_a_run_in_small(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     (folder,) = tmp_path.iterdir()
     table = json.loads((folder / "probes.json").read_text())
-    assert len(table["ranks"]) == 4 * len(sweeps.METRICS) and len(table["claims"]) == 6
+    assert len(table["ranks"]) == 4 * len(sweeps.METRICS) and len(table["claims"]) == 7
     assert len(table["sets"]) == 4 + 2 * 4
     assert "| carry, dino-whitened |" in out and "| set default |" in out
     assert (folder / "probes.png").read_bytes()[:4] == b"\x89PNG"
