@@ -6,7 +6,8 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,12 +64,13 @@ def _is_path(text: str) -> bool:
     return text in (".", "..", "~") or any(mark in text for mark in ("/", os.sep))
 
 
-def prompt_rows(path: Path) -> Any:
+def prompt_rows(path: Path, also: Sequence[str] = ()) -> Any:
     """What a file of prompts holds: of .json the whole value, of others a list of `FileRow`.
 
+    also: columns of a table that count beside prompt and seed.
     Raises ValueError, in words to stand behind the file's name.
     """
-    return file_rows(path, _of_table)
+    return file_rows(path, partial(_of_table, also=also))
 
 
 def file_rows(path: Path, of_table: Callable[[str], Iterator[FileRow]]) -> Any:
@@ -92,8 +94,8 @@ def _of_json_line(row: FileRow) -> FileRow:
         raise ValueError(f"line {row.line}: {said}") from None
 
 
-def _of_table(text: str) -> Iterator[FileRow]:
-    """Rows of a table as {"prompt": ..., "seed": ...}."""
+def _of_table(text: str, also: Sequence[str]) -> Iterator[FileRow]:
+    """Rows of a table as {"prompt": ..., "seed": ...}, and what stands in further columns."""
     rows = table_rows(text)
     names = next(rows).value
     column = next((names.index(name) for name in COLUMNS if name in names), None)
@@ -105,6 +107,7 @@ def _of_table(text: str) -> Iterator[FileRow]:
         value = {"prompt": cells[column]}
         if seed is not None and cells[seed]:
             value["seed"] = number_in(cells[seed])
+        value |= {name: cell for name, cell in zip(names, cells, strict=True) if name in also and cell}
         yield FileRow(line, value)
 
 

@@ -75,6 +75,16 @@ def make_reference(
         return references.control(seen.picture, height, width, encoder, models.ae, **where)
 
 
+def encoder_source(kind: str) -> tuple[str, str] | None:
+    """The title, and the folder or the hub's name, of the model that looks at the picture for a kind of
+    reference; None where none does."""
+    sources = {
+        "depth": ("Depth Anything", DepthImageEncoder.depth_model_name),
+        "redux": ("SigLIP", ReduxImageEncoder.siglip_model_name),
+    }
+    return sources.get(kind)
+
+
 def make_references(
     kind: str,
     models: Models,
@@ -83,8 +93,31 @@ def make_references(
     width: int,
     *,
     offload: Offload = False,
+    weights: str | Path | None = None,
 ) -> dict[LookedAt, Reference]:
-    """The references of several pictures, each made once; the encoder is let go behind them."""
-    encoder = load_encoder(kind, models)
-    size = (height, width, encoder)
-    return {each: make_reference(kind, models, each, *size, offload=offload) for each in dict.fromkeys(seen)}
+    """The references of several pictures, each made once; the encoder is let go behind them.
+
+    weights: the folder in which Redux's projector is looked for first.
+    """
+    sized = [(each, height, width) for each in seen]
+    made = make_sized(kind, models, sized, offload=offload, weights=weights)
+    return {seen: reference for (seen, *_), reference in made.items()}
+
+
+Sized = tuple[LookedAt, int, int]
+"""A picture that is looked at, and height and width of what is made."""
+
+
+def make_sized(
+    kind: str,
+    models: Models,
+    wanted: Sequence[Sized],
+    *,
+    offload: Offload = False,
+    weights: str | Path | None = None,
+) -> dict[Sized, Reference]:
+    """The same for pictures of several sizes."""
+    encoder = load_encoder(kind, models, find_projector(weights) if kind == "redux" else None)
+    return {
+        each: make_reference(kind, models, *each, encoder, offload=offload) for each in dict.fromkeys(wanted)
+    }

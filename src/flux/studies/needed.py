@@ -9,7 +9,7 @@ from flux.lora.plan import lora_file
 from flux.models import configs
 from flux.modules.pretrained import check_pretrained
 from flux.studies.machine import size_in_words
-from flux.studies.run import weights_folder
+from flux.studies.run import encoders_of, weights_folder
 from flux.studies.spec import Spec
 from flux.weights.check import CheckpointError, files_of
 from flux.weights.find import find_text_encoder, locate_file
@@ -41,7 +41,7 @@ def needed_files(spec: Spec, others: Mapping[str, str]) -> Iterator[tuple[str, s
         yield part.title, *_encoder(spec, part, hub_name)
     for each in spec.model.lora or ():
         yield "LoRA", str(each.file), f"{_there(lora_file(each.file))}, scale {each.scale:g}"
-    for title, source in others.items():
+    for title, source in (encoders_of(spec) | dict(others)).items():
         yield title, source, _pretrained(Path(source)) or _cached(source)
 
 

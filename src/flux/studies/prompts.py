@@ -11,7 +11,6 @@ from flux.studies.spec import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PlainValidator,
     Problem,
     Section,
     Seed,
@@ -53,24 +52,27 @@ class PromptItem(Section):
 
 
 class PromptFile(Section):
-    """What a file of prompts holds."""
+    """What a file of prompts holds. columns: of a table, beside prompt and seed; others are left alone."""
+
+    columns: ClassVar[tuple[str, ...]] = ()
 
     prompts: Several[PromptItem] = Field(description="a list of prompts, each with its seed")
 
 
-def read_prompts(path: Path) -> tuple[PromptItem, ...]:
+def read_prompts(path: Path, kind: type[PromptFile] = PromptFile) -> tuple[PromptItem, ...]:
     """The prompts in a file, see `flux.prompts`. SpecError, one line, names file, line, mistake."""
     try:
-        data = prompt_rows(path)
+        data = prompt_rows(path, kind.columns)
     except ValueError as error:
         raise SpecError(f"{path}: {error}") from None
     rows = data if isinstance(data, list) else []
     lines = [row.line for row in rows if isinstance(row, FileRow)]
     values = [row.value if isinstance(row, FileRow) else row for row in rows]
     try:
-        return PromptFile.model_validate({"prompts": values} if isinstance(data, list) else data).prompts
+        whole = {"prompts": values} if isinstance(data, list) else data
+        return kind.model_validate(whole, context=path.parent).prompts
     except ValidationError as error:
-        problems = [at_line(problem, lines) for problem in problems_of(PromptFile, error)]
+        problems = [at_line(problem, lines) for problem in problems_of(kind, error)]
         rest = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise SpecError(one_line(problems[:3], str(path)) + rest) from None
 
@@ -82,7 +84,9 @@ def at_line(problem: Problem, lines: list[int]) -> Problem:
     return problem._replace(path=(f"line {lines[problem.path[1]]}", *problem.path[2:]))
 
 
-def prompts_of(value: Any, info: ValidationInfo) -> tuple[PromptItem, ...] | None:
+def prompts_of(
+    value: Any, info: ValidationInfo, kind: type[PromptFile] = PromptFile
+) -> tuple[PromptItem, ...] | None:
     """The prompts of the file that a text names, alone or as the only entry of a list; None for any other.
 
     Raises ValueError for a file that is not there or not read, and for one that stands among texts.
@@ -90,7 +94,7 @@ def prompts_of(value: Any, info: ValidationInfo) -> tuple[PromptItem, ...] | Non
     alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
     if isinstance(alone, str):
         path = prompt_file(alone, folder_of(alone, info))
-        return None if path is None else read_prompts(path)
+        return None if path is None else read_prompts(path, kind)
     if isinstance(value, list | tuple):
         for entry in value:
             if isinstance(entry, str) and _names_file(entry, info):
@@ -106,15 +110,20 @@ def _names_file(text: str, info: ValidationInfo) -> bool:
 
 
 def from_file(
-    kind: Any, *, alone: Any = (str, dict), entry: Callable[[PromptItem], Any] = lambda item: item
+    kind: Any,
+    *,
+    alone: Any = (str, dict),
+    entry: Callable[[PromptItem], Any] = lambda item: item,
+    file: type[PromptFile] = PromptFile,
 ) -> WrapValidator:
     """For a list of `kind`: the path of a file may stand in its place, whose prompts become entries.
 
-    alone: types of values that are no list, name no file, and count as the only entry of one.
+    alone: types of values that are no list, name no file, and count as the only entry of one. file: what such
+    a file holds.
     """
 
     def read(value: Any, handler: Callable[[Any], Any], info: ValidationInfo) -> Any:
-        items = prompts_of(value, info)
+        items = prompts_of(value, info, file)
         if items is not None:
             return handler([entry(item) for item in items])
         if isinstance(value, alone) and not isinstance(value, list | tuple):
@@ -139,16 +148,11 @@ OnePrompt = Annotated[Text, BeforeValidator(_one_prompt)]
 """A single prompt, or the path of a file that holds one."""
 
 
-def _text_or_item(value: Any) -> str | PromptItem:
+def item_or_text(value: Any, kind: type[PromptItem], info: ValidationInfo) -> str | PromptItem:
+    """A text, or an object of a kind that says more than a text."""
     if isinstance(value, str):
         return _not_blank(whole_text(value))
     if not isinstance(value, dict | PromptItem):
         raise ValueError("must be text")
-    item = value if isinstance(value, PromptItem) else PromptItem.model_validate(value)
-    return item.prompt if item.seed is None else item
-
-
-PromptOrItem = Annotated[
-    str | PromptItem, PlainValidator(_text_or_item, json_schema_input_type=Text | PromptItem)
-]
-"""A text; an object, where the prompt has a seed of its own."""
+    item = value if isinstance(value, PromptItem) else kind.model_validate(value, context=info.context)
+    return item.prompt if item == type(item)(prompt=item.prompt) else item

@@ -15,11 +15,13 @@ from flux.files import sha256_of
 from flux.generate import Sampling
 from flux.lora.choice import LoraChoice
 from flux.lora.plan import lora_file
+from flux.model import FluxLoraWrapper
 from flux.models import configs
+from flux.pictures.referencing import encoder_source
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name
 from flux.studies.spec import Section, Spec
-from flux.weights.identity import file_digests
+from flux.weights.identity import encoder_digest, file_digests
 from flux.weights.load import Models, load_models
 from flux.weights.parts import LORA
 
@@ -69,6 +71,7 @@ def setting(spec: Spec) -> dict[str, Any]:
         "dtype": str(pick_dtype(spec.model.dtype, device)).removeprefix("torch."),
         "weights": file_digests(weights_folder(spec)),
         **lora_digests(spec),
+        **({"encoders": found} if (found := encoders_id(spec)) else {}),
     }
 
 
@@ -80,6 +83,17 @@ def lora_digests(spec: Spec) -> dict[str, Any]:
         for file in [lora_file(each.file)]
     ]
     return {"lora": found} if found else {}
+
+
+def encoders_of(spec: Spec) -> dict[str, str]:
+    """The models that look at the picture for a spec's, folder or hub name by title; {} where none does."""
+    found = encoder_source(spec.model.record.reference or "") if spec.looks else None
+    return {} if found is None else dict([found])
+
+
+def encoders_id(spec: Spec) -> dict[str, str]:
+    """A digest of each of these in a folder, beside what `weights_id` says; of others the hub's name."""
+    return {title: encoder_digest(source) for title, source in encoders_of(spec).items()}
 
 
 def weights_folder(spec: Spec) -> Path | None:
@@ -123,6 +137,8 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
     dtype = str(models.dtype).removeprefix("torch.")
     seconds = time.perf_counter() - start
     print(f"{model.name} on {device_name(models.device)}, {dtype}, loaded in {seconds:.1f} s")
+    if isinstance(models.flow, FluxLoraWrapper):
+        models.flow.set_lora_scale(models.spec.lora_scale)
     for each in models.loras:
         print(f"LoRA {each}")
     return models

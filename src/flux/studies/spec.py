@@ -32,7 +32,7 @@ from flux.limits import (
 )
 from flux.lora.choice import MOST_SCALE, choices_of_environment, split_scale
 from flux.lora.plan import plan_lora
-from flux.models import FROM_TEXT, LayerName, ModelSpec, configs
+from flux.models import LayerName, ModelSpec, configs
 from flux.text_files import check_encodable
 
 try:
@@ -458,7 +458,7 @@ class ModelChoice(Section):
 
     text_key: ClassVar[str] = "name"
 
-    name: Literal[FROM_TEXT] = Field("flux-tiny", description="the model")
+    name: Literal[tuple(configs)] = Field("flux-tiny", description="the model")
     weights: Folder | None = Field(
         None,
         description="a folder with all its weights, such as a clone of FLUX.1-dev; null: where upstream "
@@ -561,6 +561,11 @@ class Spec(StudySpec):
         "Where it holds a run of another spec, a number is added",
     )
     overwrite: bool = Field(False, description="make a finished run again")
+
+    @property
+    def looks(self) -> bool:
+        """Whether its model looks at a picture."""
+        return False
 
     def notes(self) -> Iterator[str]:
         yield from super().notes()

@@ -102,6 +102,12 @@ def pretrained_id(source: str | Path, dtype: str = "float32") -> str | None:
     return total.hexdigest()
 
 
+def encoder_digest(source: str | Path) -> str:
+    """A digest of a folder's settings and weights; of what is no folder its name on the hub."""
+    folder = Path(source)
+    return digest(_pretrained_files(folder)) if folder.is_dir() else str(source)
+
+
 def _pretrained_files(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in PRETRAINED_CONFIGS if (folder / name).is_file())
     # As transformers has it: safetensors where there are any.

@@ -1,6 +1,6 @@
 """Demo 4 with a method: sources are opened, edited and brought home; pictures come with their figures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
 
@@ -23,9 +23,10 @@ from flux.studies.edit.method_report import report
 from flux.studies.edit.method_watch import BatchWatcher, watch_files
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
-from flux.studies.edit.wanted import more_prompts, negative_of
+from flux.studies.edit.wanted import looking_notes, more_prompts, negative_of
 from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.studies.references import References
 from flux.studies.run import dino_source
 from flux.weights.load import Models
 
@@ -80,6 +81,7 @@ def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
         f"  evaluations of one row an edit: {row.evaluations}{count}, T being {spec.steps} steps",
         *([f"  where it tries again: {row.again} more"] if getattr(row, "again", "") else []),
         *(["  and before editing, to noise and back: about 2 T a source"] if _replays(spec) else []),
+        *looking_notes(spec),
         *(f"  {line}" for line in sizes(spec)),
     )
 
@@ -94,11 +96,15 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Itera
     dino: Dino | None = None
     if _replays(spec) or (spec.checks.gate and any(job.source.image is not None for job in jobs_of(spec))):
         dino, _ = load_dino(spec)
-    for batch in batches_of(spec):
-        if missing.isdisjoint([*batch.files, *watch_files(spec, batch)]):
-            continue
+    lacking = [
+        batch
+        for batch in batches_of(spec)
+        if not missing.isdisjoint([*batch.files, *watch_files(spec, batch)])
+    ]
+    references = references_of(spec, models, [job for batch in lacking for job in batch.jobs])
+    for batch in lacking:
         watcher = None if spec.watch is None else BatchWatcher(spec, batch, models)
-        request = replace(request_of(spec, batch, models), watch=watcher)
+        request = replace(request_of(spec, batch, models, references), watch=watcher)
         for step in edit_photo_steps(models, request, dino):
             made: list[Picture | KeptFile] = []
             for number, source in step.sources.items():
@@ -110,12 +116,18 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Itera
             yield Progress(step.step, made)
 
 
-def request_of(spec: EditSpec, batch: Batch, models: Models) -> PhotoRequest:
+def references_of(spec: EditSpec, models: Models, jobs: Sequence[EditJob]) -> References:
+    """What is looked at for jobs."""
+    return References(spec, models, ((job.source.reference, job.frame.size) for job in jobs))
+
+
+def request_of(spec: EditSpec, batch: Batch, models: Models, references: References) -> PhotoRequest:
     """What is asked of the photos' room for a batch."""
+    first = batch.jobs[0]
     numbers = _sources(batch)
     firsts = {number: job for job in reversed(batch.jobs) for number in [numbers[job.file("source")]]}
-    size = size_of(spec) if batch.jobs[0].source.image is not None else (spec.width, spec.height)
-    schedules, method, way = spec.schedules, spec.method, batch.jobs[0].way
+    size = size_of(spec) if first.source.image is not None else (spec.width, spec.height)
+    schedules, method, way = spec.schedules, spec.method, first.way
     return PhotoRequest(
         sources=tuple(
             EditSource(firsts[i].source.prompt, firsts[i].source.image, firsts[i].seed)
@@ -140,6 +152,7 @@ def request_of(spec: EditSpec, batch: Batch, models: Models) -> PhotoRequest:
         offload=spec.model.offload,
         seconds=spec.seconds,
         negative=negative_of(spec),
+        reference=references.of(first.source.reference, first.frame.size),
     )
 
 

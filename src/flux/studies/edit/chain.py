@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from flux.conditions import Conditions
 from flux.generate import Sampling, Texts, at_work, decode, encode, sample_steps
 from flux.integrators import Evaluation
 from flux.methods.masks import packed
@@ -26,6 +27,7 @@ from flux.photos.editing import EditedPhoto, SourceEdit, edit_photo_steps
 from flux.photos.sources import EditSource
 from flux.pictures.files import to_pil
 from flux.placement.modes import Offload
+from flux.references import Reference
 from flux.sampling import get_schedule, unpack
 from flux.studies.cost import Work
 from flux.studies.edit import by_method
@@ -39,6 +41,7 @@ from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.ways import look_of
 from flux.studies.folder import RunFolder
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.studies.references import References
 from flux.studies.run import dino_source, sampling_of
 from flux.weights.load import Models
 
@@ -83,12 +86,12 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: Run
     """Make the links that lack a file, from latents that were made just now, or are kept in the folder."""
     states: dict[ChainLink | None, ChainState] = {}
     make = _side_by_side if spec.method is None else _by_method
-    for link in links_of(spec):
-        if missing.isdisjoint([*link.pictures, *link.kept]):
-            continue
+    lacking = [link for link in links_of(spec) if not missing.isdisjoint([*link.pictures, *link.kept])]
+    references = by_method.references_of(spec, models, [link.job for link in lacking])
+    for link in lacking:
         if link.after not in states:
             states[link.after] = _kept_state(link, run) if _is_kept(link, missing) else None
-        yield from make(spec, models, link, states)
+        yield from make(spec, models, link, states, references)
 
 
 def _is_kept(link: ChainLink, missing: AbstractSet[str]) -> bool:
@@ -119,15 +122,21 @@ def _latents_file(name: str, latents: Tensor) -> KeptFile:
 
 
 def _side_by_side(
-    spec: EditSpec, models: Models, link: ChainLink, states: dict[ChainLink | None, ChainState | None]
+    spec: EditSpec,
+    models: Models,
+    link: ChainLink,
+    states: dict[ChainLink | None, ChainState | None],
+    references: References,
 ) -> Iterator[Progress]:
     """Sample the source if it is not there, then the edit beside the way its source took."""
     sampling, offload = sampling_of(spec), spec.model.offload
     texts = encode(models, _prompts(spec), offload=offload)
+    seen = references.of(spec.reference, link.job.frame.size)
     made: list[Picture | KeptFile] = []
     if link.number == 1:
         way = []
-        for step in sample_steps(models, texts, [spec.source.prompt], [spec.seed], sampling, offload=offload):
+        how = {"offload": offload, "conditions": Conditions(references=() if seen is None else (seen,))}
+        for step in sample_steps(models, texts, [spec.source.prompt], [spec.seed], sampling, **how):
             way += [step.before, step.after] if step.index == 0 else [step.after]
             yield Progress(step.index)
         latents = torch.cat(way).float().cpu()
@@ -141,7 +150,7 @@ def _side_by_side(
     way = [source.latents[:1]]
     times = get_schedule(sampling.steps, way[0].shape[1], shift=models.spec.shift)
     with at_work(models.device, offload, models.flow, times=times):
-        for index, edit in _beside(spec, models, texts, link, source, sampling):
+        for index, edit in _beside(spec, models, texts, link, source, sampling, seen):
             way.append(edit.cpu())
             yield Progress(index)
     latents, back = _come_back(spec, models, source, torch.cat(way), sampling)
@@ -179,6 +188,7 @@ def _beside(
     link: ChainLink,
     source: ChainState,
     sampling: Sampling,
+    seen: Reference | None,
 ):
     """The edit's latent, (1, L, 64), behind every step beside its source, which goes the way that it took.
 
@@ -189,7 +199,7 @@ def _beside(
     """
     latents = source.latents.to(models.device)
     prompts = ([source.prompt], [link.job.edit.prompt])
-    task = open_task(models, texts, *prompts, [0], latents[-1:], [spec.seed], sampling)
+    task = open_task(models, texts, *prompts, [0], latents[-1:], [spec.seed], sampling, seen)
     look = look_of(link.job.way, models.spec.layers)
     task = replace(task, field=replace(task.field, look=look))
     guidances, edit = (spec.guidance or 0.0,) * 2, latents[:1]
@@ -219,11 +229,15 @@ def _about(spec: EditSpec, models: Models, link: ChainLink | None = None) -> dic
 
 
 def _by_method(
-    spec: EditSpec, models: Models, link: ChainLink, states: dict[ChainLink | None, ChainState | None]
+    spec: EditSpec,
+    models: Models,
+    link: ChainLink,
+    states: dict[ChainLink | None, ChainState | None],
+    references: References,
 ) -> Iterator[Progress]:
     """Edit what the link goes on from, which the first one opens."""
     job, source, first = link.job, states[link.after], link.number == 1
-    request = by_method.request_of(spec, Batch((job,), (job,) if first else ()), models)
+    request = by_method.request_of(spec, Batch((job,), (job,) if first else ()), models, references)
     whole = EditSource(job.source.prompt, job.source.image, spec.seed)
     if source is not None:
         photo = job.source.image if link.after is None else source.photo

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from flux.studies.edit.choices import MethodChoice
 from flux.studies.edit.items import EditItem, Source
 from flux.studies.layers import layer_problems
+from flux.studies.looking import beside_text, looking_problems
 from flux.studies.spec import KeyPath, Problem, Section, below
 from flux.studies.wanted import GUIDED, region_problems
 from flux.studies.watch.spec import Watch
@@ -20,7 +21,7 @@ BY_METHOD = frozenset(
 )
 """Keys of the spec that came with methods."""
 
-EITHER_WAY = GUIDED | {"regional"}
+EITHER_WAY = GUIDED | {"regional", "reference"}
 """Keys that came later, and are for edits side by side too."""
 
 NEEDS_METHOD = "is for edits by a method: name one, as in --method flowedit"
@@ -128,6 +129,23 @@ def wanted_problems(spec: "EditSpec") -> Iterator[Problem]:
     if spec.chain and (beside or spec.true_cfg is not None or any(read.values())):
         text = "goes on from its links by their prompts alone: leave out prompt_2, true_cfg and regions"
         yield Problem(("chain",), text)
+
+
+def reference_problems(spec: "EditSpec") -> Iterator[Problem]:
+    """Pictures that the model of a spec does not look at, or cannot, and those that it misses.
+
+    Whether one to be filled is as large as a photo is known when that is opened.
+    """
+    places = [
+        (("reference",) if own is None else ("sources", i, "reference"), each.reference)
+        for i, each in enumerate(spec.pictures)
+        for own in [None if spec.sources is None else spec.sources[i].reference]
+    ]
+    photos = any(each.image is not None for each in spec.pictures)
+    yield from looking_problems(spec.model, None if photos else (spec.width, spec.height), places)
+    for path, item in items_of(spec):
+        if item.regions is not None:
+            yield from below((*path, "regions"), beside_text(spec.model))
 
 
 def watch_problems(spec: "EditSpec", watch: Watch) -> Iterator[Problem]:

@@ -22,6 +22,8 @@ from flux.studies.edit.scanning import cells_of
 from flux.studies.edit.sources import SourceItem
 from flux.studies.edit.spec import EditSpec
 from flux.studies.layers import layer_numbers
+from flux.studies.looking import size_of as size_of_file
+from flux.studies.looking import size_problem
 from flux.studies.reading import one_line
 from flux.studies.spec import below, dotted
 from flux.studies.watch.framed import unseen
@@ -139,10 +141,14 @@ def _place(spec: EditSpec, index: int) -> str:
 
 
 def batches_of(spec: EditSpec) -> list[Batch]:
-    """The jobs as they are made: at most `batch` together, of one size and one way."""
+    """The jobs as they are made: at most `batch` together, of one size and one way, that look at one
+    picture."""
     groups: dict[object, list[EditJob]] = {}
     for job in jobs_of(spec):
-        groups.setdefault((job.frame.size, job.source.image is None, job.way), []).append(job)
+        seen = job.source.reference
+        looked_at = None if seen is None else (seen.picture, seen.mask)
+        key = job.frame.size, job.source.image is None, job.way, looked_at
+        groups.setdefault(key, []).append(job)
     shown: set[str] = set()
     batches = []
     for jobs in groups.values():
@@ -200,7 +206,11 @@ def check(spec: EditSpec) -> None:
     for each in [spec] if spec.scan is None else [cell.spec for cell in cells_of(spec)]:
         _check_own(each)
     for job in jobs_of(spec):
-        frame, mask = job.frame, job.mask
+        frame, mask, seen = job.frame, job.mask, job.source.reference
+        if seen is not None and seen.mask is not None and (size := size_of_file(seen.picture)) != frame.size:
+            raise ValueError(
+                f"{seen.picture}: {size_problem(size, frame.size)}: fit, width and height decide"
+            )
         if spec.watch is not None and (wrong := list(below(("watch",), unseen(spec.watch, frame)))):
             raise ValueError(one_line(wrong, str(job.source.image or "the spec")))
         if mask is not None and mask.where not in FOUND:

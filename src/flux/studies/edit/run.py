@@ -6,6 +6,7 @@ An edit is pasted into its source by what it changed, unless the spec says that 
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 
 from PIL import Image
 
@@ -19,11 +20,12 @@ from flux.studies.edit.figures import FIGURES, as_text
 from flux.studies.edit.report import report
 from flux.studies.edit.requests import file_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
-from flux.studies.edit.wanted import more_prompts
+from flux.studies.edit.wanted import looking_notes, more_prompts
 from flux.studies.edit.watch import watch_files, watch_passes, watched_of
 from flux.studies.folder import RunFolder
 from flux.studies.layers import layer_file
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.studies.references import References
 from flux.studies.run import dino_source, lora_id, weights_folder
 from flux.studies.vital import read_vital_set
 from flux.weights.identity import weights_id
@@ -52,17 +54,20 @@ def _prompts(spec: EditSpec) -> list[str]:
 
 
 def _notes(spec: EditSpec) -> tuple[str, ...]:
-    """What `--dry-run` says of pasting."""
-    when = spec.paste.when
+    """What `--dry-run` says of what is looked at, and of pasting."""
+    when, looking = spec.paste.when, looking_notes(spec)
     if when is False:
-        return ()
+        return looking
     only = f" where that is less than {PASTE_BELOW:.0%} of it" if when == "auto" else ""
-    return (f"  each edit is pasted into its source by what it changed{only}",)
+    return (*looking, f"  each edit is pasted into its source by what it changed{only}")
 
 
 def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:
     """Make the passes that lack a picture."""
+    size = (spec.width, spec.height)
+    seen = References(spec, models, [(spec.reference, size)]).of(spec.reference, size)
     for request in requests(spec):
+        request = replace(request, reference=seen)
         passes = [
             each
             for each in edit_passes(request)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from flux.prompts import ENDINGS, FileRow, file_rows, number_in, table_rows
 from flux.studies.edit.items import AMask, EditItem, Source
+from flux.studies.looking import ReferenceChoice
 from flux.studies.prompts import at_line
 from flux.studies.reading import SpecError, one_line, problems_of
 from flux.studies.spec import (
@@ -22,7 +23,7 @@ from flux.studies.spec import (
 
 TABLES = tuple(ending for ending in ENDINGS if ending != ".txt")
 
-COLUMNS = ("image", "prompt", "edit", "mask", "seed", "sha256")
+COLUMNS = ("image", "prompt", "edit", "mask", "seed", "sha256", "reference")
 """Of a table; it may have others, which are left alone."""
 
 
@@ -30,13 +31,16 @@ class SourceItem(Source):
     """One of many pictures to edit. What it does not say itself, it takes from the spec."""
 
     text_key: ClassVar[None] = None
-    quiet: ClassVar[frozenset[str]] = Source.quiet | {"edit", "mask", "seed"}
+    quiet: ClassVar[frozenset[str]] = Source.quiet | {"edit", "mask", "seed", "reference"}
 
     edit: Annotated[Several[EditItem], or_one(EditItem)] | None = Field(
         None, description="its own edit, or a list of them"
     )
     mask: AMask | None = Field(None, description="its own mask")
     seed: Seed | None = Field(None, description="its own seed")
+    reference: ReferenceChoice | None = Field(
+        None, description="the picture that the model looks at for it; null: the spec's"
+    )
 
 
 class SourceTable(Section):

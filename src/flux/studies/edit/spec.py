@@ -17,6 +17,7 @@ from flux.studies.edit.conflicts import (
     chain_problems,
     items_of,
     missing,
+    reference_problems,
     too_many,
     wanted_problems,
     watch_problems,
@@ -27,6 +28,7 @@ from flux.studies.edit.items import AMask, APasting, EditItem, Source, Sparse, S
 from flux.studies.edit.scanning import Scan, scan_problems
 from flux.studies.edit.sources import SourceItem, Sources
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
+from flux.studies.looking import REFERENCE, ReferenceChoice
 from flux.studies.prompts import PromptItem, from_file, read_prompts
 from flux.studies.spec import (
     ConfigDict,
@@ -201,6 +203,7 @@ class EditSpec(Guided, Spec):
     regional: RegionHow | None = Field(
         None, description="how regions of edits obey their prompts; null: in all layers"
     )
+    reference: ReferenceChoice | None = REFERENCE
     chain: bool = Field(False, description="each edit goes on from the one before it, or from its `after`")
 
     @classmethod
@@ -249,17 +252,23 @@ class EditSpec(Guided, Spec):
         """All sources, each with its edits, mask and seed."""
         if self.sources is None:
             own = {name: getattr(self.source, name) for name in Source.model_fields}
-            return (SourceItem.model_construct(**own, edit=self.edits, mask=self.mask, seed=self.seed),)
+            rest = {"edit": self.edits, "mask": self.mask, "seed": self.seed, "reference": self.reference}
+            return (SourceItem.model_construct(**own, **rest),)
         return tuple(
             each.model_copy(
                 update={
                     "edit": self.edits if each.edit is None else each.edit,
                     "mask": self.mask if each.mask is None else each.mask,
                     "seed": self.seed if each.seed is None else each.seed,
+                    "reference": self.reference if each.reference is None else each.reference,
                 }
             )
             for each in self.sources
         )
+
+    @property
+    def looks(self) -> bool:
+        return any(each.reference is not None for each in self.pictures)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -289,6 +298,7 @@ class EditSpec(Guided, Spec):
             yield from below(("watch",), watch_problems(self, self.watch))
         yield from self.guidance_problems()
         yield from wanted_problems(self)
+        yield from reference_problems(self)
         yield from chain_problems(self)
         if self.scan is not None:
             yield from below(("scan",), scan_problems(self, self.scan))

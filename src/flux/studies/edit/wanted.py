@@ -35,6 +35,12 @@ def regional_of(spec: "EditSpec") -> Regions:
     return Regions((), layer_numbers(how.layers, spec.model), how.alone, how.apart)
 
 
+def looking_notes(spec: "EditSpec") -> tuple[str, ...]:
+    """What `--dry-run` says of what the model looks at."""
+    seen = dict.fromkeys(each.reference.in_words for each in spec.pictures if each.reference is not None)
+    return tuple(f"  {words}" for words in seen)
+
+
 def more_prompts(spec: "EditSpec") -> Iterator[str]:
     """All texts that are encoded beside the prompts."""
     yield from spec.seconds.values()

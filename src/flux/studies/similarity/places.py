@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from flux.files import read_json_object
-from flux.models import FROM_TEXT
+from flux.models import configs
 from flux.pictures.opening import PictureError, endings, open_picture
 from flux.studies.folder import RECORD
 
@@ -80,7 +80,7 @@ def spec_of_run(folder: Path) -> Mapping[str, Any] | None:
     """The spec of the run in a folder; None where there is none, or its spec names no model that draws."""
     spec = (read_json_object(folder / RECORD) or {}).get("spec")
     model = spec.get("model") if isinstance(spec, dict) else None
-    drawn = isinstance(model, dict) and model.get("name") in FROM_TEXT
+    drawn = isinstance(model, dict) and model.get("name") in configs
     return spec if drawn else None
 
 

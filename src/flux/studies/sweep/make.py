@@ -11,7 +11,6 @@ from torch import Tensor
 from flux.conditions import Conditions
 from flux.generate import Sampling, Texts, decode, encode, sample_steps
 from flux.hooks import Hooks
-from flux.model import FluxLoraWrapper
 from flux.pictures.files import to_pil
 from flux.pictures.looked_at import LookedAt
 from flux.pictures.referencing import make_references
@@ -90,7 +89,8 @@ def _decoded(models: Models, tokens: Tensor, sampling: Sampling, offload: Offloa
 class Job:
     """What a worker is asked to work on. It can be sent to another process.
 
-    folder: of the sweep. asked: all that the sweep makes. load: returns the models.
+    folder: of the sweep. asked: all that the sweep makes. load: returns the models. weights: the folder of
+    all weights, if there is one.
     """
 
     folder: Path
@@ -98,6 +98,7 @@ class Job:
     sampling: Sampling
     load: Callable[[], Models]
     offload: Offload = False
+    weights: Path | None = None
 
 
 class Maker:
@@ -105,8 +106,6 @@ class Maker:
 
     def __init__(self, job: Job):
         models = job.load()
-        if isinstance(models.flow, FluxLoraWrapper):
-            models.flow.set_lora_scale(models.spec.lora_scale)
         self.references = _references(models, job)
         texts = encode(models, job.asked.texts, offload=job.offload)
         self.texts = Texts(txt=_on_cpu(texts.txt), vec=_on_cpu(texts.vec))
@@ -150,7 +149,7 @@ def _references(models: Models, job: Job) -> dict[LookedAt, Reference]:
     kind, size = models.spec.reference, (job.sampling.height, job.sampling.width)
     if not seen:
         return {}
-    made = make_references(kind, models, seen, *size, offload=job.offload)
+    made = make_references(kind, models, seen, *size, offload=job.offload, weights=job.weights)
     return {looked: reference.to("cpu") for looked, reference in made.items()}
 
 

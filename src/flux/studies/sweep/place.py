@@ -7,7 +7,7 @@ from typing import Any
 from flux.device import pick_device, pick_dtype
 from flux.models import configs
 from flux.studies.folder import RunFolder
-from flux.studies.run import lora_digests, lora_id, say_where, weights_folder
+from flux.studies.run import encoders_id, lora_digests, lora_id, say_where, weights_folder
 from flux.studies.sweep.cells import Plan, plan, shard
 from flux.studies.sweep.folder import CellTable
 from flux.studies.sweep.spec import SkipSpec
@@ -48,7 +48,7 @@ def setting_of(spec: SkipSpec) -> dict[str, Any]:
     """What decides the bytes of cells beside the recipe. It is the same on every machine that may share."""
     device = pick_device(spec.model.device)
     dtype = str(pick_dtype(spec.model.dtype, device)).removeprefix("torch.")
-    weights = weights_id(configs[spec.model.name], weights_folder(spec)) | lora_id(spec)
+    weights = weights_id(configs[spec.model.name], weights_folder(spec)) | lora_id(spec) | encoders_id(spec)
     return {"device": device.type, "dtype": dtype, "weights": weights, **lora_digests(spec)}
 
 

@@ -71,6 +71,7 @@ def engine(spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars) -> AbstractC
         sampling=sampling_of(spec),
         load=partial(load, spec, asked.texts),
         offload=spec.model.offload,
+        weights=spec.model.weights,
     )
     if spec.engine.name == "local":
         from flux.studies.sweep.engines.local import local

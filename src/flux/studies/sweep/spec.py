@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from flux.limits import MOST_PICTURES, MOST_PROMPTS, MOST_SEED
-from flux.models import configs
 from flux.studies.layers import LayerEntries, layer_groups, layer_problems
+from flux.studies.looking import FileWithPictures, PromptWithPicture
 from flux.studies.prompts import from_file
 from flux.studies.spec import (
     Distinct,
     Field,
     HubOrFolder,
-    ModelChoice,
     PlainValidator,
     Problem,
     Rows,
@@ -26,7 +25,7 @@ from flux.studies.spec import (
     whole,
 )
 from flux.studies.sweep.probe import ProbeChoice, Windows, window_problems
-from flux.studies.sweep.prompts import SweptPrompt, looking_problems
+from flux.studies.sweep.prompts import looking_problems
 
 MOST_WORKERS, MOST_SHARDS = 4096, 100_000
 
@@ -98,21 +97,12 @@ class UntilRule(Section):
 # The spec
 
 
-class AnyModelChoice(ModelChoice):
-    """Which model runs, and where; one that looks at a picture too."""
-
-    name: Literal[tuple(configs)] = Field("flux-tiny", description="the model")
-
-
 class SkipSpec(Spec):
     """Demo 2: a reference of every prompt, and a picture of it with each layer skipped, or probed else."""
 
     demo: ClassVar[str] = "skip"
 
-    model: AnyModelChoice = Field(
-        "flux-tiny", validate_default=True, description="the model and where it runs"
-    )
-    prompts: Annotated[Several[SweptPrompt], from_file(SweptPrompt, entry=lambda item: item.as_json())] = (
+    prompts: Annotated[Several[PromptWithPicture], from_file(PromptWithPicture, file=FileWithPictures)] = (
         Field(
             description='texts, or objects {"prompt": ..., "seed": ...}, with "picture" for models that look '
             "at one; or the path of a file of prompts (.txt, .json, .jsonl, .csv)"
@@ -181,12 +171,16 @@ class SkipSpec(Spec):
             if twin != i:
                 yield Problem(("prompts", i), f"is prompts[{twin}] again, with the same seed", each.prompt)
 
-    def seeded_prompts(self) -> tuple[SweptPrompt, ...]:
+    def seeded_prompts(self) -> tuple[PromptWithPicture, ...]:
         """The prompts, each with its seed."""
         return tuple(
             each if each.seed is not None else each.model_copy(update={"seed": self.seed + i})
             for i, each in enumerate(self.prompts)
         )
+
+    @property
+    def looks(self) -> bool:
+        return any(each.picture is not None for each in self.prompts)
 
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """The numbers of the layers that are skipped together, group by group."""

@@ -40,6 +40,7 @@ def report(spec: TestSpec, run: RunFolder) -> dict[str, Any]:
 
 def _beside(spec: TestSpec) -> dict[str, str]:
     """What the page says of what pictures are made from beside their prompts."""
-    words = "; ".join(spec.wanted.in_words())
+    looking = [] if spec.reference is None else [spec.reference.in_words]
+    words = "; ".join([*spec.wanted.in_words(), *looking])
     second = {} if spec.prompt_2 is None else {"T5 reads": " | ".join(spec.prompt_2)}
     return second | ({"made": words} if words else {})

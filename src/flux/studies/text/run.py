@@ -3,15 +3,20 @@
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 
 from flux.conditions import Conditions
 from flux.generate import decode, encode, sample_steps
+from flux.models import kontext_size
 from flux.photos.conditions import open_conditions
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.folder import RunFolder
+from flux.studies.looking import size_of
 from flux.studies.machine import size_in_words
 from flux.studies.picture_run import Picture, PictureRun, Progress, Results
+from flux.studies.references import References
 from flux.studies.run import PAGE, sampling_of
 from flux.studies.text.report import report
 from flux.studies.text.requests import PictureRequest, requests
@@ -29,22 +34,40 @@ def work(spec: TestSpec) -> Work:
         list(dict.fromkeys([*prompts, *wanted.prompts])),
         len(every),
         evaluations=len(every) * wanted.evaluations(spec.steps),
-        notes=wanted.in_words(),
+        notes=(*wanted.in_words(), *_looking(every)),
     )
+
+
+def _looking(every: list[PictureRequest]) -> list[str]:
+    """What is looked at, a line each, the first ones of many."""
+    lines = list(dict.fromkeys(each.seen.in_words for each in every if each.seen is not None))
+    return lines if len(lines) <= 4 else [*lines[:3], f"... and {len(lines) - 3} more"]
 
 
 def pictures(spec: TestSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
     """Make the batches that lack a picture."""
     conditions = open_conditions(models, spec.wanted, sampling_of(spec), offload=spec.model.offload)
-    for batch in _batches(spec):
-        if not missing.isdisjoint(each.file for each in batch):
-            yield from _make_batch(spec, models, batch, conditions)
+    size = (spec.width, spec.height)
+    lacking = [batch for batch in _batches(spec) if not missing.isdisjoint(each.file for each in batch)]
+    references = References(spec, models, ((each.seen, size) for batch in lacking for each in batch))
+    for batch in lacking:
+        seen = [references.of(each.seen, size) for each in batch]
+        yield from _make_batch(spec, models, batch, replace(conditions, references=tuple(filter(None, seen))))
 
 
 def _batches(spec: TestSpec) -> list[list[PictureRequest]]:
-    """Cut before what is there is left out, so that a resumed run samples the same rows side by side."""
-    every = requests(spec)
-    return [every[start : start + spec.batch] for start in range(0, len(every), spec.batch)]
+    """Cut before what is there is left out, so that a resumed run samples the same rows side by side.
+
+    Pictures that Kontext sees in different sizes do not stand side by side.
+    """
+    runs = (list(run) for _, run in groupby(requests(spec), partial(_seen_size, spec)))
+    return [run[start : start + spec.batch] for run in runs for start in range(0, len(run), spec.batch)]
+
+
+def _seen_size(spec: TestSpec, request: PictureRequest) -> tuple[int, int] | None:
+    if request.seen is None or spec.model.record.reference != "kontext":
+        return None
+    return kontext_size(*size_of(request.seen.picture))
 
 
 def _make_batch(
@@ -73,7 +96,8 @@ def _make_batch(
 
 def beside(spec: TestSpec, picture: PictureRequest) -> dict[str, str]:
     """What a picture's file says of it beside its prompt; nothing where there is nothing."""
-    words = "; ".join(spec.wanted.in_words())
+    looking = [] if picture.seen is None else [picture.seen.in_words]
+    words = "; ".join([*spec.wanted.in_words(), *looking])
     second = {} if picture.prompt_2 is None else {"prompt for T5": picture.prompt_2}
     return second | ({"made": words} if words else {})
 

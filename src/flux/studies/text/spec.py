@@ -5,8 +5,18 @@ from typing import Annotated, ClassVar
 
 from flux.limits import MOST_PICTURES, MOST_SEED, MOST_SEEDS
 from flux.photos.wanted import Wanted
-from flux.studies.prompts import Prompt, PromptItem, PromptOrItem, from_file
-from flux.studies.spec import Field, Problem, Rows, Seeds, Several, Spec, below, or_one, whole
+from flux.studies.looking import (
+    REFERENCE,
+    FileWithPictures,
+    PromptOrPicture,
+    PromptWithPicture,
+    ReferenceChoice,
+    ReferenceKeys,
+    beside_text,
+    looking_problems,
+)
+from flux.studies.prompts import Prompt, from_file
+from flux.studies.spec import Field, KeyPath, Problem, Rows, Seeds, Several, Spec, below, or_one, whole
 from flux.studies.wanted import (
     GUIDED,
     Guided,
@@ -24,11 +34,15 @@ class TestSpec(Guided, Spec):
 
     __test__: ClassVar[bool] = False  # for pytest, which would collect it by its name
     demo: ClassVar[str] = "test"
-    quiet: ClassVar[frozenset[str]] = GUIDED | {"per_prompt", "prompt_2", "start", "regions", "regional"}
+    quiet: ClassVar[frozenset[str]] = GUIDED | {
+        *("per_prompt", "prompt_2", "start", "regions", "regional", "reference")
+    }
 
-    prompts: Annotated[Several[PromptOrItem], from_file(PromptOrItem, alone=object)] = Field(
-        description='what the pictures show: texts, or objects {"prompt": ..., "seed": ...}; or the path '
-        "of a file of them (.txt, .json, .jsonl, .csv)"
+    prompts: Annotated[
+        Several[PromptOrPicture], from_file(PromptOrPicture, alone=object, file=FileWithPictures)
+    ] = Field(
+        description='what the pictures show: texts, or objects {"prompt": ..., "seed": ...}, with "picture" '
+        "for models that look at one; or the path of a file of them (.txt, .json, .jsonl, .csv)"
     )
     seeds: Seeds = Field(
         (0,),
@@ -52,6 +66,7 @@ class TestSpec(Guided, Spec):
         None, description='parts of every picture with prompts of their own: {"prompt": ..., "where": ...}'
     )
     regional: RegionHow | None = Field(None, description="how regions obey; null: in all layers")
+    reference: ReferenceChoice | None = REFERENCE
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -68,6 +83,9 @@ class TestSpec(Guided, Spec):
         if self.start is not None:
             yield from below(("start",), start_problems(self.start, self))
         yield from region_problems(self.regions, self.regional, self)
+        yield from looking_problems(self.model, (self.width, self.height), self._seen())
+        if self.regions is not None:
+            yield from below(("regions",), beside_text(self.model))
         if self.per_prompt == 1:
             return
         made = [(number, seed) for number, _, seed in self.pictures()]
@@ -82,6 +100,23 @@ class TestSpec(Guided, Spec):
         """What pictures are made from beside their prompts."""
         return wanted_of(self, self, self.start, self.regions, self.regional)
 
+    def _seen(self) -> list[tuple[KeyPath, ReferenceKeys | None]]:
+        """What is looked at for each prompt, and where that stands."""
+        return [
+            (("prompts", i), each)
+            if isinstance(each, PromptWithPicture) and each.names_files
+            else (("reference",), self.reference)
+            for i, each in enumerate(self.prompts)
+        ]
+
+    @property
+    def looks(self) -> bool:
+        return any(each is not None for _, each in self._seen())
+
+    def seen(self, number: int) -> ReferenceKeys | None:
+        """What the model looks at for the prompt of a number, from 1."""
+        return self._seen()[number - 1][1]
+
     def second(self, number: int) -> str | None:
         """What T5 reads of the prompt of a number, from 1, if that is another text."""
         if self.prompt_2 is None:
@@ -91,8 +126,9 @@ class TestSpec(Guided, Spec):
     def pictures(self) -> Iterator[tuple[int, str, int]]:
         """Number of the prompt, from 1, its text and the seed of each picture, prompt by prompt."""
         for number, each in enumerate(self.prompts, start=1):
-            text, seeds = (each.prompt, (each.seed,)) if isinstance(each, PromptItem) else (each, self.seeds)
-            for seed in seeds:
+            item = each if isinstance(each, PromptWithPicture) else None
+            text = each if item is None else item.prompt
+            for seed in self.seeds if item is None or item.seed is None else (item.seed,):
                 for following in range(self.per_prompt):
                     yield number, text, seed + following
 

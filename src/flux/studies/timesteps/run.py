@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 
+from flux.conditions import Conditions
 from flux.generate import at_work, decode, encode, sample_steps
 from flux.hooks import AttentionMaps, Hooks
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.studies.references import References
 from flux.studies.run import sampling_of
 from flux.studies.timesteps.files import PICTURE, WATCHED, files_of
 from flux.studies.timesteps.maps import drawn
@@ -20,7 +22,8 @@ from flux.weights.load import Models
 
 def work(spec: LayerSpec) -> Work:
     kept = [] if spec.watch is None else [data_file(WATCHED)]
-    return Work(files_of(spec).all(), [1], [spec.prompt], 2 * spec.steps + 1, kept=kept)
+    notes = [] if spec.reference is None else [spec.reference.in_words]
+    return Work(files_of(spec).all(), [1], [spec.prompt], 2 * spec.steps + 1, kept=kept, notes=notes)
 
 
 def pictures(spec: LayerSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
@@ -30,11 +33,13 @@ def pictures(spec: LayerSpec, models: Models, missing: AbstractSet[str]) -> Iter
     hooks = Hooks(inject=dict.fromkeys(files.maps, attention)) if files.maps else None
     hooks = hooks if watched is None else watched.behind(hooks)
     sampling, offload = sampling_of(spec), spec.model.offload
+    size = (spec.width, spec.height)
+    seen = References(spec, models, [(spec.reference, size)]).of(spec.reference, size)
+    conditions = Conditions(references=() if seen is None else (seen,))
     texts = encode(models, [spec.prompt], offload=offload)
     tokens = {}  # packed latents (1, L, 64) by the file they are decoded into
-    for step in sample_steps(
-        models, texts, [spec.prompt], [spec.seed], sampling, hooks=hooks, offload=offload
-    ):
+    how = {"hooks": hooks, "offload": offload, "conditions": conditions}
+    for step in sample_steps(models, texts, [spec.prompt], [spec.seed], sampling, **how):
         tokens[files.noisy[step.index]] = step.before
         tokens[files.estimates[step.index]] = step.estimate
         tokens[PICTURE] = step.after

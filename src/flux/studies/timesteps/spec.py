@@ -3,16 +3,19 @@
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from flux.studies.given import Sparse
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
+from flux.studies.looking import REFERENCE, ReferenceChoice, looking_problems
 from flux.studies.prompts import OnePrompt
 from flux.studies.spec import Field, Problem, Seed, Spec, below, whole
 from flux.studies.watch.spec import Watch, with_watch
 
 
-class LayerSpec(Spec):
+class LayerSpec(Sparse, Spec):
     """Demo 1: one picture, seen at every timestep."""
 
     demo: ClassVar[str] = "layer"
+    quiet: ClassVar[frozenset[str]] = frozenset({"reference"})
 
     prompt: OnePrompt = Field(description="what the picture shows; or the path of a file with one prompt")
     seed: Seed = Field(0, description="of the starting noise; -1 is drawn")
@@ -29,9 +32,16 @@ class LayerSpec(Spec):
     frame_ms: whole(1, 60_000) = Field(
         200, description="how long the animation shows each step, in milliseconds"
     )
+    reference: ReferenceChoice | None = REFERENCE
+
+    @property
+    def looks(self) -> bool:
+        return self.reference is not None
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        seen = [(("reference",), self.reference)]
+        yield from looking_problems(self.model, (self.width, self.height), seen)
         yield from layer_problems(("attention",), self.attention, self.model)
         if self.watch is not None:
             prompts = {"prompt": self.prompt}
