@@ -26,6 +26,8 @@ from flux import cli, cli_control, cli_fill, cli_kontext, cli_redux, cli_referen
 from flux.model import FluxLoraWrapper
 from flux.modules.image_embedders import CannyImageEncoder, DepthImageEncoder, ReduxImageEncoder
 from flux.pictures.files import to_pil
+from flux.studies import edit, text, timesteps
+from flux.studies.study import carry_out
 
 PROMPT = "a boat with the hat"
 MODELS = {
@@ -373,6 +375,7 @@ def test_what_upstream_swallows_is_said(here, monkeypatch, capsys):
 # The page
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "references.md").read_text(encoding="utf-8")
+DEFAULTS = {"0": "test", "1": "layer", "4": "edit"}
 LINES = re.findall(r"^python -m flux (.+)$", PAGE, flags=re.MULTILINE)
 
 
@@ -399,6 +402,25 @@ def test_the_python_of_the_page(here, weights, monkeypatch):
     names = {}
     exec(snippet.replace("1024", "64").replace("Sampling(30", "Sampling(2"), names)
     assert names["picture"].shape == (1, 3, 64, 64) and names["reference"].tokens.shape == (1, 28, 64)
+
+
+DEMOS = re.findall(r"^python (demos/.+)$", PAGE, flags=re.MULTILINE)
+
+
+def test_the_demos_of_the_page(here, monkeypatch, capsys):
+    """Each spec is read and costed; what demos make of it is held by `studies/test_looking_specs.py`."""
+    studies = {"0": text, "1": timesteps, "4": edit}
+    root = Path(__file__).resolve().parents[1]
+    for line in DEMOS:
+        demo, *words = shlex.split(line)
+        monkeypatch.setenv("FLUX_MODEL", str(here / "none.safetensors"))
+        study, spec = (
+            studies[demo.split("_")[1]].STUDY,
+            root / "json" / f"{DEFAULTS[demo.split('_')[1]]}.json",
+        )
+        assert carry_out(study, doc="", default=spec, argv=[*words, "--dry-run"]) == 0
+        assert "looking at " in capsys.readouterr().out
+    assert len(DEMOS) == 4
 
 
 def test_the_spec_of_the_page(here):

@@ -24,6 +24,8 @@ from flux.references import Reference, joined, repeated
 from flux.sampling import guided, guided_beside, kept_outside, noised, velocity
 from flux.strength import START_RULES, first_step
 
+BESIDE_TEXT = "regions cannot go with a picture that is read as text: leave out one of them"
+
 
 @dataclass(frozen=True)
 class Negative:
@@ -216,7 +218,7 @@ def conditioned(
     texts = {"txt": inputs["txt"], "vec": inputs["vec"]}
     if seen.text is not None:
         if regions is not None:
-            raise ValueError("regions cannot go with a picture that is read as text: leave out one of them")
+            raise ValueError(BESIDE_TEXT)
         texts["txt"] = torch.cat((texts["txt"], repeated(seen.text, rows).to(texts["txt"])), dim=1)
     if regions is not None:
         texts["txt"] = torch.cat((inputs["txt"], *regions.texts(txt, inputs["txt"])), dim=1)

@@ -5,6 +5,8 @@ that puts its own in their places is heard, and hand them down to `flux.weights.
 Importing this module makes no folder and sets no variable.
 """
 
+import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from flux.models import (
     ModelSpec,
     aspect_ratio_to_height_width,
     configs,
+    spec_of,
 )
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
@@ -38,6 +41,7 @@ from flux.weights import load
 from flux.weights.find import CHECKPOINTS_DIR, CheckpointError, find_file
 from flux.weights.hub import ensure_hf_auth, prompt_for_hf_auth
 from flux.weights.load import Models, optionally_expand_state_dict, print_load_warning
+from flux.weights.parts import LORA
 
 __all__ = [
     "BFL_API_KEY",
@@ -144,7 +148,17 @@ def load_flow_model(
     dtype: torch.dtype | None = None,
     weights: str | Path | None = None,
 ) -> Flux:
-    """The flow model `name`, see `flux.weights.load.load_flow_model`. dtype: None keeps the file's."""
+    """The flow model `name`, see `flux.weights.load.load_flow_model`. dtype: None keeps the file's.
+
+    As upstream's it looks at FLUX_LORA for models that are made of a LoRA alone; for others it says that the
+    variable is set and not used. `load_models` and `flux.lora.applying.apply_loras` apply LoRAs to any.
+    """
+    if os.environ.get(LORA.env_var) and spec_of(name, configs).lora_filename is None:
+        warnings.warn(
+            f"{LORA.env_var} is set and not used: load_flow_model loads {name} as it is; "
+            "flux.util.load_models applies it",
+            stacklevel=2,
+        )
     hub = {"records": configs, "find": _find, "flow_class": Flux}
     return load.load_flow_model(name, device, verbose, dtype=dtype, weights=weights, **hub)
 

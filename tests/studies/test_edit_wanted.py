@@ -14,6 +14,10 @@ from PIL import Image
 from flux.conditions import Conditions, Negative, Regions, box_region
 from flux.generate import Sampling, encode, generate, sample_steps
 from flux.methods.field import Conditioning
+from flux.photos.editing import PhotoRequest, SourceEdit, edit_photo_steps
+from flux.photos.framing import frame_photo
+from flux.photos.sources import EditSource
+from flux.photos.wanted import RegionPlace
 from flux.pictures.files import to_pil
 from flux.sampling import Evaluation
 from flux.studies.edit.making import make
@@ -128,6 +132,61 @@ def test_t5_reads_seconds_in_the_place_of_prompts():
 
 
 REGIONS = [{"prompt": "the sea", "where": RIGHT}]
+PHOTO = ["spec.json", "--source.image", "photo.png"]
+KV = {"name": "kv-edit", "background": 2}
+
+
+def test_a_method_edits_by_regions(made, models):
+    """As in Python; the other edit of the batch has none."""
+    edits = [{"prompt": "a boat", "regions": REGIONS}, "a dog"]
+    how = {"layers": "double.*", "alone": True}
+    pictures, spec = made(source="a cat", edits=edits, method="flowedit", regional=how)
+    request = PhotoRequest(
+        (EditSource("a cat"),),
+        (SourceEdit("a boat", regions=(box_region("the sea", RIGHT, (32, 48)),)), SourceEdit("a dog")),
+        SAMPLING,
+        "flowedit",
+        paste=False,
+        regional=Regions(layers=("double.*",), alone=True),
+    )
+    results = {}
+    for step in edit_photo_steps(models, request):
+        results |= step.results
+    for number, name in enumerate(("edit-01.png", "edit-02.png")):
+        assert abs(pictures[name] - np.asarray(results[number].image).astype(int)).max() <= 1
+    plain, _ = made(source="a cat", edits=["a boat", "a dog"], method="flowedit")
+    assert abs(pictures["edit-01.png"] - plain["edit-01.png"]).max() > 2
+    assert abs(pictures["edit-02.png"] - plain["edit-02.png"]).max() <= 1
+    assert spec.recipe()["edits"][0]["regions"] == [{"prompt": "the sea", "where": RIGHT}]
+
+
+def test_regions_of_a_photo_are_in_its_own_pixels(made, tmp_path):
+    """A box, and a mask of the photo's size; at half the size they are the same part."""
+    levels = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path / "photo.png")
+    mask = np.zeros((96, 64), dtype=np.uint8)
+    mask[:, 32:] = 255
+    Image.fromarray(mask).save(tmp_path / "right.png")
+    source, found = {"prompt": "a cat", "image": str(tmp_path / "photo.png")}, []
+    for where in ([32, 0, 64, 96], str(tmp_path / "right.png"), None):
+        regions = None if where is None else [{"prompt": "the sea", "where": where}]
+        found.append(made(source=source, edits=[{"prompt": "a boat", "regions": regions}])[0]["edit-01.png"])
+    assert abs(found[0] - found[1]).max() <= 1 and abs(found[0] - found[2]).max() > 2
+    parts = RegionPlace("the sea", (32, 0, 64, 96)).in_frame(frame_photo((64, 96), size=(32, 48)))
+    assert parts.tolist() == [[0, 1]] * 3
+
+
+@pytest.mark.parametrize("method", [None, "flowedit"])
+def test_a_chain_goes_on_by_regions(made, method):
+    """The first link obeys; the second, which asks for the same, stays where the first is."""
+    edit = {"prompt": "a boat", "regions": REGIONS}
+    keys = {"source": "a cat", "chain": True, "method": method}
+    settings = {} if method is None else {"method": {"name": method, "guidance": 2, "source_guidance": 2}}
+    pictures, spec = made(**keys | settings, edits=[edit, edit])
+    plain, _ = made(**keys | settings, edits=["a boat", edit])
+    assert abs(pictures["edit-01.png"] - plain["edit-01.png"]).max() > 2
+    assert abs(pictures["edit-02.png"] - pictures["edit-01.png"]).max() <= 2
+    assert abs(plain["edit-02.png"] - plain["edit-01.png"]).max() > 2
 
 
 @pytest.mark.parametrize(
@@ -137,8 +196,8 @@ REGIONS = [{"prompt": "the sea", "where": RIGHT}]
         ({"edits": [{"prompt": "a", "prompt_2": "x"}, {"prompt": "a"}]}, "T5 reads another text: give both"),
         ({"regional": {"alone": True}}, "regional: is for regions: give edits regions"),
         (
-            {"edits": [{"prompt": "a", "regions": REGIONS}], "method": "flowedit"},
-            "edits[0].regions: are for edits side by side, without a method",
+            {"edits": [{"prompt": "a", "regions": REGIONS}], "method": KV, "mask": [0, 0, 16, 16]},
+            "method.background = 2: weighs tokens in attention, as regions do: leave one of both out",
         ),
         (
             {"edits": [{"prompt": "a", "regions": [{"prompt": "b", "where": [0, 0, 99, 9]}]}]},
@@ -173,3 +232,6 @@ def test_a_region_of_another_size_is_said_before_weights_load(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert carry_out(edit.STUDY, doc="", default=tmp_path / "spec.json") == 2
     assert "mask.png: the mask has 8 x 8 pixels and the picture 128 x 128" in capsys.readouterr().err
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    assert carry_out(edit.STUDY, doc="", default=tmp_path / "spec.json", argv=PHOTO) == 2
+    assert "regions of 'a boat': " in (said := capsys.readouterr().err) and said.count("\n") == 1

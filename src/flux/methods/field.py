@@ -8,34 +8,94 @@ the model's dtype, since inversions and differences add up many small steps.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from flux.conditions import BESIDE_TEXT, Region, Regions
 from flux.generate import Texts
 from flux.hooks import Hooks
-from flux.model import Flux
+from flux.hooks.regions import region_hooks
+from flux.model import Flux, layers_of
 from flux.references import Reference, repeated
 from flux.sampling import Evaluation, image_ids, velocity
 
 
+@dataclass(frozen=True, eq=False)
+class RegionText:
+    """A part of a picture with a text of its own: txt (1, L_txt, C), inside bool (L_img,)."""
+
+    txt: Tensor
+    inside: Tensor
+
+
 @dataclass(frozen=True)
 class Conditioning:
-    """Encoded prompts, one per row: txt (rows, L_txt, C), vec (rows, C)."""
+    """Encoded prompts, one per row: txt (rows, L_txt, C), vec (rows, C). regions: of each row its own."""
 
     txt: Tensor
     vec: Tensor
+    regions: tuple[tuple[RegionText, ...], ...] = ()
 
     @classmethod
-    def of(cls, texts: Texts, prompts: Sequence[str]) -> "Conditioning":
-        return cls(torch.cat([texts.txt[p] for p in prompts]), torch.cat([texts.vec[p] for p in prompts]))
+    def of(
+        cls, texts: Texts, prompts: Sequence[str], regions: Sequence[Sequence[Region]] = ()
+    ) -> "Conditioning":
+        """regions: of each row its own, whose prompts are encoded too; empty for none of any."""
+        parts = (
+            tuple(RegionText(texts.txt[each.prompt], each.where.flatten() >= 0.5) for each in row)
+            for row in regions or [()] * len(prompts)
+        )
+        return cls(
+            torch.cat([texts.txt[p] for p in prompts]),
+            torch.cat([texts.vec[p] for p in prompts]),
+            tuple(parts),
+        )
+
+    def __post_init__(self) -> None:
+        if not self.regions:
+            object.__setattr__(self, "regions", ((),) * len(self.vec))
+
+    @property
+    def most(self) -> int:
+        """How many regions a row has at most."""
+        return max(map(len, self.regions), default=0)
 
     def rows(self, rows: Sequence[int]) -> "Conditioning":
-        return Conditioning(self.txt[list(rows)], self.vec[list(rows)])
+        regions = tuple(self.regions[row] for row in rows)
+        return Conditioning(self.txt[list(rows)], self.vec[list(rows)], regions)
 
     def joined(self, other: "Conditioning") -> "Conditioning":
-        return Conditioning(torch.cat((self.txt, other.txt)), torch.cat((self.vec, other.vec)))
+        both = torch.cat((self.txt, other.txt)), torch.cat((self.vec, other.vec))
+        return Conditioning(*both, self.regions + other.regions)
+
+    def for_all(self, regions: Sequence[Sequence[RegionText]]) -> "Conditioning":
+        """Its only row for each of these regions' rows, and in the place of their texts."""
+        own = tuple(tuple(replace(each, txt=self.txt) for each in row) for row in regions)
+        return replace(self.rows([0] * len(regions)), regions=own)
+
+    def behind_each_other(self, count: int) -> Tensor:
+        """The rows' texts, each with those of its regions behind it, (rows, (1 + count) L_txt, C).
+
+        A row's own text stands in the place of those that it has not.
+        """
+        rows = []
+        for i, parts in enumerate(self.regions):
+            own = self.txt[i : i + 1]
+            rows.append(
+                torch.cat((own, *(each.txt.to(own) for each in parts), *[own] * (count - len(parts))), 1)
+            )
+        return torch.cat(rows)
+
+    def inside(self, count: int, tokens: int) -> Tensor:
+        """Which of a picture's tokens lie in which region, bool (rows, count, L_img)."""
+        none = torch.zeros(tokens, dtype=torch.bool)
+        rows = (
+            [*(each.inside.cpu() for each in parts), *[none] * (count - len(parts))] for parts in self.regions
+        )
+        return torch.stack([torch.stack(row) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -98,9 +158,10 @@ class Field:
     is never told how alike they are.
     away: the text of a negative prompt, one row, and how far edits move away from it (true classifier-free
     guidance), which takes their evaluations once more. Sources do not.
+    regional: how regions of sources and edits obey their texts; its own parts are not looked at.
     counts: by edit, the evaluations of one row that it took so far, its source's included. alike: by edit,
     the noise level of the last evaluation side by side and the cosine of the two velocities there; kept where
-    there is an `edit_schedule`.
+    there is an `edit_schedule`. plans: those of regions, kept for the next step.
     """
 
     flow: Flux
@@ -121,6 +182,8 @@ class Field:
     alike: dict[int, tuple[float, float]] = field(default_factory=dict)
     members: tuple[int, ...] | None = None
     reference: Reference | None = None
+    regional: Regions = Regions()
+    plans: dict[Any, Hooks] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.members is None:
@@ -218,9 +281,23 @@ class Field:
         edits = {member: sources + row for row, member in enumerate(self.members)}
         return self.watch(hooks, WatchedRows(edits, dict(zip(self.members, of, strict=False)), t))
 
+    def _regional(self, texts: Conditioning, most: int, hooks: Hooks | None, at: Evaluation) -> Hooks:
+        """The plan of rows with regions, and what hooks do beside."""
+        layers, how = layers_of(self.flow), self.regional
+        key = tuple(tuple(id(each.inside) for each in row) for row in texts.regions), most
+        if key not in self.plans:
+            if len(self.plans) > 1:  # of pairs, and of edits alone: masks are large
+                self.plans.clear()
+            inside = texts.inside(most, self.size[0] * self.size[1])
+            self.plans[key] = region_hooks(inside, layers, how.layers, alone=how.alone, apart=how.apart)
+        plan, window = self.plans[key], None if hooks is None else hooks.window
+        if hooks is None or (window is not None and not window[0] <= at.index < window[1]):
+            return plan
+        return plan.joined(hooks.resolve(layers))
+
     def _against(self) -> Conditioning:
-        """The negative prompt's text, for each edit."""
-        return self.away[0].rows([0] * len(self.members))
+        """The negative prompt's text, for each edit and its regions."""
+        return self.away[0].for_all(self.edits.regions)
 
     def _moved_away(self, v: Tensor, against: Tensor) -> Tensor:
         return against + self.away[1] * (v - against)
@@ -252,6 +329,12 @@ class Field:
     ) -> Tensor:
         ids = image_ids(*self.size).to(z.device).expand(len(z), -1, -1)
         seen, txt = self.reference or Reference(), texts.txt
+        # What hooks keep of one evaluation for another fits it if both have as many texts.
+        most = max(self.sources.most, self.edits.most)
+        if most and (texts.most or hooks is not None):
+            if seen.text is not None:
+                raise ValueError(BESIDE_TEXT)
+            txt, hooks = texts.behind_each_other(most), self._regional(texts, most, hooks, at)
         if seen.text is not None:
             txt = torch.cat((txt, repeated(seen.text, len(txt)).to(txt)), dim=1)
         txt_ids = torch.zeros(len(z), txt.shape[1], 3, device=z.device)

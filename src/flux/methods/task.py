@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flux.conditions import Region, Regions
 from flux.generate import Sampling, Texts
 from flux.methods.field import Conditioning, Field
 from flux.modules.words import differing_tokens
@@ -23,6 +24,9 @@ from flux.sampling import get_schedule
 from flux.weights.load import Models
 
 Tokens = tuple[int, ...]
+
+Parts = Sequence[Sequence[Region]]
+"""The regions of each row; empty for none of any."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,13 @@ def open_task(
     seeds: Sequence[int],
     sampling: Sampling,
     reference: Reference | None = None,
+    regions: tuple[Parts, Parts] = ((), ()),
+    regional: Regions | None = None,
 ) -> EditTask:
     """The task of edits of sources whose latents are `clean`, packed, (S, L, 64); on the models' device.
 
-    reference: the picture that the model looks at, for sources and edits alike.
+    reference: the picture that the model looks at, for sources and edits alike. regions: of each source and
+    of each edit, the parts that have prompts of their own, encoded in `texts` too; regional: how they obey.
 
     sources, edits: their prompts, encoded in `texts`, and "" beside them. of: the source of each edit.
     sampling: its steps give the noise levels; its guidance is not looked at, for methods bring their own.
@@ -91,13 +98,14 @@ def open_task(
     return EditTask(
         field=Field(
             flow=models.flow,
-            sources=Conditioning.of(texts, sources),
-            edits=Conditioning.of(texts, edits),
+            sources=Conditioning.of(texts, sources, regions[0]),
+            edits=Conditioning.of(texts, edits, regions[1]),
             empty=Conditioning.of(texts, [""]),
             of=tuple(of),
             size=(sampling.height // 16, sampling.width // 16),
             clean=clean,
             reference=reference,
+            regional=regional or Regions(),
         ),
         seeds=tuple(seeds),
         times=tuple(get_schedule(sampling.steps, clean.shape[1], shift=models.spec.shift)),

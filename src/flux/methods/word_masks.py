@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from flux.hooks import Hooks, Site
 from flux.hooks.attention import attention_to
@@ -76,7 +77,8 @@ def _keeper(words: Tensor) -> tuple[Callable, list[Tensor]]:
     found: list[Tensor] = []
 
     def keep(q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
-        found.append(attention_to(q, k, site, words))
+        # Behind the prompt's text there may be those of regions, or of a picture that is read as text.
+        found.append(attention_to(q, k, site, pad(words, (0, site.txt_len - words.shape[2]))))
         return q, k, v
 
     return keep, found

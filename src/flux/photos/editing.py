@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flux.conditions import Negative
+from flux.conditions import Negative, Region, Regions
 from flux.finite import Ingredients, is_finite, require_finite_steps
 from flux.generate import Sampling, Texts, at_work, decode, encode
 from flux.hooks import Hooks
@@ -57,12 +57,14 @@ class SourceEdit:
     """A prompt for the edit of source `source` of the request.
 
     mask: where the edit may change it: white in a picture of the photo's size, or a box (left, top, right,
-    bottom) in the photo's pixels.
+    bottom) in the photo's pixels. regions: parts of the picture as it is edited that have prompts of their
+    own, see `flux.photos.wanted.RegionPlace.in_frame`.
     """
 
     prompt: str
     source: int = 0
     mask: Picture | Box | None = None
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +83,8 @@ class PhotoRequest:
     with methods that invert, that takes evaluations of its own. watch: looks on while the method evaluates
     edits, by their number in the request; not while masks are looked for. seconds: what T5 reads in the place
     of some of the prompts. negative: what edits move away from, see `flux.methods.field.Field`. reference:
-    the picture that the model looks at, for sources and edits alike.
+    the picture that the model looks at, for sources and edits alike. regional: how regions obey their
+    prompts; its own parts are not looked at.
     """
 
     sources: tuple[EditSource, ...]
@@ -104,6 +107,7 @@ class PhotoRequest:
     seconds: Mapping[str, str] = field(default_factory=dict)
     negative: Negative | None = None
     reference: Reference | None = None
+    regional: Regions = Regions()
 
     def __post_init__(self) -> None:
         if not self.edits:
@@ -248,6 +252,7 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
     frames = [frame_source(each, request.fit, size, models.spec.largest) for each in request.sources]
     prompts = [each.prompt for each in (*request.sources, *request.edits)]
     prompts += [""] if request.negative is None else ["", request.negative.prompt]
+    prompts += [part.prompt for each in (*request.sources, *request.edits) for part in each.regions]
     texts = encode(models, prompts, offload=request.offload, seconds=request.seconds)
     batches = edit_batches(request, frames)
     opened: dict[int, OpenedSource] = {}
@@ -380,6 +385,11 @@ def _task(
         [request.sources[number].seed for number in numbers],
         replace(request.sampling, width=width, height=height),
         request.reference,
+        (
+            [request.sources[number].regions for number in numbers],
+            [request.edits[row].regions for row in batch],
+        ),
+        request.regional,
     )
     beside = {
         "look": request.look,

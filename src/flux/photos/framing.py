@@ -75,6 +75,19 @@ def cut_mask(mask: Image.Image | Box, frame: Frame) -> np.ndarray:
     Raises ValueError for a picture of another size, a box beyond the photo, and for a mask that leaves
     nothing to change or nothing to keep.
     """
+    levels = cut_shares(mask, frame, CELL)
+    if levels.max() == 0:
+        raise ValueError("a mask that is black all over leaves nothing to change: white may change")
+    if levels.min() == 1:
+        raise ValueError("a mask that is white all over keeps nothing: leave it out")
+    return levels
+
+
+def cut_shares(mask: Image.Image | Box, frame: Frame, unit: int) -> np.ndarray:
+    """How much of each square of `unit` pixels of a frame is masked: float32 (height / unit, width / unit).
+
+    Raises ValueError for a picture of another size than the photo, and for a box beyond it.
+    """
     if not isinstance(mask, Image.Image):
         mask = _boxed(mask, frame.photo)
     if mask.size != frame.photo:
@@ -82,13 +95,8 @@ def cut_mask(mask: Image.Image | Box, frame: Frame) -> np.ndarray:
             f"a mask of {mask.size[0]} x {mask.size[1]} pixels does not fit a photo of {frame.photo[0]} x "
             f"{frame.photo[1]}: give one of the same size"
         )
-    grid = Frame(frame.photo, (frame.size[0] // CELL, frame.size[1] // CELL), frame.box)
-    levels = np.asarray(grid.cut(mask.convert("L"), Image.Resampling.BOX), dtype=np.float32) / 255
-    if levels.max() == 0:
-        raise ValueError("a mask that is black all over leaves nothing to change: white may change")
-    if levels.min() == 1:
-        raise ValueError("a mask that is white all over keeps nothing: leave it out")
-    return levels
+    grid = Frame(frame.photo, (frame.size[0] // unit, frame.size[1] // unit), frame.box)
+    return np.asarray(grid.cut(mask.convert("L"), Image.Resampling.BOX), dtype=np.float32) / 255
 
 
 def _boxed(box: Box, photo: tuple[int, int]) -> Image.Image:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flux.conditions import Conditions
+from flux.conditions import Conditions, Region
 from flux.generate import Sampling, Texts, decode, encode_pictures, sample_steps
 from flux.photos.framing import Fit, Frame, frame_photo
 from flux.photos.gate import Gate, gate_of
@@ -31,13 +31,15 @@ class EditSource:
 
     photo: a file, or a picture of any size and mode. Without one the source is generated from prompt and
     seed. latent: packed, (L, 64), where it is known already: of a picture, or of the photo at the size it is
-    edited at. seed: of the method's noise too.
+    edited at. seed: of the method's noise too. regions: parts of it that have prompts of their own, as those
+    of edits; of one that is generated they are not asked.
     """
 
     prompt: str
     photo: Picture | None = None
     seed: int = 0
     latent: Tensor | None = None
+    regions: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

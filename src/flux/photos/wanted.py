@@ -109,6 +109,24 @@ class RegionPlace:
             )
         return weights
 
+    def in_frame(self, frame: Frame) -> np.ndarray:
+        """The same of a photo's picture, where it is in the photo's pixels."""
+        from flux.photos.framing import cut_shares
+        from flux.pictures.opening import open_picture
+
+        is_file = isinstance(self.where, Path)
+        name = str(self.where) if is_file else f"box {list(self.where)}"
+        try:
+            weights = cut_shares(open_picture(self.where) if is_file else self.where, frame, UNIT)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}" if is_file else str(error)) from None
+        if not (weights >= 0.5).any():
+            raise ValueError(
+                f"{name} covers half of no token of {UNIT} x {UNIT} pixels of a photo that is edited at "
+                f"{frame.size[0]} x {frame.size[1]}"
+            )
+        return weights
+
 
 def _covered(start: float, stop: float, count: int) -> list[float]:
     """How much of each of `count` tokens in a row lies between two pixels."""

@@ -23,7 +23,7 @@ from flux.studies.edit.method_report import report
 from flux.studies.edit.method_watch import BatchWatcher, watch_files
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
-from flux.studies.edit.wanted import looking_notes, more_prompts, negative_of
+from flux.studies.edit.wanted import looking_notes, more_prompts, negative_of, regional_of, regions_of
 from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.references import References
@@ -134,7 +134,8 @@ def request_of(spec: EditSpec, batch: Batch, models: Models, references: Referen
             for i in range(len(firsts))
         ),
         edits=tuple(
-            SourceEdit(job.edit.prompt, numbers[job.file("source")], _given_mask(job)) for job in batch.jobs
+            SourceEdit(job.edit.prompt, numbers[job.file("source")], _given_mask(job), regions_of(job))
+            for job in batch.jobs
         ),
         sampling=Sampling(spec.steps, spec.model.record.guidance, *size),
         method=load_function(method.name) if method.is_own else method.name,
@@ -152,6 +153,7 @@ def request_of(spec: EditSpec, batch: Batch, models: Models, references: Referen
         offload=spec.model.offload,
         seconds=spec.seconds,
         negative=negative_of(spec),
+        regional=regional_of(spec),
         reference=references.of(first.source.reference, first.frame.size),
     )
 

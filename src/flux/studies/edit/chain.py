@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from flux.conditions import Conditions
+from flux.conditions import Conditions, Region
 from flux.generate import Sampling, Texts, at_work, decode, encode, sample_steps
 from flux.integrators import Evaluation
 from flux.methods.masks import packed
@@ -38,6 +38,7 @@ from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, mask_picture
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
+from flux.studies.edit.wanted import regional_of, regions_of
 from flux.studies.edit.ways import look_of
 from flux.studies.folder import RunFolder
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
@@ -79,7 +80,8 @@ def work(spec: EditSpec) -> Work:
 
 
 def _prompts(spec: EditSpec) -> list[str]:
-    return [spec.source.prompt, *(edit.prompt for edit in spec.edits), ""]
+    regions = (region.prompt for edit in spec.edits for region in edit.regions or ())
+    return [spec.source.prompt, *(edit.prompt for edit in spec.edits), "", *regions]
 
 
 def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:
@@ -198,8 +200,10 @@ def _beside(
     Stable Flow's rule.
     """
     latents = source.latents.to(models.device)
-    prompts = ([source.prompt], [link.job.edit.prompt])
-    task = open_task(models, texts, *prompts, [0], latents[-1:], [spec.seed], sampling, seen)
+    prompts, regions = ([source.prompt], [link.job.edit.prompt]), ([_regions(link.after)], [_regions(link)])
+    task = open_task(
+        models, texts, *prompts, [0], latents[-1:], [spec.seed], sampling, seen, regions, regional_of(spec)
+    )
     look = look_of(link.job.way, models.spec.layers)
     task = replace(task, field=replace(task.field, look=look))
     guidances, edit = (spec.guidance or 0.0,) * 2, latents[:1]
@@ -209,6 +213,11 @@ def _beside(
         v_source, v_edit = task.field.pair(here, edit, t, at, guidances)
         edit = edit + (there - here) + (t_next - t) * (v_edit - v_source)
         yield index, edit
+
+
+def _regions(link: ChainLink | None) -> tuple[Region, ...]:
+    """The regions by which a link was made; of the source none."""
+    return () if link is None else regions_of(link.job)
 
 
 def _decoded(models: Models, way: Tensor, sampling: Sampling, offload: Offload) -> Tensor:
@@ -241,7 +250,7 @@ def _by_method(
     whole = EditSource(job.source.prompt, job.source.image, spec.seed)
     if source is not None:
         photo = job.source.image if link.after is None else source.photo
-        whole = EditSource(source.prompt, photo, spec.seed, source.latents[0])
+        whole = EditSource(source.prompt, photo, spec.seed, source.latents[0], _regions(link.after))
         if (
             photo is None and job.source.image is not None
         ):  # of a photo's picture, what is left is the picture
@@ -250,7 +259,7 @@ def _by_method(
             request = replace(
                 request,
                 sampling=Sampling(spec.steps, request.sampling.guidance, *job.frame.size),
-                edits=(SourceEdit(job.edit.prompt, 0, inside),),
+                edits=(SourceEdit(job.edit.prompt, 0, inside, _regions(link)),),
             )
     request = replace(request, sources=(whole,), gate=request.gate and first)
     dino = load_dino(spec)[0] if request.gate and job.source.image is not None else None

@@ -113,21 +113,23 @@ def wanted_problems(spec: "EditSpec") -> Iterator[Problem]:
             text = "its prompt stands elsewhere too, where T5 reads another text: give both the same"
             yield Problem((*path, "prompt_2"), text, each.prompt_2)
     beside = [(path, item) for path, item in items_of(spec) if item.regions is not None]
-    if spec.method is not None:
-        for path, _ in beside:
-            yield Problem((*path, "regions"), "are for edits side by side, without a method")
-        if spec.two_passes:
-            yield Problem(("two_passes",), "is for edits side by side: methods always take two", True)
-    elif beside and spec.watch is not None:
+    if spec.method is not None and spec.two_passes:
+        yield Problem(("two_passes",), "is for edits side by side: methods always take two", True)
+    if beside and spec.watch is not None:
         yield Problem(("watch",), "looks at edits without regions: leave one of both out")
+    if beside and spec.method is not None and spec.method.settings.get("background", 1) != 1:
+        text = "weighs tokens in attention, as regions do: leave one of both out"
+        yield Problem(("method", "background"), text, spec.method.settings["background"])
     if spec.regional is not None and not beside:
         yield Problem(("regional",), "is for regions: give edits regions")
     elif spec.regional is not None:
         yield from below(("regional",), layer_problems(("layers",), spec.regional.layers, spec.model))
-    for path, item in beside:
+    # Of photos they are looked at when these are opened.
+    photos = any(each.image is not None for each in spec.pictures)
+    for path, item in beside if not photos else ():
         yield from below(path, region_problems(item.regions, None, spec))
-    if spec.chain and (beside or spec.true_cfg is not None or any(read.values())):
-        text = "goes on from its links by their prompts alone: leave out prompt_2, true_cfg and regions"
+    if spec.chain and (spec.true_cfg is not None or any(read.values())):
+        text = "goes on from its links by their prompts and regions alone: leave out prompt_2 and true_cfg"
         yield Problem(("chain",), text)
 
 

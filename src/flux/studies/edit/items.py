@@ -212,7 +212,8 @@ class EditItem(Sparse):
         None, description="what T5 reads in the place of the prompt, while CLIP reads the prompt"
     )
     regions: RegionItems | None = Field(
-        None, description="parts of the edited picture with prompts of their own; not with a method"
+        None,
+        description="parts of the edited picture with prompts of their own, in the source's pixels",
     )
 
 

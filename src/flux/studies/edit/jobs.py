@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageFilter
 
 from flux.methods.lookup import find_method
@@ -86,6 +87,19 @@ class EditJob:
     def frame(self) -> Frame:
         """What the model sees of the source."""
         return frame_of(self.spec, self.source)
+
+    def region_weights(self) -> list[tuple[str, np.ndarray]]:
+        """The prompts of the edit's regions, and how much of each token lies in them.
+
+        Raises ValueError, one line, for a mask of another size, a box beyond the source, and for what covers
+        half of no token.
+        """
+        places = [RegionPlace(each.prompt, each.where) for each in self.edit.regions or ()]
+        frame = self.frame
+        generated = self.source.image is None
+        return [
+            (each.prompt, each.weights(frame.size) if generated else each.in_frame(frame)) for each in places
+        ]
 
     @property
     def way(self) -> Way:
@@ -215,6 +229,10 @@ def check(spec: EditSpec) -> None:
             raise ValueError(one_line(wrong, str(job.source.image or "the spec")))
         if mask is not None and mask.where not in FOUND:
             mask_picture(mask, frame)
+        try:
+            job.region_weights()
+        except ValueError as error:
+            raise ValueError(f"regions of {job.edit.prompt!r}: {error}") from None
 
 
 def _check_own(spec: EditSpec) -> None:

@@ -3,7 +3,7 @@
 from flux.hooks import AboveThreshold, CopySource, Select, TopRatio
 from flux.methods.stable_flow import Edit, EditRequest, Row
 from flux.studies.edit.spec import EditItem, EditSpec, Strategy
-from flux.studies.edit.wanted import negative_of, regional_of, regions_of
+from flux.studies.edit.wanted import negative_of, own_regions, regional_of
 from flux.studies.layers import layer_numbers
 from flux.studies.run import sampling_of
 
@@ -55,7 +55,7 @@ def edit_of(spec: EditSpec, item: EditItem) -> Edit:
         steps=own_or_specs("window"),
     )
     layers = layer_numbers(own_or_specs("layers"), spec.model)
-    return Edit(item.prompt, layers, how, regions_of(spec, item))
+    return Edit(item.prompt, layers, how, own_regions(spec, item))
 
 
 def select_of(strategy: Strategy) -> Select | None:

@@ -7,7 +7,9 @@ import torch
 
 from flux.conditions import Negative, Region, Regions
 from flux.photos.wanted import RegionPlace
+from flux.studies.edit.conflicts import items_of
 from flux.studies.edit.items import EditItem
+from flux.studies.edit.jobs import EditJob
 from flux.studies.layers import layer_numbers
 from flux.studies.wanted import RegionHow
 
@@ -22,8 +24,13 @@ def negative_of(spec: "EditSpec") -> Negative | None:
     return Negative(spec.negative_prompt, spec.true_cfg, beside=not spec.two_passes)
 
 
-def regions_of(spec: "EditSpec", item: EditItem) -> tuple[Region, ...]:
-    """The parts of an edit that have prompts of their own."""
+def regions_of(job: EditJob) -> tuple[Region, ...]:
+    """The parts of a job's edit that have prompts of their own."""
+    return tuple(Region(prompt, torch.from_numpy(weights)) for prompt, weights in job.region_weights())
+
+
+def own_regions(spec: "EditSpec", item: EditItem) -> tuple[Region, ...]:
+    """The same of an edit side by side."""
     size = (spec.width, spec.height)
     places = (RegionPlace(each.prompt, each.where) for each in item.regions or ())
     return tuple(Region(each.prompt, torch.from_numpy(each.weights(size))) for each in places)
@@ -46,5 +53,5 @@ def more_prompts(spec: "EditSpec") -> Iterator[str]:
     yield from spec.seconds.values()
     if spec.negative_prompt is not None:
         yield spec.negative_prompt
-    for item in spec.edits or ():
+    for _, item in items_of(spec):
         yield from (each.prompt for each in item.regions or ())
