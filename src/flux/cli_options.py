@@ -13,6 +13,7 @@ from flux.files import unwritable
 from flux.flags import Grammar, UsageError, cut
 from flux.limits import DRAW, MOST_GUIDANCE, MOST_PIXELS, MOST_SEED, MOST_SEEDS, MOST_STEPS, SEED_RANGE
 from flux.models import aspect_ratio_to_height_width
+from flux.placement.modes import OFFLOADS, Offload, offload_key
 from flux.prompts import prompt_file
 from flux.text_files import check_encodable
 
@@ -99,6 +100,16 @@ def check_switch(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_offload(name: str, value: Any) -> Offload:
+    try:
+        return offload_key(False if value is None else value)  # None: the word "none"
+    except ValueError:
+        raise ValueError(
+            f"{name} is either on or off, --{name} or --{name} False, or one of {', '.join(OFFLOADS)}; "
+            f"got {_got(value)}"
+        ) from None
+
+
 def writable_folder(folder: str) -> str:
     """The folder, made if it is missing; OSError, before hours of work, if nothing can be written there."""
     try:
@@ -172,7 +183,10 @@ OPTIONS: Mapping[str, CommandOption] = {
         "how closely to follow the prompt, 0 to 100; flux-schnell has none", check_guidance
     ),
     "offload": CommandOption(
-        "keep in the device's memory only the part of the model that is at work", check_switch
+        "keep in the device's memory only the part of the model that is at work; or name a way: none, "
+        "encoders (the same), modulation (that without its modulation layers), stream (a few blocks of it at "
+        "a time), auto (what fits)",
+        check_offload,
     ),
     "output_dir": CommandOption("made if it is missing; numbers count on from the highest there"),
     "add_sampling_metadata": CommandOption("write the prompt into the picture's EXIF fields", check_switch),
@@ -285,7 +299,7 @@ def grammar_of(main: Main) -> Grammar:
     upstream = [name for name, each in parameters.items() if each.kind is not each.KEYWORD_ONLY]
     first = [name[0] for name in upstream]
     return Grammar(
-        switches=frozenset(name for name, each in parameters.items() if each.annotation is bool),
+        switches=frozenset(name for name, each in parameters.items() if each.annotation in (bool, Offload)),
         several=SEVERAL & parameters.keys(),
         options=tuple(parameters),
         letters={name[0]: name for name in upstream if first.count(name[0]) == 1},

@@ -15,6 +15,9 @@ from flux.text_files import parse_json
 
 HELP = ("-h", "--help")
 
+SWITCHED = frozenset({"true", "false"})
+"""What may follow a switch where other words may stand free."""
+
 
 _TOKEN = r"(?:(?:[a-z_]+\.)?(?:\*|-?[0-9]+(?:-[0-9]+)?)|all)"
 SERIES = re.compile(rf"[\[\],+]*(?:{_TOKEN}(?:[\[\],+]+{_TOKEN})*)?[\[\],+]*")
@@ -55,7 +58,7 @@ class Grammar:
     series: keys, by what stands behind their last dot, of numbers or layers: `--seeds 0 1 2` is `"0 1 2"`.
     options: all keys, which may be typed with - for _, a switch with `no` before it to turn it off, and no
     words but theirs; empty: any key and other words too, for whoever reads the flags to judge.
-    letters: what single letters stand for, as in `-p "a cat"`.
+    letters: what single letters stand for, as in `-p "a cat"`. said: what else may follow a switch, by key.
     """
 
     switches: frozenset[str] = frozenset()
@@ -63,6 +66,7 @@ class Grammar:
     series: frozenset[str] = frozenset()
     options: Sequence[str] = ()
     letters: Mapping[str, str] = field(default_factory=dict)
+    said: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def read(self, words: Sequence[str]) -> Flags:
         """Raises UsageError for an unknown option, a missing value, and a word that belongs to none."""
@@ -118,7 +122,11 @@ class Grammar:
         """Whether the next word is the key's. One that may stand free is a switch's only if it says so."""
         if not rest or self.is_flag(rest[0]):
             return False
-        return key not in self.switches or bool(self.options) or rest[0] in ("true", "false")
+        return (
+            key not in self.switches
+            or bool(self.options)
+            or rest[0] in SWITCHED | self.said.get(key, frozenset())
+        )
 
     def _up_to_next_flag(self, rest: list[str]) -> list[str]:
         """Take words from `rest` until one is a flag."""

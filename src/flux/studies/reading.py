@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 from flux.entry import show
 from flux.flags import HELP, Grammar, Typed, UsageError, choices, cut, nearest, shown, typed
 from flux.outcome import mistake
+from flux.placement.modes import OFFLOADS
 from flux.studies.schema import DEMOS, SCHEMAS
 from flux.studies.spec import NOTHING, KeyPath, Problem, Section, StudySpec, ValidationError, dotted
 from flux.text_files import parse_json, read_text, unencodable
@@ -325,7 +326,8 @@ def _split(kind: type[StudySpec], argv: Sequence[str]) -> tuple[str | None, dict
     short = SHORT if "model" in kind.model_fields else {}
     switches = {"dry-run", *_switches(kind)}
     switches |= {typed for typed, key in short.items() if key in switches}
-    given = Grammar(frozenset(switches), SEVERAL, SERIES).read(argv)
+    said = {key: frozenset(OFFLOADS) for key in switches if key.rpartition(".")[2] == "offload"}
+    given = Grammar(frozenset(switches), SEVERAL, SERIES, said=said).read(argv)
     flags: dict[str, Any] = {}
     for key, value in ((short.get(key, key), value) for key, value in given.pairs):
         if key in flags:
@@ -380,7 +382,7 @@ def _prompt(word: str) -> Any:
 def _switches(kind: type[Section], prefix: str = "") -> Iterator[str]:
     """The keys that are true when no value follows."""
     for name, field in kind.model_fields.items():
-        if field.annotation is bool:
+        if field.annotation is bool or name == "offload":
             yield prefix + name
         elif section := section_in(field.annotation):
             yield from _switches(section, f"{prefix}{name}.")

@@ -33,6 +33,7 @@ from flux.limits import (
 from flux.lora.choice import MOST_SCALE, choices_of_environment, split_scale
 from flux.lora.plan import plan_lora
 from flux.models import LayerName, ModelSpec, configs
+from flux.placement.modes import OFFLOADS, Offload, offload_key
 from flux.text_files import check_encodable
 
 try:
@@ -374,6 +375,23 @@ Device = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^(auto|cpu|mps|cuda(:[0-9]{1,2})?)$"}),
 ]
 
+
+def _offload(value: Any) -> Offload:
+    if not isinstance(value, bool | str):
+        raise ValueError(NOT_AN_OFFLOAD)
+    try:
+        return offload_key(value)
+    except ValueError:
+        raise ValueError(NOT_AN_OFFLOAD) from None
+
+
+NOT_AN_OFFLOAD = f"must be true or false, or one of {', '.join(OFFLOADS)}"
+OFFLOAD_ABOUT = (
+    "none, false: all stays on the device; encoders, true: only the part that is at work; modulation: that "
+    "without its modulation layers; stream: a few blocks of it at a time; auto: what fits"
+)
+Offloading = Annotated[Offload, PlainValidator(_offload), WithJsonSchema({"enum": [False, True, *OFFLOADS]})]
+
 NOT_A_LAYER = "must be a layer's number or its name, such as double.3"
 
 
@@ -470,7 +488,7 @@ class ModelChoice(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the weights; auto is bfloat16 on CUDA and float32 elsewhere"
     )
-    offload: bool = Field(False, description="keep on the device only the part that is at work")
+    offload: Offloading = Field(False, description=OFFLOAD_ABOUT)
     lora: Loras = Field(
         None,
         validate_default=True,

@@ -7,9 +7,11 @@ from typing import Any, ClassVar, Literal
 from flux.studies.prompts import OnePrompt
 from flux.studies.reading import SpecError, one_line, problems_of, read_value
 from flux.studies.spec import (
+    OFFLOAD_ABOUT,
     AnyPath,
     BeforeValidator,
     Field,
+    Offloading,
     Problem,
     Rows,
     Section,
@@ -55,7 +57,7 @@ class EditingSets(Section):
     sets: whole(1, MOST_SETS) = Field(24, description="so many sets are tried, or one of each size")
     seed: Seed = Field(1510, description="that flux-tiny's pairs are drawn by")
     batch: Rows = Field(8, description="edits beside their source at once; fewer need less memory")
-    offload: bool = Field(False, description="keep on the device only the part that is at work")
+    offload: Offloading = Field(False, description=OFFLOAD_ABOUT)
 
     def problems(self) -> Iterator[Problem]:
         if self.file is None and self.by is not None:
