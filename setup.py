@@ -32,6 +32,8 @@ EXTRAS = {
     # PIE-Bench's metrics, see benchmarks/editing.py. torchvision must fit torch's own build.
     "bench": ["torchmetrics>=1.4", "torchvision>=0.21"],
     "plots": ["matplotlib>=3.7"],
+    # Weights in 8 and 4 bits, and GGUF files. Tried with torchao 0.10 to 0.18.
+    "quant": ["gguf>=0.10", "torchao>=0.10"],
     "ray": ["ray>=2.10"],
     "similarity": ["scikit-image>=0.22", "scipy>=1.11"],
     # None of these is a part of ours. diffusers is an independent implementation to hold ours against; onnx

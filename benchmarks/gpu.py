@@ -57,6 +57,26 @@ PARTS = (
         options={"cap_gib": 16},
     ),
     Part(
+        "int8",
+        "weights in int8: filling, steps of one and four rows",
+        "gpu_parts.precision",
+        25,
+        needs=("torchao",),
+        options={"precision": "int8"},
+    ),
+    *(
+        Part(
+            f"{name}-{gib}",
+            f"the same in {name}, within {gib} GiB of GPU memory",
+            "gpu_parts.precision",
+            25,
+            needs=("torchao",),
+            needs_gpu=CAPS_NEED_GPU,
+            options={"precision": name, "cap_gib": gib},
+        )
+        for name, gib in (("fp8", 24), ("int8", 16), ("nf4", 16))
+    ),
+    Part(
         "tests",
         "pytest -m gpu",
         "gpu_parts.suite",
@@ -73,7 +93,7 @@ PARTS = (
         long_on_cpu="it is for a GPU, and a CPU's minute is too short; --parts ray runs it",
     ),
 )
-WANTED = ("diffusers", "ray", "pytest")
+WANTED = ("diffusers", "ray", "pytest", "torchao")
 
 
 def report(records: Sequence[Record]) -> str:

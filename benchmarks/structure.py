@@ -41,6 +41,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     + ("pictures.looked_at",),
     ("math",),
     ("formats",),
+    ("precision",),
     ("modules",),
     ("hooks",),
     ("model",),

@@ -8,6 +8,7 @@ import torch
 from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_text_encoders, save_weights
 from safetensors.torch import load_file
 
+from flux.formats.packed import is_packed
 from flux.model import Flux, FluxLoraWrapper
 from flux.models import configs
 from flux.modules.autoencoder import AutoEncoder
@@ -90,18 +91,24 @@ def make_small(folder: Path) -> Small:
     return Small(folder, states)
 
 
+def numbers_of(model) -> dict[str, torch.Tensor]:
+    """A state dict in which packed weights are unpacked."""
+    packed = {f"{name}.weight": module.weight for name, module in model.named_modules() if is_packed(module)}
+    return dict(model.state_dict()) | packed
+
+
 def load(part: str, path: Path, small: Small, monkeypatch, folder: Path) -> dict[str, torch.Tensor]:
     """The tensors of a part that was loaded from `path` as a user names it, in float32."""
     if part in VARIABLES:
         monkeypatch.setenv(VARIABLES[part], str(path))
     if part == "flow":
-        return load_flow_model("flux-dev", "cpu", dtype=torch.float32).state_dict()
+        return numbers_of(load_flow_model("flux-dev", "cpu", dtype=torch.float32))
     if part == "autoencoder":
         return load_ae("flux-dev", "cpu", dtype=torch.float32).state_dict()
     if part == "T5":
         encoder = load_t5("cpu", 8, name="flux-dev", dtype=torch.float32)
         assert encoder(["a boat"]).isfinite().all()
-        return encoder.hf_module.state_dict()
+        return numbers_of(encoder.hf_module)
     if part == "CLIP":
         encoder = load_clip("cpu", name="flux-dev", dtype=torch.float32)
         assert encoder(["a boat"]).isfinite().all()

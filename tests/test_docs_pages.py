@@ -23,7 +23,7 @@ from flux.util import TINY_WEIGHTS, configs, load_models
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-LINES = {"layers": 11, "cluster": 5, "small-cards": 4, "extending": 3}
+LINES = {"layers": 11, "cluster": 5, "small-cards": 4, "precision": 3, "extending": 3}
 """How many commands stand on a page, so that none is overlooked."""
 DRY = ("../README", "editing", "probes", "attention")
 """Pages whose demos are those that `studies/test_demos.py` and others run; here they are asked for alone."""

@@ -37,14 +37,14 @@ def waiting_flow(params: FluxParams, device: torch.device, dtype: torch.dtype) -
     with torch.device("meta"):
         model = Flux(params)
     state = {
-        key: _random_tensor(key, tensor.shape, device, dtype).cpu()
+        key: random_tensor(key, tensor.shape, device, dtype).cpu()
         for key, tensor in model.state_dict().items()
     }
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _random_tensor(key: str, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:
+def random_tensor(key: str, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:
     if key.endswith("scale"):  # of a norm
         return torch.ones(shape, device=device, dtype=dtype)
     bound = shape[-1] ** -0.5

@@ -96,6 +96,7 @@ def main(
     weights: str | None = None,
     lora: str | Sequence[str] | None = None,
     lora_live: bool = False,
+    precision: str | None = None,
     prompt_2: str | None = None,
     negative_prompt: str | None = None,
     true_cfg: float | None = None,

@@ -60,6 +60,7 @@ def main(
     weights: str | None = None,
     lora: str | Sequence[str] | None = None,
     lora_live: bool = False,
+    precision: str | None = None,
     **kwargs,
 ) -> None:
     """Make pictures that follow the edges (Canny) or the depths of another one.

@@ -56,6 +56,7 @@ def main(
     weights: str | None = None,
     lora: str | Sequence[str] | None = None,
     lora_live: bool = False,
+    precision: str | None = None,
 ) -> None:
     """Fill a part of a picture anew, where a mask is white, by flux-dev-fill.
 

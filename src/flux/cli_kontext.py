@@ -59,6 +59,7 @@ def main(
     weights: str | None = None,
     lora: str | Sequence[str] | None = None,
     lora_live: bool = False,
+    precision: str | None = None,
 ) -> None:
     """Change a picture as a prompt says, by flux-dev-kontext.
 

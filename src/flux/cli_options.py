@@ -15,7 +15,7 @@ from flux.limits import DRAW, MOST_GUIDANCE, MOST_PIXELS, MOST_SEED, MOST_SEEDS,
 from flux.models import aspect_ratio_to_height_width
 from flux.placement.modes import OFFLOADS, Offload, offload_key
 from flux.prompts import prompt_file
-from flux.text_files import check_encodable
+from flux.text_files import check_encodable, parse_json
 
 MOST_LORA_SCALE = 100
 
@@ -66,6 +66,16 @@ def check_steps(name: str, value: Any) -> int:
 
 def check_count(name: str, value: Any) -> int:
     return check_whole(name, value, 1, MOST_SEEDS)
+
+
+def check_precision(name: str, value: Any) -> Any:
+    """A name, or the object that a text stands for; what they come to is asked with the model."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return parse_json(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}; got {_got(value)}") from None
 
 
 def check_seed(name: str, value: Any) -> int | None:
@@ -207,6 +217,11 @@ OPTIONS: Mapping[str, CommandOption] = {
     "lora": CommandOption(
         "LoRA files, each with its scale behind a colon if it is not 1: a.safetensors b.safetensors:0.6; by "
         "default what FLUX_LORA names"
+    ),
+    "precision": CommandOption(
+        "of the weights: int8, fp8 or nf4 (4 bits), which need flux[quant], or a dtype; or "
+        '{"others": "int8", "keep": "vital_layers.json", "count": 8}',
+        check_precision,
     ),
     "lora_live": CommandOption("keep LoRAs beside the weights, and do not merge them", check_switch),
     "prompt_2": CommandOption(

@@ -50,6 +50,7 @@ def main(
     weights: str | None = None,
     lora: str | Sequence[str] | None = None,
     lora_live: bool = False,
+    precision: str | None = None,
 ) -> None:
     """Make variations of a picture, which stands behind the prompt's tokens, by FLUX.1-Redux.
 

@@ -28,6 +28,7 @@ from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD, Classifier, load_nsfw_classifier
 from flux.pictures.usage import track_usage_via_api
 from flux.placement.modes import Offload
+from flux.precision.choice import Precision, as_precision
 from flux.util import Models, ModelSpec, load_models
 
 
@@ -78,12 +79,15 @@ class Session:
     track_usage: bool
     lora: str | Sequence[str] | None
     lora_live: bool
+    precision: Precision | None
 
     @classmethod
     def of(cls, name: str, spec: ModelSpec, given: Mapping[str, Any]) -> "Session":
         """From the options of a command by name, of which it takes its own. ValueError as their checks."""
         own = [each.name for each in fields(cls) if each.name not in ("name", "spec")]
-        return cls(name, spec, **{each: checked(each, given[each]) for each in own})
+        values = {each: checked(each, given[each]) for each in own}
+        values["precision"] = as_precision(values["precision"], spec, name)
+        return cls(name, spec, **values)
 
 
 def each_prompt(options: Options) -> Iterator[Options]:
@@ -128,6 +132,7 @@ def run(
         prompts=None if session.loop else texts(options),
         lora=session.lora,
         lora_live=session.lora_live,
+        **({} if session.precision is None else {"precision": session.precision}),
     )
     for each in models.loras:
         print(f"LoRA {each}")

@@ -1,14 +1,34 @@
 """Packages that only some uses need: imported where they are used, and named in one line when missing."""
 
 import importlib
+import logging
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 PACKAGES = {"skimage": "scikit-image"}
 """What a package is called for pip, where that is not the name it is imported by."""
+
+
+NOISY = ("torchao", "torch.utils._pytree")
+"""Loggers that tell, as torchao is imported, of kernels that a build of torch is too old or too new for."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what torchao tells those who develop it; transformers imports it too, where it is installed."""
+    loggers = [logging.getLogger(name) for name in NOISY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def need(module: str, extra: str, what: str = "this") -> ModuleType:

@@ -90,7 +90,9 @@ def _remedy(made_from: Ingredients) -> str:
 def _bad_weight(part: nn.Module, title: str) -> str | None:
     """Which weight is no number, and what to do; None if all are."""
     for key, tensor in part.state_dict().items():
-        if tensor.dtype in RANGES and tensor.numel() and not is_finite(tensor):
+        # Quantised weights are looked at before they are quantised.
+        plain = type(tensor) is Tensor and tensor.dtype in RANGES
+        if plain and tensor.numel() and not is_finite(tensor):
             if tensor.dtype == torch.float16 and not tensor.isnan().any():
                 return f"the {title}'s {key} is beyond float16's range: use dtype bfloat16 or float32"
             return f"the {title}'s {key} is not finite: download its weights again"

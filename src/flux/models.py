@@ -158,6 +158,7 @@ class ModelSpec:
     home: the folder in this package that holds its weights, laid out as a clone of FLUX.1-dev; None: the hub.
     layer_sets: layers by the name of a set; `default` is what an edit takes when its spec names no layers.
     *_parameters, decoder_operations: for estimates of cost; the latter are needed to decode a pixel.
+    t5_linear_parameters: those of its parameters that are weights of linear layers.
     reference: how the picture that it looks at gets in, None for a model that looks at none: `canny` and
     `depth` draw it and `fill` masks it, all joined to the channels, `kontext` puts tokens behind the
     picture's own, `redux` behind T5's.
@@ -191,6 +192,7 @@ class ModelSpec:
     home: Path | None = None
     layer_sets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     t5_parameters: int = 4_762_310_656
+    t5_linear_parameters: int = 4_630_511_616
     clip_parameters: int = 123_060_480
     ae_parameters: int = 83_819_683
     decoder_operations: int = 9_496_000
@@ -316,6 +318,7 @@ _FLUX_TINY = ModelSpec(
     # The model card has the figures of both.
     layer_sets={"default": (1, 11), "vital": (0, 3)},
     t5_parameters=508_608,
+    t5_linear_parameters=491_520,
     clip_parameters=439_424,
     ae_parameters=1_049_603,
     decoder_operations=170_500,

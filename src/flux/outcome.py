@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flux.extras import quiet
+
 EXIT_OK, EXIT_MISTAKE, EXIT_INTERRUPTED = 0, 2, 130
 
 LONGEST_WORD = 300  # as long as a path may well be
@@ -34,7 +36,7 @@ def ending(*, name: str = "", stopped: str = "stopped", lower: str = "picture") 
     from flux.device import OutOfMemory, out_of_memory_hint
 
     end = Ending()
-    with one_line_warnings():
+    with one_line_warnings(), quiet():
         try:
             with out_of_memory_hint():
                 yield end

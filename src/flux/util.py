@@ -37,6 +37,7 @@ from flux.pictures.watermark import (
     embed_watermark,
 )
 from flux.placement.modes import Offload
+from flux.precision.choice import Choice as PrecisionChoice
 from flux.weights import load
 from flux.weights.find import CHECKPOINTS_DIR, CheckpointError, find_file
 from flux.weights.hub import ensure_hf_auth, prompt_for_hf_auth
@@ -123,6 +124,7 @@ def load_models(
     prompts: Sequence[str] | None = None,
     lora: Choices | None = None,
     lora_live: bool = False,
+    precision: PrecisionChoice | None = None,
 ) -> Models:
     """Load every part of a model, see `flux.weights.load.load_models`."""
     return load.load_models(
@@ -134,6 +136,7 @@ def load_models(
         prompts=prompts,
         lora=lora,
         lora_live=lora_live,
+        precision=precision,
         records=configs,
         find=_find,
         flow_class=Flux,

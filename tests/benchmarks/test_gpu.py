@@ -109,7 +109,7 @@ def test_a_scaled_run_has_a_record_of_every_part(scaled):
     folder, _ = scaled
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{each.name}.json" for each in gpu.PARTS)
     status = {each.name: load(folder, each.name)["status"] for each in gpu.PARTS}
-    measured = {"calibration", "step", "hooks", "loading", "edit"}
+    measured = {"calibration", "step", "hooks", "loading", "edit", "int8"}
     assert {name for name, said in status.items() if said == "done"} == measured
     assert {said for name, said in status.items() if name not in measured} == {"skipped"}
     for each in gpu.PARTS:
@@ -150,6 +150,13 @@ def test_what_a_scaled_run_measures(scaled):
     loading = load(folder, "loading")["figures"]
     assert loading["gigabytes"] > 0
     assert len(loading["seconds"]["load_flow_model"]) == len(loading["seconds"]["safetensors alone"]) == 2
+
+    int8 = load(folder, "int8")["figures"]
+    assert (int8["precision"], int8["result"]) == ("int8", "made")
+    assert [(row["batch"], row["result"], row["finite"]) for row in int8["steps"]] == [
+        (1, "made", True),
+        (4, "made", True),
+    ]
 
     edits = load(folder, "edit")["figures"]["edits"]
     assert [(each["offload"], each["rows"], each["result"]) for each in edits] == [

@@ -25,6 +25,7 @@ from helpers_layouts import (
 )
 from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_shards
 
+from flux.formats.gguf_blocks import BLOCKS
 from flux.formats.header import CheckpointError
 from flux.model import Flux
 from flux.util import load_flow_model
@@ -410,6 +411,38 @@ def pipe_or_folder(make):
     return made
 
 
+def in_gguf(part, folder, small):
+    """Each kind of packed number, under both names of T5."""
+    gguf = pytest.importorskip("gguf")
+    from helpers_gguf import as_llama_cpp, write_gguf
+
+    assert gguf
+    for kind in BLOCKS:
+        for named in (dict, as_llama_cpp) if part == "T5" else (dict,):
+            at = folder / kind / named.__name__
+            own = {k: x for k, x in small.states[part].items() if k != "encoder.embed_tokens.weight"}
+            state = named(own)
+            only = {k for k, x in own.items() if x.ndim == 2 and "shared" not in k}
+            kinds = {theirs: kind for theirs, ours in zip(state, own, strict=True) if ours in only}
+            numbers = []
+
+            def save(file, state, kinds=kinds, numbers=numbers):
+                file = file.with_name("weights.gguf")
+                architecture = "t5encoder" if part == "T5" else "flux"
+                numbers.append(write_gguf(file, state, kinds.get, architecture))
+                return file
+
+            place(part, state, at, small, save=save)
+            yield at / "weights.gguf", dict(zip(own, numbers[0].values(), strict=True))
+
+
+def gguf_cut_short(part, folder, small):
+    for path, _ in in_gguf(part, folder, small):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        yield path
+        return
+
+
 def empty_files(part, folder, small):
     yield instead(b"")(part, folder / "empty", small)
     yield instead(b"\0" * 8)(part, folder / "zeros", small)
@@ -462,7 +495,9 @@ MAKERS = {
     ),
     "integers": integers,
     "a folder whose": quantised_config,
-    "GGUF": instead(b"GGUF\x03\0\0\0" + bytes(200)),
+    "a GGUF file of": in_gguf,
+    "a GGUF file that is": gguf_cut_short,
+    "GGUF of": instead(b"GGUF\x03\0\0\0" + bytes(200)),
     "a file of `torch.save` that holds code": code,
     "a file of `torch.save` with": several_pickled,
     "a web page": instead(b"\n<!DOCTYPE html><html><body>Sign in</body></html>"),

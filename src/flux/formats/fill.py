@@ -15,18 +15,24 @@ from torch import Tensor, nn
 from flux.formats.folder import files_of
 from flux.formats.header import CheckpointError, is_pickle
 from flux.formats.lazy import Tensors
+from flux.formats.packed import keep_packed
 from flux.formats.prefixes import behind
 from flux.formats.schemes import plain, refuse_integers, refuse_unscaled
 from flux.formats.weights import Weights
 
 Convert = Callable[[Tensors], Tensors]
 Asks = Callable[[str], bool]
+Filled = Callable[[nn.Module, str], None]
 
 SHOWN = 80  # characters of a key in a message
 
 
 def never(key: str) -> bool:
     return False
+
+
+def nothing(model: nn.Module, key: str) -> None:
+    """What is done with a weight that is in the model, where nobody asks for more."""
 
 
 def load_into(
@@ -41,6 +47,8 @@ def load_into(
     known: Asks = never,
     foreign: Asks = never,
     extra: bool = True,
+    filled: Filled = nothing,
+    packs: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Fill a model, built on the meta device, from a file or a folder of shards; one tensor at a time.
 
@@ -51,6 +59,8 @@ def load_into(
     convert: their names as the model's; it is run on shapes first, and nothing is read if they do not fit.
     optional: keys that may be missing, and stay as they were. known: keys too many, to be passed over.
     foreign: keys too many by which the file is another model's. extra: whether others are only warned of.
+    filled: is told the model and the key of each tensor as soon as it is in, to quantise it before the next.
+    packs: whether linear layers keep packed what a GGUF file has packed.
     Raises CheckpointError for all that is wrong, in one line. Returns the keys (missing in the file,
     unexpected by the model).
     """
@@ -61,8 +71,10 @@ def load_into(
 
     refuse_unscaled(behind(weights.shapes(), prefixes, path), path)
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+    shapes = weights.shapes()
+    shapes_of_ours = as_ours(shapes)
     missing, unexpected = fit(
-        as_ours(weights.shapes()), wanted, path, optional=optional, known=known, foreign=foreign, extra=extra
+        shapes_of_ours, wanted, path, optional=optional, known=known, foreign=foreign, extra=extra
     )
     if unexpected:
         warnings.warn(
@@ -71,12 +83,20 @@ def load_into(
             stacklevel=4,
         )
     tensors = as_ours(weights)
+    # What a key of ours is called in the file, where its tensor is taken as it stands there.
+    names = {id(shape): name for name, shape in shapes.items()}
     for key in wanted:
-        if key in tensors:
-            tensor = tensors[key]
-            target = dtype(key) if callable(dtype) else dtype or computable(tensor.dtype)
+        if key not in tensors:
+            continue
+        target = dtype(key) if callable(dtype) else dtype or computable(shapes_of_ours[key].dtype)
+        packed = weights.packed(names.get(id(shapes_of_ours[key]), "")) if packs else None
+        linear = model.get_submodule(key.rpartition(".")[0])
+        if packed is not None and isinstance(linear, nn.Linear):
+            keep_packed(linear, packed.packed().to(device), packed.kind, target)
+        else:
             # A copy even where nothing changes: what was read is a view of the file, which may be rewritten.
-            assign(model, key, tensor.to(device, target, copy=True))
+            assign(model, key, tensors[key].to(device, target, copy=True))
+        filled(model, key)
     return missing, unexpected
 
 

@@ -7,7 +7,7 @@ Merged, a model is as fast as before, and each weight is rounded once to the mod
 stay as they are and every layer does two small products more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flux.formats.header import CheckpointError
+from flux.formats.packed import number_type, takes_as_it_is
 from flux.lora.places import FLOW
 from flux.lora.reading import Lora, Stack, by_layer, stack
 
@@ -86,13 +87,15 @@ def apply_loras(
     live: bool = False,
     keep: bool = True,
     at: torch.device | None = None,
+    merged: Collection[str] = (),
 ) -> AppliedLoras:
     """Put the updates that `loras` have for `part` into its module, a flow model or an encoder.
 
     keep: hold the weights that change, on the CPU, for `undo`; as much memory as the layers take.
     at: where to compute what is merged; None: where each weight is.
+    merged: layers whose weights have their updates already, see `MergesFirst`.
     Raises CheckpointError, before anything changes, for a layer that an encoder lacks or has in another
-    shape, and RuntimeError for live updates of a layer that has some.
+    shape, or whose weights take nothing, and RuntimeError for live updates of a layer that has some.
     """
     applied = AppliedLoras(module, exact=keep or live)
     layers = by_layer(each for lora in loras for each in lora.of(part))
@@ -101,17 +104,57 @@ def apply_loras(
     for name, (_, linear) in linears.items():
         if live and hasattr(linear, LIVE):
             raise RuntimeError(f"{name} has a live LoRA: undo that first, or apply all at once")
-        stacks[name] = stack(layers[name], *linear.weight.shape)
+        if not (live or name in merged or takes_as_it_is(linear)):
+            raise CheckpointError(
+                f"{loras[0].plan.file} cannot be merged into {name}, whose weights are quantised: keep it "
+                "beside them (lora_live)"
+            )
+        stacks[name] = stack(layers[name], *_shape(linear))
     for name, (path, linear) in linears.items():
         if live:
-            linear.add_module(LIVE, LiveUpdate(stacks[name], linear.weight))
+            dtype, device = number_type(linear)
+            linear.add_module(LIVE, LiveUpdate(stacks[name], torch.empty(0, dtype=dtype, device=device)))
             applied.hooks.append((linear, linear.register_forward_hook(_add_update)))
         else:
-            _merge(applied, path, linear, stacks[name], keep, at)
+            _merge(applied, path, linear, stacks[name], keep, at, weight=name not in merged)
     if part == FLOW:
         for key, scale in ((key, scale) for lora in loras for key, scale in lora.norms.items()):
             _put(applied, key, scale, keep=True)
     return applied
+
+
+@dataclass
+class MergesFirst:
+    """Merges what `loras` have for a layer into its weight while a model is filled, before it is quantised.
+
+    at: as `apply_loras` has it. merged: the layers that have had theirs, for `apply_loras` to do the rest.
+    """
+
+    loras: Sequence[Lora]
+    part: str
+    at: torch.device | None = None
+    merged: set[str] = field(default_factory=set)
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, path: str) -> None:
+        layers = by_layer(each for lora in self.loras for each in lora.of(self.part))
+        name = next((name for name in layers if path == name or path.endswith(f".{name}")), None)
+        if name is None:
+            return
+        _, linear = _linear(model, name, self.loras, self.part)
+        if not takes_as_it_is(linear):
+            return  # of which `apply_loras` says so
+        weight = linear.weight.to(self.at or linear.weight.device)
+        new = merged_weight(weight, stack(layers[name], *_shape(linear))).to(linear.weight)
+        _set_parameter(model, f"{path}.weight", nn.Parameter(new, linear.weight.requires_grad))
+        self.merged.add(name)
+
+
+def _shape(linear: nn.Module) -> tuple[int, int]:
+    """Of a layer's weight, which is not unpacked for it."""
+    if isinstance(linear, nn.Linear):
+        return linear.out_features, linear.in_features
+    return tuple(linear.weight.shape)
 
 
 def _linear(module: nn.Module, layer: str, loras: Sequence[Lora], part: str) -> tuple[str, nn.Module]:
@@ -121,7 +164,7 @@ def _linear(module: nn.Module, layer: str, loras: Sequence[Lora], part: str) -> 
     linear = named[path] if path is not None else None
     for lora in loras:
         for each in by_layer(lora.of(part)).get(layer, []):
-            shape = None if linear is None else tuple(linear.weight.shape)
+            shape = None if linear is None else _shape(linear)
             fits = shape is not None and each.down.shape[1] <= shape[1]
             if not fits or (each.place.part != FLOW and (len(each.up), each.down.shape[1]) != shape):
                 has = "which the model lacks" if shape is None else f"{shape} in the model"
@@ -138,10 +181,19 @@ def _linear(module: nn.Module, layer: str, loras: Sequence[Lora], part: str) -> 
 
 
 def _merge(
-    applied: AppliedLoras, path: str, linear: nn.Module, update: Stack, keep: bool, at: torch.device | None
+    applied: AppliedLoras,
+    path: str,
+    linear: nn.Module,
+    update: Stack,
+    keep: bool,
+    at: torch.device | None,
+    *,
+    weight: bool = True,
 ) -> None:
-    weight = linear.weight.to(at or linear.weight.device)
-    _put(applied, f"{path}.weight", merged_weight(weight, update), keep=keep)
+    """weight: whether the weight lacks the update yet."""
+    if weight:
+        before = linear.weight.to(at or linear.weight.device)
+        _put(applied, f"{path}.weight", merged_weight(before, update), keep=keep)
     if update.bias is not None:
         _put(applied, f"{path}.bias", linear.bias + update.bias.to(linear.bias.device), keep=keep)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flux.extras import lazy_names
+from flux.formats.fill import Filled, nothing
 from flux.formats.folder import files_of
 from flux.formats.header import refuse_pipes
 from flux.formats.weights import Weights
@@ -42,6 +43,7 @@ class HFEmbedder(nn.Module):
     CLIP is told from T5 by the name's prefix `openai`, for a folder by `model_type` in its `config.json`, or
     by `clip`. tokenizer: its hub name or folder, if not the one that goes with `version`.
     max_length: tokens are cut or padded to this length; no attention mask is used.
+    filled, packs: what is done with each weight, and whether GGUF stays packed, see `flux.formats.fill`.
     hf_kwargs: passed to the model's `from_pretrained`. `torch_dtype`, also spelt `dtype`, is float32 if not
     given, whatever the default of the installed transformers.
     Raises ValueError for a folder that holds neither, or weights that are damaged, quantised or too few;
@@ -55,6 +57,8 @@ class HFEmbedder(nn.Module):
         *,
         clip: bool | None = None,
         tokenizer: str | None = None,
+        filled: Filled = nothing,
+        packs: bool = False,
         **hf_kwargs,
     ):
         super().__init__()
@@ -62,7 +66,8 @@ class HFEmbedder(nn.Module):
         self.is_clip = is_clip(version) if clip is None else clip
         self.output_key = "pooler_output" if self.is_clip else "last_hidden_state"
         self.tokenizer = load_tokenizer(tokenizer or tokenizer_of(version), max_length, hf_kwargs)
-        self.hf_module = load_module(version, self.is_clip, hf_kwargs).eval().requires_grad_(False)
+        module = load_module(version, self.is_clip, hf_kwargs, filled=filled, packs=packs)
+        self.hf_module = module.eval().requires_grad_(False)
         _require_one_vocabulary(version, len(self.tokenizer), self.hf_module)
         self._warned: set[str] = set()
 
@@ -127,8 +132,13 @@ def load_tokenizer(source: str, max_length: int, hf_kwargs: dict) -> "PreTrained
         return AutoTokenizer.from_pretrained(source, model_max_length=max_length, **local)
 
 
-def load_module(version: str, clip: bool, hf_kwargs: dict) -> nn.Module:
-    """The model of a hub name, folder or file; options that are about transformers alone lead through it."""
+def load_module(
+    version: str, clip: bool, hf_kwargs: dict, *, filled: Filled = nothing, packs: bool = False
+) -> nn.Module:
+    """The model of a hub name, folder or file; options that are about transformers alone lead through it.
+
+    Where they do, it is there in full before `filled` is told of its weights.
+    """
     from transformers import PreTrainedModel
 
     # Looked up in this module, where clients patch them.
@@ -139,8 +149,12 @@ def load_module(version: str, clip: bool, hf_kwargs: dict) -> nn.Module:
     plain = len(options) == 1 and reader is PreTrainedModel.from_pretrained.__func__
     with in_one_line(version):
         if plain and Path(version).exists() and isinstance(dtype, torch.dtype):
-            return load_encoder(kind, encoders.CLIP if clip else encoders.T5, Path(version), dtype)
-        return load_whole(kind, version, **options)
+            encoder = encoders.CLIP if clip else encoders.T5
+            return load_encoder(kind, encoder, Path(version), dtype, filled=filled, packs=packs)
+        model = load_whole(kind, version, **options)
+    for key in dict(model.named_parameters()):
+        filled(model, key)
+    return model
 
 
 def _require_one_vocabulary(version: str, tokens: int, module: nn.Module) -> None:
@@ -167,7 +181,7 @@ def with_known_dtype(hf_kwargs: dict) -> dict:
 def is_clip(version: str) -> bool:
     """Whether a hub name or folder holds CLIP rather than T5; ValueError for a folder that holds neither."""
     if Path(version).is_file():
-        return not any(".block." in key for key in Weights(files_of(Path(version))))
+        return not any(".block." in key or ".blk." in key for key in Weights(files_of(Path(version))))
     if not Path(version).is_dir():
         return version.startswith("openai")
     config = Path(version) / "config.json"

@@ -14,7 +14,7 @@ from torch import nn
 
 from flux.files import read_json_object
 from flux.formats import prefixes
-from flux.formats.fill import assign, fit, load_into
+from flux.formats.fill import Filled, assign, fit, load_into, nothing
 from flux.formats.folder import files_of
 from flux.formats.header import CheckpointError
 from flux.formats.lazy import Tensors, renamed
@@ -123,8 +123,37 @@ def _t5_shapes(config: Config) -> Shapes:
     return shapes | {f"{FIRST}.relative_attention_bias.weight": (buckets, heads)}
 
 
+LLAMA_CPP = {
+    "attn_norm": "0.layer_norm",
+    **{f"attn_{name}": f"0.SelfAttention.{name}" for name in "qkvo"},
+    "attn_rel_b": "0.SelfAttention.relative_attention_bias",
+    "ffn_norm": "1.layer_norm",
+    "ffn_gate": "1.DenseReluDense.wi_0",
+    "ffn_up": "1.DenseReluDense.wi_1",
+    "ffn_down": "1.DenseReluDense.wo",
+}
+"""What llama.cpp calls the parts of a block of T5, and `transformers` does."""
+
+LLAMA_CPP_ENDS = {
+    "token_embd.weight": "shared.weight",
+    "enc.output_norm.weight": "encoder.final_layer_norm.weight",
+}
+
+
+def _t5_name(key: str, gated: bool) -> str:
+    """A key of a GGUF file, `enc.blk.3.attn_q.weight`, as the others have it."""
+    words = key.split(".")
+    if len(words) == 5 and words[:2] == ["enc", "blk"] and words[3] in LLAMA_CPP:
+        part = "1.DenseReluDense.wi" if words[3] == "ffn_up" and not gated else LLAMA_CPP[words[3]]
+        return f"encoder.block.{words[2]}.layer.{part}.{words[4]}"
+    return LLAMA_CPP_ENDS.get(key, key)
+
+
 def _t5_names(source: Tensors) -> Tensors:
     """The embedding is `shared.weight`, in some files under its other name; never the decoder's way out."""
+    if any(key.startswith("enc.blk.") for key in source):
+        gated = any(".ffn_gate." in key for key in source)
+        source = renamed(source, {_t5_name(key, gated): key for key in source})
     twin = "encoder.embed_tokens.weight"
     if "shared.weight" in source or twin not in source:
         return source
@@ -243,8 +272,18 @@ def encoder_of(model_type: str) -> TextEncoder | None:
     return T5 if model_type.startswith(("t5", "mt5")) else None
 
 
-def load_encoder(kind: type, encoder: TextEncoder, source: Path, dtype: torch.dtype) -> nn.Module:
+def load_encoder(
+    kind: type,
+    encoder: TextEncoder,
+    source: Path,
+    dtype: torch.dtype,
+    *,
+    filled: Filled = nothing,
+    packs: bool = False,
+) -> nn.Module:
     """A text encoder of `transformers`, built without numbers and filled from a folder or a file.
+
+    filled, packs: as `flux.formats.fill.load_into` takes them.
 
     Raises CheckpointError, in one line, for weights that are missing, damaged, quantised or another model's.
     """
@@ -270,6 +309,8 @@ def load_encoder(kind: type, encoder: TextEncoder, source: Path, dtype: torch.dt
         optional=lambda key: key == "encoder.embed_tokens.weight",
         known=encoder.known,
         foreign=encoder.foreign,
+        filled=filled,
+        packs=packs,
     )
     if encoder is T5:
         model.encoder.set_input_embeddings(model.shared)

@@ -12,6 +12,7 @@ import torch
 
 from flux.device import pick_device, pick_dtype
 from flux.models import ModelSpec
+from flux.precision.sizes import flow_bytes, t5_bytes
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name, size_in_words
 from flux.studies.needed import needed_files
@@ -67,6 +68,7 @@ def estimate(spec: Spec, work: Work) -> str:
         *(["finished already: nothing to do without --overwrite"] if run.finished and not damaged else []),
         *([f"gone or damaged, to be made again: {', '.join(_shortened(damaged, 4))}"] if damaged else []),
         *needs(needed_files(spec, work.models)),
+        weights_in_words(spec),
         f"{on_what(spec)}: about {time_in_words(seconds)} and {size_in_words(size)} of memory",
     ]
     return "\n".join(lines)
@@ -80,8 +82,17 @@ def needs(files: Iterable[tuple[str, str, str]]) -> list[str]:
 def on_what(spec: Spec) -> str:
     """`on cpu (2 threads) in float32`."""
     device = pick_device(spec.model.device)
-    dtype = pick_dtype(spec.model.dtype, device)
+    dtype = pick_dtype(spec.model.computes_in, device)
     return f"on {device_name(device)} in {str(dtype).removeprefix('torch.')}"
+
+
+def weights_in_words(spec: Spec) -> str:
+    """`weights in int8: flow model 14.2 GB, T5 4.9 GB`, by the precision that is asked for."""
+    model, precision = spec.model.record, spec.model.kept_in()
+    dtype = pick_dtype(spec.model.computes_in, pick_device(spec.model.device))
+    kept = precision if precision is not None else str(dtype).removeprefix("torch.")
+    flow, t5 = (count(model, precision, dtype.itemsize) for count in (flow_bytes, t5_bytes))
+    return f"weights in {kept}: flow model {size_in_words(flow)}, T5 {size_in_words(t5)}"
 
 
 def _shortened(files: Sequence[str], most: int = 12) -> Sequence[str]:
@@ -97,7 +108,7 @@ def time_in_words(seconds: float) -> str:
 def cost(spec: Spec, work: Work) -> tuple[float, float]:
     """About how many seconds a run takes, and the most bytes it holds at a time."""
     model, device = spec.model.record, pick_device(spec.model.device)
-    dtype = pick_dtype(spec.model.dtype, device)
+    dtype, precision = pick_dtype(spec.model.computes_in, device), spec.model.kept_in()
     tokens = model.t5_length + (spec.width // 16) * (spec.height // 16) + model.reference_tokens
     evaluations = len(work.batches) * spec.steps
     rows = sum(work.batches) * spec.steps if work.evaluations is None else work.evaluations
@@ -107,8 +118,8 @@ def cost(spec: Spec, work: Work) -> tuple[float, float]:
         + work.decoded * model.decoder_operations * spec.width * spec.height
     )
     parts = [
-        model.flow_parameters * dtype.itemsize,
-        (model.t5_parameters + model.clip_parameters) * dtype.itemsize,
+        flow_bytes(model, precision, dtype.itemsize),
+        t5_bytes(model, precision, dtype.itemsize) + model.clip_parameters * dtype.itemsize,
         model.ae_parameters * 4,
     ]
     seconds = (

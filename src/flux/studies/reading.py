@@ -24,7 +24,7 @@ S = TypeVar("S", bound=StudySpec)
 SEVERAL = frozenset({"prompts", "pictures", "against", "metrics", "lora", "model.lora"})
 """Keys that take every word up to the next flag."""
 
-SHORT = {"lora": "model.lora", "lora_live": "model.lora_live"}
+SHORT = {name: f"model.{name}" for name in ("lora", "lora_live", "precision")}
 """Keys of the model that may be typed without it, where a spec has one."""
 
 SERIES = frozenset({"seeds", "layers", "attention", "rounds", "window"})

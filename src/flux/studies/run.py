@@ -18,10 +18,11 @@ from flux.lora.plan import lora_file
 from flux.model import FluxLoraWrapper
 from flux.models import configs
 from flux.pictures.referencing import encoder_source
+from flux.precision.choice import Precision
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name
 from flux.studies.spec import Section, Spec
-from flux.weights.identity import encoder_digest, file_digests
+from flux.weights.identity import encoder_digest, file_digests, packed_files
 from flux.weights.load import Models, load_models
 from flux.weights.parts import LORA
 
@@ -68,11 +69,24 @@ def setting(spec: Spec) -> dict[str, Any]:
     return {
         "flux": flux.__version__,
         "device": str(device),
-        "dtype": str(pick_dtype(spec.model.dtype, device)).removeprefix("torch."),
+        "dtype": str(pick_dtype(spec.model.computes_in, device)).removeprefix("torch."),
         "weights": file_digests(weights_folder(spec)),
         **lora_digests(spec),
         **({"encoders": found} if (found := encoders_id(spec)) else {}),
+        **precision_record(spec),
     }
+
+
+def precision_record(spec: Spec) -> dict[str, Any]:
+    """Under `precision`, what weights are quantised to and which layers are not; {} where none are.
+
+    Of GGUF files that the variables name, what they are and their digests.
+    """
+    precision = spec.model.kept_in()
+    if precision is not None and precision.is_quantised:
+        return precision.record()
+    packed = {} if spec.model.weights or spec.model.record.embedded else packed_files()
+    return {"packed": packed} if packed else {}
 
 
 def lora_digests(spec: Spec) -> dict[str, Any]:
@@ -128,6 +142,7 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
         model.name,
         device=model.device,
         dtype=model.dtype,
+        precision=model.kept_in(),
         weights=model.weights,
         offload=model.offload,
         prompts=prompts,
@@ -136,7 +151,9 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
     )
     dtype = str(models.dtype).removeprefix("torch.")
     seconds = time.perf_counter() - start
-    print(f"{model.name} on {device_name(models.device)}, {dtype}, loaded in {seconds:.1f} s")
+    quantised = models.precision is not None and models.precision.is_quantised
+    kept = f", weights in {models.precision}" if quantised else ""
+    print(f"{model.name} on {device_name(models.device)}, {dtype}{kept}, loaded in {seconds:.1f} s")
     if isinstance(models.flow, FluxLoraWrapper):
         models.flow.set_lora_scale(models.spec.lora_scale)
     for each in models.loras:
@@ -165,12 +182,18 @@ def about(spec: Spec, run: RunFolder) -> dict[str, Any]:
         "steps": spec.steps,
         "guidance": "none" if spec.guidance is None else f"{spec.guidance:g}",
         "on": f"{run.setting['device']}, {run.setting['dtype']}",
+        **({"precision": precision_in_words(run.setting)} if "precision" in run.setting else {}),
         **({"LoRA": loras_in_words(run.setting)} if "lora" in run.setting else {}),
     }
 
 
 def loras_in_words(setting: Mapping[str, Any]) -> str:
     return ", ".join(f"{each['file']} × {each['scale']:g}" for each in setting["lora"])
+
+
+def precision_in_words(setting: Mapping[str, Any]) -> str:
+    found = setting["precision"]
+    return found if isinstance(found, str) else str(Precision(found["others"], tuple(found["keep"])))
 
 
 class Bars:

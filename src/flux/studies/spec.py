@@ -34,6 +34,7 @@ from flux.lora.choice import MOST_SCALE, choices_of_environment, split_scale
 from flux.lora.plan import plan_lora
 from flux.models import LayerName, ModelSpec, configs
 from flux.placement.modes import OFFLOADS, Offload, offload_key
+from flux.precision.choice import BITS, FULL, PRECISIONS, Precision, kept
 from flux.text_files import check_encodable
 
 try:
@@ -468,6 +469,42 @@ Loras = Annotated[
     AfterValidator(_or_of_environment),
 ]
 
+# The precision
+
+
+class PrecisionChoice(Section):
+    """How exact weights are kept; a bare text is that of all of them."""
+
+    text_key: ClassVar[str] = "others"
+
+    others: Literal[PRECISIONS] = Field(
+        description="of the weights of the flow model's and T5's layers: a dtype, or int8, fp8 and nf4 (4 "
+        "bits), which compute in the dtype"
+    )
+    keep: ExistingPath | None = Field(
+        None,
+        description="a file of demo 3 that ranks layers of the flow model, which stay in full: "
+        "vital_layers.json, probe_layers.json, editing_layers.json",
+    )
+    count: whole(1, 1000) | None = Field(
+        None, description="how many of them, what matters most first; null: as many as a vital set has"
+    )
+
+    def problems(self) -> Iterator[Problem]:
+        if self.keep is not None and self.others in FULL:
+            yield Problem(("keep",), f"{self.others} is full for all layers: choose int8, fp8 or nf4")
+        if self.count is not None and self.keep is None:
+            yield Problem(("count",), "needs keep, the file that ranks the layers", self.count)
+
+    def as_json(self) -> Any:
+        return self.others if self.keep is None else super().as_json()
+
+    def of(self, record: ModelSpec, name: str) -> Precision:
+        """What it comes to for a model. Raises ValueError, one line, that begins with the key."""
+        keep = () if self.keep is None else kept(self.keep, self.count, record, name)
+        return Precision(self.others, keep)
+
+
 # The spec
 
 
@@ -498,6 +535,11 @@ class ModelChoice(Section):
     lora_live: bool = Field(
         False, description="keep LoRAs beside the weights, which stay as they are, and do not merge them"
     )
+    precision: PrecisionChoice | None = Field(
+        None,
+        description='how exact weights are kept: "int8", "fp8", "nf4" or a dtype, or an object; null: as the '
+        "files have them, so that GGUF files stay packed",
+    )
 
     def problems(self) -> Iterator[Problem]:
         for i, each in enumerate(self.lora or ()):
@@ -505,11 +547,33 @@ class ModelChoice(Section):
                 plan_lora(each.file, self.record, self.name)
             except CheckpointError as error:
                 yield Problem(("lora", i, "file"), str(error))
+        if self.precision is not None:
+            if self.precision.others in FULL and self.dtype not in ("auto", self.precision.others):
+                yield Problem(("precision",), f"dtype is {self.dtype}: leave one out", self.precision.others)
+            try:
+                self.kept_in()
+            except ValueError as error:
+                key, _, said = str(error).partition(" ")
+                key = key.rstrip(":")
+                value = getattr(self.precision, key, None)
+                yield Problem(("precision", key), said, str(value) if key == "keep" else value)
+
+    def kept_in(self) -> Precision | None:
+        """The precision that the weights are kept in. Raises ValueError, one line."""
+        return None if self.precision is None else self.precision.of(self.record, self.name)
+
+    @property
+    def computes_in(self) -> str:
+        """The name of the dtype, or "auto"."""
+        return (
+            self.dtype if self.precision is None or self.precision.others in BITS else self.precision.others
+        )
 
     def as_json(self) -> dict[str, Any]:
-        """Without LoRAs where there are none, as it was written before there could be any."""
+        """Without what is not there, LoRAs and a precision, as it was written before there could be any."""
         whole = super().as_json()
         unused = ("lora", "lora_live") if not self.lora else ()
+        unused += ("precision",) if self.precision is None else ()
         return {key: value for key, value in whole.items() if key not in unused}
 
     @property

@@ -9,10 +9,11 @@ from typing import Any
 
 from flux.files import read_json_object
 from flux.formats.folder import files_of, weight_files
+from flux.formats.gguf_file import is_gguf
 from flux.formats.header import CheckpointError, is_pointer, pointer_error, read_header, refuse_pipes
 from flux.formats.weights import check_file
 from flux.modules import encoders
-from flux.weights.parts import CLIP, T5, Part
+from flux.weights.parts import CLIP, FLOW, T5, Part
 
 __all__ = [
     "CheckpointError",
@@ -35,16 +36,19 @@ def encoder_files(source: Path) -> list[Path]:
     return files_of(source) if source.exists() else []
 
 
-def check_files(path: Path) -> Path:
-    """The path itself, after a check of each of its files, see `flux.formats.weights.check_file`."""
+def check_files(path: Path, part: Part | None = None) -> Path:
+    """The path itself, after a check of each of its files, see `flux.formats.weights.check_file`.
+
+    part: what it is to hold; flow models and T5 may be GGUF files.
+    """
     for file in files_of(path):
-        check_file(file)
+        check_file(file, gguf=part in (FLOW, T5))
     return path
 
 
 def files_near(folder: Path) -> str:
     """The weight files in a folder that one may have meant, in words; empty where there are none."""
-    kinds = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
+    kinds = (".safetensors", ".gguf", ".pth", ".pt", ".ckpt", ".bin")
     names = sorted(file.name for file in folder.iterdir() if file.suffix in kinds and file.is_file())
     few = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f" (it holds {few}: name the file itself)" if names else ""
@@ -70,14 +74,14 @@ def check_encoder(source: Path, part: Part, width: int | None) -> Path:
                 f"{source} has no weights: download the encoder's model.safetensors into it"
                 f"{files_near(source)}"
             )
-    check_files(source)
+    check_files(source, part)
     kind = encoder_kind(part)
     if source.is_file():
         _require_width(source, kind.config(source), part, width)
     if source.is_dir():
         _check_tokenizer(source, part)
     # Unpickling may take gigabytes, which is for loading.
-    if all(file.suffix == ".safetensors" for file in files_of(source)):
+    if all(file.suffix == ".safetensors" or is_gguf(file) for file in files_of(source)):
         kind.check(source)
     return source
 

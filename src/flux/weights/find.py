@@ -72,7 +72,7 @@ def locate_file(
     part = PARTS.get(env_var, Part("file", env_var))
     for source, value in (("weights", weights), (env_var, os.environ.get(env_var))):
         if value:
-            return check_files(_named(source, _opened(source, value), part, repo_id, filename))
+            return check_files(_named(source, _opened(source, value), part, repo_id, filename), part)
     clone, stored = _clone(), _stored(repo_id, checkpoints) / filename
     found = clone and _within(clone, part, repo_id, filename)
     if found is None and stored.exists():

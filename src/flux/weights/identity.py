@@ -6,11 +6,13 @@
 """
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from flux.files import sha256_of
+from flux.formats.gguf_file import is_gguf
 from flux.models import ModelSpec, configs
 from flux.weights.check import encoder_files, files_of
 from flux.weights.find import find_file, find_text_encoder
@@ -28,8 +30,16 @@ def file_digests(folder: Path | None) -> dict[str, str]:
 
     A copy has its original's, so that what was begun with one may go on with the other.
     """
-    files = sorted(folder.rglob("*.safetensors")) if folder else []
+    kinds = ("*.safetensors", "*.gguf")
+    files = sorted(file for kind in kinds for file in folder.rglob(kind)) if folder else []
     return {str(f.relative_to(folder)): digest([f]) for f in files}
+
+
+def packed_files() -> dict[str, str]:
+    """Names and digests of the GGUF files that the variables name, which stay packed; {} where none do."""
+    named = {part.title: Path(os.environ.get(part.env_var) or "").expanduser() for part in (FLOW, T5)}
+    there = {title: file for title, file in named.items() if file.is_file() and is_gguf(file)}
+    return {title: f"{file.name} {digest([file])}" for title, file in there.items()}
 
 
 def weights_id(model: ModelSpec, folder: Path | None) -> dict[str, str]:

@@ -21,13 +21,15 @@ from torch.nn import functional as F
 from flux.device import out_of_memory_hint, pick_device, pick_dtype
 from flux.finite import require_finite_weights
 from flux.formats import prefixes
-from flux.formats.fill import assign, check_fit, load_into, shortened
+from flux.formats.fill import Filled, assign, check_fit, load_into, nothing, shortened
+from flux.formats.packed import number_type
 from flux.formats.prefixes import behind
 from flux.formats.weights import Weights
-from flux.lora.applying import apply_loras
+from flux.lora.applying import MergesFirst, apply_loras
 from flux.lora.choice import Choices, LoraChoice, as_choices, choices_of_environment
 from flux.lora.filling import fill_linear_loras
 from flux.lora.places import CLIP as CLIP_PART
+from flux.lora.places import FLOW as FLOW_PART
 from flux.lora.places import T5 as T5_PART
 from flux.lora.plan import lora_file, plan_lora
 from flux.lora.reading import Lora, LoraRecord, read_lora
@@ -38,6 +40,9 @@ from flux.modules.conditioner import HFEmbedder
 from flux.modules.known_texts import KnownTexts
 from flux.placement.modes import STREAM, Offload, offload_key
 from flux.placement.work import at_work
+from flux.precision.choice import Choice as PrecisionChoice
+from flux.precision.choice import Precision, as_precision, dtype_of
+from flux.precision.quantising import Quantiser, torchao
 from flux.weights import convert
 from flux.weights.check import CheckpointError, check_encoder, files_of, read_json, tokens_read
 from flux.weights.find import find_file, find_text_encoder, find_tokenizer, stand_in
@@ -75,6 +80,7 @@ class Models:
     dtype: torch.dtype
     spec: ModelSpec
     loras: tuple[LoraRecord, ...] = ()
+    precision: Precision | None = None
 
 
 def load_models(
@@ -87,6 +93,7 @@ def load_models(
     prompts: Sequence[str] | None = None,
     lora: Choices | None = None,
     lora_live: bool = False,
+    precision: PrecisionChoice | None = None,
     records: Records = configs,
     find: Find = find_file,
     flow_class: type[Flux] = Flux,
@@ -102,12 +109,17 @@ def load_models(
     lora: LoRA files, each alone or with its scale, see `flux.lora.choice`; None: what FLUX_LORA names, which
     for flux-dev-canny-lora and flux-dev-depth-lora is the LoRA that they are made of. lora_live: beside the
     weights and not merged into them, see `flux.lora.applying`.
+    precision: of the weights of flow model and T5, see `flux.precision`: a dtype, or int8, fp8 or nf4, which
+    compute in `dtype`; None: as the files have them, so that GGUF stays packed.
     All parts are frozen: `requires_grad` is False.
     Raises ValueError for an unknown name, device or dtype, and for weights beyond float16's range;
     CheckpointError (a ValueError) for files.
     """
     spec, device = spec_of(name, records), pick_device(device)
-    dtype = pick_dtype(dtype, device)
+    precision = as_precision(precision, spec, name)
+    dtype = pick_dtype(dtype_of(precision, dtype), device)
+    if precision is not None and precision.is_quantised:
+        torchao(precision.others)  # before anything is read, if it is missing
     _refuse_stand_ins(name, spec, weights)
     loras = _read_loras(name, spec, lora)
     _say_what_is_unused(name, spec, weights, None if lora is None else loras)
@@ -126,8 +138,10 @@ def load_models(
     waiting = "cpu" if offload else device
     text = {"name": name, "dtype": dtype, "weights": weights, "records": records}
     applied = {"live": lora_live, "keep": False, "at": device}
-    t5 = load_t5("cpu" if offload == STREAM else device, spec.t5_length, **text)
-    apply_loras(t5, loras, part=T5_PART, **applied)
+    first = {part: MergesFirst(() if lora_live else loras, part, device) for part in (FLOW_PART, T5_PART)}
+    kept = _kept_in(precision, "T5 text encoder", device, first[T5_PART])
+    t5 = load_t5("cpu" if offload == STREAM else device, spec.t5_length, **text, **kept)
+    apply_loras(t5, loras, part=T5_PART, merged=first[T5_PART].merged, **applied)
     with at_work(device, offload == STREAM and STREAM, t5):
         t5 = _read(t5, "T5 encoder", prompts)
     clip = load_clip(device, **text)
@@ -141,18 +155,35 @@ def load_models(
         t5=t5,
         clip=clip,
         ae=load_ae(name, waiting, dtype=torch.float32, **hub),
-        flow=load_flow_model(name, waiting, dtype=dtype, flow_class=flow_class, **hub),
+        flow=load_flow_model(
+            name,
+            waiting,
+            dtype=dtype,
+            flow_class=flow_class,
+            **hub,
+            **_kept_in(precision, "flow model", device, first[FLOW_PART], depth=spec.params.depth),
+        ),
         device=device,
         dtype=dtype,
         spec=spec,
         loras=tuple(each.record() for each in loras),
+        precision=precision,
     )
-    apply_loras(models.flow, loras, **applied)
+    apply_loras(models.flow, loras, merged=first[FLOW_PART].merged, **applied)
     _require_range(models.flow, "flow model")
     # To make pictures with: no graph is built. What `load_flow_model` and `load_ae` give can be trained.
     for part in (models.flow, models.ae):
         part.requires_grad_(False)
     return models
+
+
+def _kept_in(
+    precision: Precision | None, title: str, at: torch.device, before: MergesFirst, depth: int = 0
+) -> dict[str, Any]:
+    """What the loader of a part is told of its precision. at: where to quantise."""
+    if precision is None or not precision.is_quantised:
+        return {"packs": precision is None}
+    return {"filled": Quantiser(precision, title, depth, before, at)}
 
 
 def _read_loras(name: str, spec: ModelSpec, given: Choices | None) -> tuple[Lora, ...]:
@@ -204,12 +235,15 @@ def load_flow_model(
     records: Records = configs,
     find: Find = find_file,
     flow_class: type[Flux] = Flux,
+    filled: Filled = nothing,
+    packs: bool = True,
 ) -> Flux:
     """The flow model `name`; see `flux.weights.find` for where its file is looked for.
 
     verbose: print which layers a LoRA file leaves as they are. weights: a folder, or the file itself.
     dtype: None keeps the file's. Where FLUX_REPO names a model of the package, that one is loaded in the
     place of `name`, in the shapes of its file, with a warning.
+    filled, packs: what is done with each weight, and whether GGUF stays packed, see `flux.formats.fill`.
     """
     spec, device = spec_of(name, records), pick_device(device)
     if other := _stand_in(spec, FLOW, weights):
@@ -220,12 +254,13 @@ def load_flow_model(
         path = find_flow(spec, weights, records, find)
     lora = find_lora(spec, weights, find)
     _require_flow_config(path, _base(spec, records))
+    how = {"filled": filled, "packs": packs}
     with out_of_memory_hint():
         if lora is not None:
-            return _load_with_lora(spec, path, _own_lora(lora, spec, name), device, dtype, verbose)
+            return _load_with_lora(spec, path, _own_lora(lora, spec, name), device, dtype, verbose, **how)
         with torch.device("meta"):
             model = flow_class(spec.params)
-        load_into(model, path, device, dtype, **_flow_files(spec))
+        load_into(model, path, device, dtype, **_flow_files(spec), **how)
     return model
 
 
@@ -257,6 +292,7 @@ def _load_with_lora(
     device: torch.device,
     dtype: torch.dtype | None,
     verbose: bool,
+    **how: Any,
 ) -> FluxLoraWrapper:
     """The flow model of `path` with the LoRA beside it, its input as wide as the LoRA was trained for.
 
@@ -271,11 +307,11 @@ def _load_with_lora(
         entrance = {key: ours[key] for key in ("img_in.weight",) if key in ours}
         return ChainMap(optionally_expand_state_dict(model, entrance), ours)
 
-    load_into(model, path, device, dtype, optional=_is_lora, **as_read | {"convert": widened})
+    load_into(model, path, device, dtype, optional=_is_lora, **as_read | {"convert": widened}, **how)
 
     def of_base(key: str) -> torch.dtype:
         layer, is_lora, _ = key.partition(".lora_")
-        return model.get_parameter(f"{layer}.weight" if is_lora else key).dtype
+        return number_type(model.get_submodule(layer))[0] if is_lora else model.get_parameter(key).dtype
 
     if isinstance(lora, Lora):
         plain = fill_linear_loras(model, lora, device, lambda key: dtype or of_base(key))
@@ -441,12 +477,16 @@ def load_t5(
     dtype: torch.dtype = torch.bfloat16,
     weights: str | Path | None = None,
     records: Records = configs,
+    filled: Filled = nothing,
+    packs: bool = True,
 ) -> HFEmbedder:
     """The T5 encoder of the model `name`; None: whatever FLUX_T5 or FLUX_REPO hold, else the hub's.
 
     max_length: tokens it reads, cut to what the model or, without a name, the encoder takes.
+    filled, packs: as `load_flow_model` takes them.
     """
-    return _load_text_encoder(T5, name, max_length, device, dtype, weights, records)
+    how = {"filled": filled, "packs": packs}
+    return _load_text_encoder(T5, name, max_length, device, dtype, weights, records, **how)
 
 
 def load_clip(
@@ -469,6 +509,7 @@ def _load_text_encoder(
     dtype: torch.dtype,
     weights: str | Path | None,
     records: Records,
+    **how: Any,
 ) -> HFEmbedder:
     """length: None for the model's own."""
     spec, device = spec_of(name or UNNAMED, records), pick_device(device)
@@ -487,6 +528,7 @@ def _load_text_encoder(
     most = own if name or of_hub else tokens_read(Path(version), part, Path(tokenizer)) or length
     length = min(length, most)
     options = {"max_length": length, "torch_dtype": dtype, "clip": part is CLIP, "tokenizer": tokenizer}
+    options |= how
     try:
         with out_of_memory_hint():
             if of_hub:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flux.studies.cost import Work, cost, needs, on_what, time_in_words
+from flux.studies.cost import Work, cost, needs, on_what, time_in_words, weights_in_words
 from flux.studies.folder import RunFolder
 from flux.studies.machine import size_in_words
 from flux.studies.needed import needed_files
@@ -37,6 +37,7 @@ def estimate_sweep(spec: SkipSpec) -> str:
         + ("" if left else ": nothing to do without --overwrite"),
         *([f"because {run.note}"] if run and run.note else []),
         *needs(files),
+        weights_in_words(spec),
         f"{on_what(spec)}: about {time_in_words(seconds)}, "
         f"{size_in_words(memory)} of memory and {size_in_words(size)} of disk, {_free(path)} free",
     ]

@@ -7,7 +7,14 @@ from typing import Any
 from flux.device import pick_device, pick_dtype
 from flux.models import configs
 from flux.studies.folder import RunFolder
-from flux.studies.run import encoders_id, lora_digests, lora_id, say_where, weights_folder
+from flux.studies.run import (
+    encoders_id,
+    lora_digests,
+    lora_id,
+    precision_record,
+    say_where,
+    weights_folder,
+)
 from flux.studies.sweep.cells import Plan, plan, shard
 from flux.studies.sweep.folder import CellTable
 from flux.studies.sweep.spec import SkipSpec
@@ -47,9 +54,10 @@ def shards_folder(spec: SkipSpec) -> Path:
 def setting_of(spec: SkipSpec) -> dict[str, Any]:
     """What decides the bytes of cells beside the recipe. It is the same on every machine that may share."""
     device = pick_device(spec.model.device)
-    dtype = str(pick_dtype(spec.model.dtype, device)).removeprefix("torch.")
+    dtype = str(pick_dtype(spec.model.computes_in, device)).removeprefix("torch.")
     weights = weights_id(configs[spec.model.name], weights_folder(spec)) | lora_id(spec) | encoders_id(spec)
-    return {"device": device.type, "dtype": dtype, "weights": weights, **lora_digests(spec)}
+    more = lora_digests(spec) | precision_record(spec)
+    return {"device": device.type, "dtype": dtype, "weights": weights, **more}
 
 
 def plan_of(spec: SkipSpec, run: RunFolder) -> Plan:
