@@ -179,7 +179,7 @@ def test_another_models_file(state, tmp_path, monkeypatch):
     assert "missing: " in fails(monkeypatch, file)
     writer = gguf.GGUFWriter(file, "flux")
     writer.add_tensor(
-        "img_in.weight", np.zeros((4, 176), np.uint8), raw_dtype=gguf.GGMLQuantizationType.IQ4_NL
+        "img_in.weight", np.zeros((64, 36), np.uint8), raw_dtype=gguf.GGMLQuantizationType.IQ4_NL
     )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -83,7 +83,7 @@ WRONG = {
     "a file": ({"others": "int8", "keep": "none.json"}, r"model.precision.keep = .*no such file"),
     "a kind": (
         {"others": "int8", "keep": "my.json"},
-        r"keep = .*my.json\": .*ranks no layers: name vital_layers",
+        r"model.precision.keep = .*ranks no layers: name vital_layers",
     ),
     "a model": ({"others": "int8", "keep": "dev.json"}, r"was found on 'flux-dev', the model is flux-tiny"),
     "a count": (EVIDENCE | {"count": 4}, r"model.precision.count = 4: .*ranks 3 layers"),

@@ -248,3 +248,20 @@ def test_on_a_gpu_as_on_a_cpu(tmp_path, name):
     for each in (model, at_once):
         there = each.cuda()(**on_gpu).float().cpu()
         assert (there - here).pow(2).mean() < 1e-3 * here.pow(2).mean()
+
+
+@torch.no_grad()
+def test_a_client_passes_a_quantization_config(tmp_path):
+    from helpers_models import save_text_encoders
+    from transformers import TorchAoConfig
+
+    from flux.modules.conditioner import HFEmbedder
+
+    quantization = pytest.importorskip("torchao.quantization")
+    save_text_encoders(tmp_path)
+    folder, options = str(tmp_path / "text_encoder_2"), {"torch_dtype": torch.float32}
+    config = TorchAoConfig(quantization.Int8WeightOnlyConfig())
+    encoder = HFEmbedder(folder, 8, quantization_config=config, **options)
+    assert quantised_names(encoder.hf_module) and encoder(["a boat"]).isfinite().all()
+    with pytest.raises(ValueError, match="load_in_8bit is no option of transformers 5.*quantization_config$"):
+        HFEmbedder(folder, 8, load_in_8bit=True, **options)

@@ -25,7 +25,7 @@ from helpers_layouts import (
 )
 from helpers_models import SMALL_AE, SMALL_FLOW, random_state, save_shards
 
-from flux.formats.gguf_blocks import BLOCKS
+from flux.formats import gguf_blocks
 from flux.formats.header import CheckpointError
 from flux.model import Flux
 from flux.util import load_flow_model
@@ -417,7 +417,7 @@ def in_gguf(part, folder, small):
     from helpers_gguf import as_llama_cpp, write_gguf
 
     assert gguf
-    for kind in BLOCKS:
+    for kind in gguf_blocks.BLOCKS:
         for named in (dict, as_llama_cpp) if part == "T5" else (dict,):
             at = folder / kind / named.__name__
             own = {k: x for k, x in small.states[part].items() if k != "encoder.embed_tokens.weight"}

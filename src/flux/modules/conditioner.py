@@ -175,6 +175,11 @@ def with_known_dtype(hf_kwargs: dict) -> dict:
     given = [kwargs.pop(name, None) for name in ("dtype", "torch_dtype")]
     dtype = next((dtype for dtype in given if dtype is not None), torch.float32)
     release = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+    gone = [name for name in ("load_in_8bit", "load_in_4bit") if name in kwargs and release >= (5, 0)]
+    if gone:
+        raise ValueError(
+            f"{gone[0]} is no option of transformers {transformers.__version__}: pass a quantization_config"
+        )
     return {**kwargs, "dtype" if release >= (4, 56) else "torch_dtype": dtype}
 
 

@@ -34,7 +34,8 @@ def load_whole(kind: type, source: str, *, unused: tuple[str, ...] = (), **optio
             f"download it again (or transformers, here {transformers.__version__}, knows them by other names)"
         )
     for name, tensor in model.named_parameters():
-        if not tensor.isfinite().all():
+        plain = type(tensor) is nn.Parameter  # not of a `quantization_config` that a client has passed
+        if plain and not tensor.isfinite().all():
             raise ValueError(f"{source} has NaN or infinity in {name}: it is damaged, download it again")
     return model
 
