@@ -140,7 +140,7 @@ def test_runs_say_their_precision_and_do_not_go_on_with_another(tmp_path, capsys
         assert ("weights in int8" in out) == bool(found)
     first, second = (json.loads(Path(name, "run.json").read_text()) for name in ("out", "out-2"))
     assert "precision" not in first["setting"] and second["setting"]["precision"] == "int8"
-    assert "precision" not in first["recipe"]["model"] and second["recipe"]["model"]["precision"] == "int8"
+    assert "precision" not in first["spec"]["model"] and second["spec"]["model"]["precision"] == "int8"
     assert "int8" in Path("out-2", "index.html").read_text()
     assert carried_out(0, *words, "--precision", "int8", "--output", "out-2") == 0
     assert "made already" in capsys.readouterr().out
