@@ -183,7 +183,7 @@ def precisions(bench: Bench, dtypes: Sequence[str]) -> Iterator[dict]:
             "right": right(judge.read(pictures), bench.asked),
         }
 
-    for name in (*dtypes, *BITS):
+    for name in (*BITS, *dtypes):
         models = load_models(
             NAME, device="cpu", dtype="auto" if name in dtypes else "float32", precision=name
         )
