@@ -76,6 +76,12 @@ def angles_of(pos: Tensor, dim: int, theta: int) -> Tensor:
     return torch.stack([pos.double() * theta ** (-2 * i / dim) for i in range(dim // 2)], dim=-1)
 
 
+def by_sums(x, pe):
+    """RoPE as upstream writes it: each pair of channels times its 2 x 2 matrix, in float32."""
+    pairs = x.float().reshape(*x.shape[:-1], -1, 1, 2)
+    return (pe[..., 0] * pairs[..., 0] + pe[..., 1] * pairs[..., 1]).reshape(x.shape).to(x.dtype)
+
+
 @pytest.mark.parametrize("theta", [100, 10_000])
 def test_rope_turns_interleaved_pairs(theta):
     pos = torch.tensor([0, 1, 5, 4095])
@@ -94,6 +100,18 @@ def test_rope_is_applied_in_float32(dtype):
     result, _ = apply_rope(q, q, matrices)
     assert result.dtype == dtype
     assert torch.equal(result, apply_rope(q.float(), q.float(), matrices)[0].to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [1, 3])
+def test_rope_by_complex_numbers_is_that_by_sums_of_products(dtype, rows):
+    """Of a stream as blocks have it, whose heads lie beside each other, and with a table for each row."""
+    q = random(3, 20, 2, 8).transpose(1, 2).to(dtype)
+    pe = rope(torch.arange(20.0) * torch.arange(1.0, 1.0 + rows)[:, None], 8, 10_000)[:, None]
+    result, _ = apply_rope(q, q, pe)
+    # On a CPU they are equal; within two roundings of float32, and one of the dtype, they must be.
+    torch.testing.assert_close(result, by_sums(q, pe), rtol=torch.finfo(dtype).eps, atol=5e-7)
+    assert result.dtype == dtype
 
 
 def test_rope_of_an_odd_width_is_refused():
@@ -143,6 +161,24 @@ def test_rms_norm_squares_in_float32(dtype):
     result = RMSNorm(64).to(dtype)(x)
     assert result.dtype == dtype
     torch.testing.assert_close(result.float(), F.rms_norm(x.float(), (64,), eps=1e-6), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_fused_rms_norm_is_the_plain_one(dtype):
+    """Within two roundings of the dtype; in float32 on a CPU they are equal."""
+    norm = RMSNorm(64)
+    nn.init.normal_(norm.scale, 1.0, 0.3, generator=torch.Generator().manual_seed(3))
+    x, norm = random(2, 5, 3, 64).transpose(1, 2).to(dtype), norm.to(dtype)
+    plain = x.float() * torch.rsqrt(x.float().square().mean(dim=-1, keepdim=True) + 1e-6)
+    plain = plain.to(dtype) * norm.scale
+    torch.testing.assert_close(norm(x), plain, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_rms_norm_takes_a_scale_in_another_dtype():
+    norm, x = RMSNorm(8), random(4, 8)
+    nn.init.normal_(norm.scale, 1.0, 0.3, generator=torch.Generator().manual_seed(3))
+    assert norm(x.bfloat16()).dtype == torch.float32
+    torch.testing.assert_close(norm(x.bfloat16()), norm(x), rtol=2e-2, atol=1e-2)
 
 
 def test_queries_and_keys_have_their_own_norms_and_the_dtype_of_v():

@@ -21,8 +21,7 @@ def received_attention(q: Tensor, k: Tensor, site: Site, *, budget: int = 2**25)
     Returns float32 (B, L_img). Queries are taken in slices of about `budget` scores (128 MiB by default), two
     of which are held while softmax runs, whatever the size of the picture.
     """
-    q, k = apply_rope(q, k, site.pe)
-    q = q[:, :, site.img]
+    q, k = _rotated(q, k, site)
     batch, heads, queries, dim = q.shape
     total = torch.zeros(batch, k.shape[2], dtype=torch.float32, device=k.device)
     for part in q.split(max(1, budget // (batch * heads * k.shape[2])), dim=2):
@@ -58,8 +57,7 @@ def attention_from(
     Returns float32 (B, places, L), over all keys, text first; each row adds up to 1. `budget` as in
     `received_attention`.
     """
-    q, k = apply_rope(q, k, site.pe)
-    q = q[:, :, site.img]
+    q, k = _rotated(q, k, site)
     found = []
     for tokens in places:
         total = torch.zeros(len(k), k.shape[2], dtype=torch.float32, device=k.device)
@@ -75,14 +73,18 @@ def attention_to(q: Tensor, k: Tensor, site: Site, words: Tensor, *, budget: int
     q, k: (B, H, L, D) before RoPE. words: (B, W, L_txt), 1 for the text tokens of a word, which are added up.
     Returns float32 (B, W, L_img), of the tokens of `site.img`. `budget` as in `received_attention`.
     """
-    q, k = apply_rope(q, k, site.pe)
+    q, k = _rotated(q, k, site)
     # One copy for all slices, which are added up over words before the next is there.
     words = words.to(k.device, torch.float32).transpose(1, 2)  # (B, L_txt, W)
-    found = [
-        _softmax(part, k)[..., : site.txt_len].mean(dim=1) @ words
-        for part in _slices(q[:, :, site.img], k, budget)
-    ]
+    found = [_softmax(part, k)[..., : site.txt_len].mean(dim=1) @ words for part in _slices(q, k, budget)]
     return torch.cat(found, dim=1).transpose(1, 2)
+
+
+def _rotated(q: Tensor, k: Tensor, site: Site) -> tuple[Tensor, Tensor]:
+    """The image's queries and all keys as attention sees them, each in one piece of memory: products of
+    slices would copy the keys, whose heads lie beside each other, once a slice."""
+    q, k = apply_rope(q, k, site.pe)
+    return q[:, :, site.img].contiguous(), k.contiguous()
 
 
 def _slices(q: Tensor, k: Tensor, budget: int) -> Iterator[Tensor]:
