@@ -1,4 +1,6 @@
-"""Attention and rotary position embedding (RoPE), the only maths the blocks share."""
+"""Attention and rotary position embedding (RoPE), the only maths the blocks share; rows by their numbers."""
+
+from collections.abc import Iterable, Sequence
 
 import torch
 from einops import rearrange
@@ -15,6 +17,19 @@ def attention(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
     q, k = apply_rope(q, k, pe)
     x = F.scaled_dot_product_attention(q, k, v)
     return rearrange(x, "B H L D -> B L (H D)")
+
+
+def rows_of(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows of x, (B, ...), by numbers that the host knows, in their order.
+
+    A list of them as an index would be copied to the device, which a host waits for.
+    """
+    return torch.cat([x[row : row + 1] for row in rows]) if rows else x[:0]
+
+
+def among(numbers: Iterable[int], index: Tensor) -> Tensor:
+    """Whether each entry of `index` is one of some numbers that the host knows, without copying these."""
+    return sum((index == each for each in numbers), torch.zeros_like(index)) > 0
 
 
 def rope(pos: Tensor, dim: int, theta: int) -> Tensor:

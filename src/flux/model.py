@@ -64,20 +64,23 @@ class Flux(nn.Module):
         y: Tensor,
         guidance: Tensor | None = None,
         hooks: Hooks | None = None,
+        pe: Tensor | None = None,
     ) -> Tensor:
         """One evaluation. Each part is fed in the dtype of its own parameters, see `flux.modules.dtypes`.
 
         img: packed latent (B, L_img, in_channels); img_ids: (B, L_img, 3); txt: (B, L_txt, context_in_dim);
         txt_ids: (B, L_txt, 3); timesteps: (B,) from 1 (noise) to 0; y: pooled text (B, vec_in_dim);
-        guidance: (B,), needed by a guidance-distilled model. Returns the velocity, (B, L_img, out_channels).
-        Raises ValueError for tensors that are not sequences, missing guidance, or hooks on layers the model
-        lacks.
+        guidance: (B,), needed by a guidance-distilled model. pe: the RoPE table of txt_ids and img_ids, as
+        `pe_embedder` gives it, where it is made once for many evaluations.
+        Returns the velocity, (B, L_img, out_channels). Raises ValueError for tensors that are not sequences,
+        missing guidance, or hooks on layers the model lacks.
         """
         if img.ndim != 3 or txt.ndim != 3:
             shapes = f"{tuple(img.shape)} and {tuple(txt.shape)}"
             raise ValueError(f"img and txt must be (batch, tokens, channels); got {shapes}")
         vec = steering_vector(self, timesteps, y, guidance)
-        pe = self.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
+        if pe is None:
+            pe = self.pe_embedder(torch.cat((txt_ids, img_ids), dim=1))
         img = cast_for(self.img_in(cast_for(img, self.img_in)), self.double_blocks, self.single_blocks)
         txt = self.txt_in(cast_for(txt, self.txt_in)).to(img.dtype)
         vec = vec.to(img.dtype)

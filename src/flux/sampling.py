@@ -4,6 +4,7 @@ x_t = (1 - t) x_0 + t noise, the model predicts noise - x_0, and t runs from 1 t
 The integrators stand in `integrators.py`.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -235,14 +236,23 @@ def velocity(
     """
     if (img_cond_seq is None) != (img_cond_seq_ids is None):
         raise ValueError("img_cond_seq and img_cond_seq_ids must be given together")
+    ids = img_ids if img_cond_seq is None else torch.cat((img_ids, img_cond_seq_ids), dim=1)
+    takes_table, once = _takes_table(model), {}
 
     def evaluate(x: Tensor, t: float, at: Evaluation) -> Tensor:
-        img, ids, img_len = x, img_ids, x.shape[1]
+        img, img_len = x, x.shape[1]
         if img_cond is not None:
             img = torch.cat((img, img_cond), dim=-1)
         if img_cond_seq is not None:
-            img, ids = torch.cat((img, img_cond_seq), dim=1), torch.cat((ids, img_cond_seq_ids), dim=1)
+            img = torch.cat((img, img_cond_seq), dim=1)
         plan = {}
+        if takes_table:
+            if "pe" not in once:
+                once["pe"] = model.pe_embedder(torch.cat((txt_ids, ids), dim=1))
+            plan["pe"] = once["pe"]
+        rows = x.dtype, x.device, len(x)
+        if rows not in once:
+            once[rows] = _per_row(guidance, x)
         if hooks is not None:
             plan["hooks"] = hooks.at(at.index, at.steps, substep=at.substep, t=t, img_len=img_len)
         return model(
@@ -252,11 +262,17 @@ def velocity(
             txt_ids=txt_ids,
             y=vec,
             timesteps=torch.full((len(x),), t, dtype=x.dtype, device=x.device),
-            guidance=_per_row(guidance, x),
+            guidance=once[rows].clone(),  # of its own memory: clients write into it
             **plan,
         )[:, :img_len]
 
     return evaluate
+
+
+def _takes_table(model: Flux) -> bool:
+    """Whether a model takes its RoPE table; one of a client's own makes it in each evaluation."""
+    forward = getattr(model, "forward", model)
+    return isinstance(model, Flux) and "pe" in inspect.signature(forward).parameters
 
 
 def guided(conditional: Velocity, unconditional: Velocity, scale: float) -> Velocity:
@@ -367,11 +383,14 @@ def denoise(
 
 
 def _per_row(value: float | Sequence[float] | Tensor, img: Tensor) -> Tensor:
+    there = {"dtype": img.dtype, "device": img.device}
     if isinstance(value, int | float):  # filled on the device: nothing is copied to it at each step
-        return torch.full((len(img),), value, dtype=img.dtype, device=img.device)
+        return torch.full((len(img),), value, **there)
+    if isinstance(value, list) and value and all(isinstance(each, int | float) for each in value):
+        value = torch.cat([torch.full((1,), each, **there) for each in value])
     rows = torch.as_tensor(value, dtype=img.dtype, device=img.device)
     if rows.shape not in ((), (len(img),)):
         raise ValueError(
             f"guidance has {tuple(rows.shape)} values for {len(img)} rows: give one, or one per row"
         )
-    return rows.expand(len(img)).clone()  # of its own memory: clients write into it
+    return rows.expand(len(img))

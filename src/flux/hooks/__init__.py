@@ -26,6 +26,7 @@ from flux.hooks.attention import (
     received_attention,
 )
 from flux.hooks.copying import CopySource
+from flux.hooks.kept import CopyKept, KeepSource, KeptSource
 from flux.hooks.looking import LookAtSource
 from flux.hooks.plan import Attention, BoundHooks, Hook, Hooks, Injection, Residual, Select, Site
 from flux.hooks.recording import Recall, Recording
@@ -38,10 +39,13 @@ __all__ = [
     "Attention",
     "AttentionMaps",
     "BoundHooks",
+    "CopyKept",
     "CopySource",
     "Hook",
     "Hooks",
     "Injection",
+    "KeepSource",
+    "KeptSource",
     "LayerName",
     "Layers",
     "LookAtSource",

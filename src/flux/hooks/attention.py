@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flux.hooks.plan import Site
-from flux.math import apply_rope
+from flux.math import apply_rope, rows_of
 
 
 def received_attention(q: Tensor, k: Tensor, site: Site, *, budget: int = 2**25) -> Tensor:
@@ -145,8 +145,8 @@ class WatchAttention:
     @torch.no_grad()
     def _watch(self, q: Tensor, k: Tensor, site: Site) -> Watched:
         rows, length = list(self.rows), k.shape[2]
-        site = site if len(site.pe) == 1 else replace(site, pe=site.pe[rows])
-        q, k = q[rows], k[rows]
+        site = site if len(site.pe) == 1 else replace(site, pe=rows_of(site.pe, rows))
+        q, k = rows_of(q, rows), rows_of(k, rows)
         places = attention_from(q, k, site, self.places)
         picture, after = places[..., site.img], site.txt_len + site.img_len(length)
         parts = (places[..., : site.txt_len], picture, places[..., after:])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from flux.hooks.plan import Select, Site
+from flux.math import among
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class CopySource:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
         self._require_rows(len(k), site.layer)
-        if self.strength == 0 or not (self.keys or self.values) or not self._in_window(site.step):
+        if not self.acts_at(site.step):
             return q, k, v
         weight = self._weight(q, k, site)
         if self.keys:
@@ -46,6 +47,11 @@ class CopySource:
         if self.values:
             v = torch.lerp(v, v[:1].expand_as(v), weight.to(v.dtype))
         return q, k, v
+
+    def acts_at(self, step: int) -> bool:
+        """Whether it changes anything at a step."""
+        within = self.steps is None or self.steps[0] <= step < self.steps[1]
+        return within and self.strength != 0 and (self.keys or self.values)
 
     def _require_rows(self, batch: int, layer: int) -> None:
         missing = [row for row in self.rows or () if row >= batch]
@@ -56,24 +62,20 @@ class CopySource:
                 f"0 is the source, {edits}"
             )
 
-    def _in_window(self, step: int) -> bool:
-        return self.steps is None or self.steps[0] <= step < self.steps[1]
-
     def _weight(self, q: Tensor, k: Tensor, site: Site) -> Tensor:
         """How far each token of each row moves to the source, (B, 1, L, 1)."""
-        batch, length = k.shape[0], k.shape[2]
-        other = torch.zeros(length, device=k.device)
-        chosen = torch.ones_like(other[site.img])
-        if self.select is not None:
-            chosen = select_tokens(self.select, q, k, site).to(other)
+        chosen = None if self.select is None else select_tokens(self.select, q, k, site)
+        row = torch.arange(len(k), device=k.device)
+        edits = row > 0 if self.rows is None else among(self.rows, row)
+        return edits[:, None, None, None] * self.token_weight(chosen, site, k.shape[2], k.device)
+
+    def token_weight(self, chosen: Tensor | None, site: Site, length: int, device: torch.device) -> Tensor:
+        """How far each token of an edit moves to the source, (1, L, 1). chosen: those selected, (L_img,)."""
+        other = torch.zeros(length, device=device)
+        chosen = torch.ones_like(other[site.img]) if chosen is None else chosen.to(other)
         end = site.txt_len + site.img_len(length)
         behind = other[end:] + float(self.references)
-        token = torch.cat((other[: site.txt_len], chosen, behind))
-        row = torch.arange(batch, device=k.device)
-        edits = row > 0
-        if self.rows is not None:  # compared one by one: a list would be copied to the device in each layer
-            edits = sum((row == each for each in self.rows), torch.zeros_like(row)) > 0
-        return self.strength * edits[:, None, None, None] * token[:, None]
+        return self.strength * torch.cat((other[: site.txt_len], chosen, behind))[:, None]
 
 
 def select_tokens(select: Select, q: Tensor, k: Tensor, site: Site, row: int = 0) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flux.hooks.copying import select_tokens
 from flux.hooks.plan import Select, Site
+from flux.math import among, rows_of
 
 Strength = Callable[[int, int], float]
 """Takes a step, from 0, and the number of steps; returns 0 (an edit's own) to 1 (its source's)."""
@@ -38,11 +39,10 @@ class LookAtSource:
         if strength == 0 or not (self.keys or self.values):
             return q, k, v
         weight = self._weight(q, k, site, strength)
-        of = torch.tensor(self.of, device=k.device)
         if self.keys:
-            k = torch.lerp(k, k[of], weight)
+            k = torch.lerp(k, rows_of(k, self.of), weight)
         if self.values:
-            v = torch.lerp(v, v[of], weight)
+            v = torch.lerp(v, rows_of(v, self.of), weight)
         return q, k, v
 
     def _weight(self, q: Tensor, k: Tensor, site: Site, strength: float) -> Tensor:
@@ -51,7 +51,8 @@ class LookAtSource:
         if len(self.of) != batch:
             raise ValueError(f"inject[{site.layer}]: {len(self.of)} rows are told where to look, of {batch}")
         tokens = site.img_len(length)
-        looks = torch.tensor([row != source for row, source in enumerate(self.of)], device=k.device)
+        looking = [row for row, source in enumerate(self.of) if row != source]
+        looks = among(looking, torch.arange(batch, device=k.device))
         chosen = (strength * looks[:, None]).expand(-1, tokens)
         if self.weight is not None:
             chosen = chosen * self.weight.to(chosen)
@@ -62,7 +63,7 @@ class LookAtSource:
         weight = padded[:, None, :, None].to(k)
         if self.heads is None:
             return weight
-        chosen_heads = torch.tensor([float(head in self.heads) for head in range(k.shape[1])])
+        chosen_heads = among(self.heads, torch.arange(k.shape[1], device=k.device))
         return weight * chosen_heads[:, None, None].to(k)
 
     def _selected(self, q: Tensor, k: Tensor, site: Site) -> Tensor:

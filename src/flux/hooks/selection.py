@@ -1,6 +1,6 @@
 """Which image tokens an injection changes: by the attention they receive in the source, or by a mask."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -49,6 +49,7 @@ class Mask:
     """
 
     weight: Tensor
+    _there: dict[torch.device, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.weight, Tensor) or self.weight.ndim not in (1, 2):
@@ -69,4 +70,6 @@ class Mask:
                 f"inject[{site.layer}]: the mask has {len(weight)} tokens, the picture {tokens}: "
                 "give one weight per 16 x 16 pixels"
             )
-        return weight
+        if k.device not in self._there:  # once: it is asked for in every layer
+            self._there[k.device] = weight.to(k.device)
+        return self._there[k.device]

@@ -8,6 +8,7 @@ the model's dtype, since inversions and differences add up many small steps.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from flux.conditions import BESIDE_TEXT, Region, Regions
 from flux.generate import Texts
 from flux.hooks import Hooks
 from flux.hooks.regions import region_hooks
+from flux.math import rows_of
 from flux.model import Flux, layers_of
 from flux.references import Reference, repeated
 from flux.sampling import Evaluation, image_ids, velocity
@@ -65,7 +67,7 @@ class Conditioning:
 
     def rows(self, rows: Sequence[int]) -> "Conditioning":
         regions = tuple(self.regions[row] for row in rows)
-        return Conditioning(self.txt[list(rows)], self.vec[list(rows)], regions)
+        return Conditioning(rows_of(self.txt, rows), rows_of(self.vec, rows), regions)
 
     def joined(self, other: "Conditioning") -> "Conditioning":
         both = torch.cat((self.txt, other.txt)), torch.cat((self.vec, other.vec))
@@ -192,7 +194,7 @@ class Field:
 
     def of_edits(self, x: Tensor) -> Tensor:
         """Each edit's source's part of x: (S, ...) to (N, ...)."""
-        return x[list(self.of)]
+        return rows_of(x, self.of)
 
     def rows(self, rows: Sequence[int]) -> "Field":
         """The field of some of the edits, in the order given; it counts for the same run."""
@@ -202,8 +204,8 @@ class Field:
             sources=self.sources.rows(sources),
             edits=self.edits.rows(rows),
             of=tuple(sources.index(self.of[row]) for row in rows),
-            clean=self.clean[sources],
-            mask=None if self.mask is None else self.mask[list(rows)],
+            clean=rows_of(self.clean, sources),
+            mask=None if self.mask is None else rows_of(self.mask, rows),
             members=tuple(self.members[row] for row in rows),
         )
 
@@ -262,9 +264,8 @@ class Field:
             self._count(2)
             against = self._velocity(both, t, at, sources.joined(self._against()), guidance, hooks)
             v_edit = self._moved_away(v_edit, against[len(z_source) :])
-        beside = Beside(
-            z_source[list(of)], z_edit, v_source[list(of)], t, at, self.of_edits(self.clean), self.mask
-        )
+        own = rows_of(z_source, of), z_edit, rows_of(v_source, of)
+        beside = Beside(*own, t, at, self.of_edits(self.clean), self.mask)
         if self.edit_schedule is not None:
             cosines = cosine_similarity(v_edit.flatten(1), beside.v_source.flatten(1)).tolist()
             self.alike.update((member, (t, each)) for member, each in zip(self.members, cosines, strict=True))
@@ -327,7 +328,7 @@ class Field:
         guidance: float | Sequence[float],
         hooks: Hooks | None,
     ) -> Tensor:
-        ids = image_ids(*self.size).to(z.device).expand(len(z), -1, -1)
+        ids = _ids(*self.size, z.device).expand(len(z), -1, -1)
         seen, txt = self.reference or Reference(), texts.txt
         # What hooks keep of one evaluation for another fits it if both have as many texts.
         most = max(self.sources.most, self.edits.most)
@@ -341,3 +342,9 @@ class Field:
         named = seen.of_denoising(len(z))
         predicted = velocity(self.flow, ids, txt, txt_ids, texts.vec, guidance, **named, hooks=hooks)
         return predicted(z.to(next(self.flow.parameters()).dtype), t, at).float()
+
+
+@lru_cache(maxsize=8)
+def _ids(height: int, width: int, device: torch.device) -> Tensor:
+    """Positions of image tokens, on the device once for all evaluations."""
+    return image_ids(height, width).to(device)

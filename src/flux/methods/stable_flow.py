@@ -10,6 +10,14 @@ on the way, so that callers show progress and save pictures early.
 
 Edits run `batch` at a time beside the source. The result does not depend on `batch`, beyond how the dtype
 rounds sums of differently shaped batches (in float32, 8-bit pictures differ by at most one level).
+
+A source whose keys and values are kept is sampled once, by itself, and its edits without it:
+
+    kept = KeptSource()
+    first = edit(models, request, kept=kept)
+    more = edit(models, replace(request, edits=(Edit("a green house", layers=(0, 1, 17)),)), kept=kept)
+
+The second call makes the edit alone, for what a plain picture costs. See `flux/hooks/kept.py`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +30,11 @@ from torch import Tensor
 from flux.conditions import Conditions, Negative, Region, Regions
 from flux.generate import Sampling, decode, encode, sample_steps
 from flux.hooks import CopySource, Hooks, Injection, LayerName, Site
+from flux.hooks.kept import KeepingPlace, KeptSource, kept_copies
 from flux.hooks.returned import like_given, place
+from flux.integrators import integrator_record
+from flux.math import rows_of
+from flux.models import FluxParams, Layers
 from flux.placement.modes import Offload
 from flux.references import Reference
 from flux.sampling import Step, unpack
@@ -59,6 +71,8 @@ class EditRequest:
     seconds: what T5 reads in the place of some of the prompts. negative: what all pictures move away from.
     regional: how the edits' regions obey; its own parts are not looked at.
     reference: the picture that the model looks at, for the source and all edits alike.
+    keep: off: the source stands beside each batch of edits; else it is sampled once, by itself, and its keys
+    and values are kept there. Edits with an injection of one's own always have it beside them.
     """
 
     source: str
@@ -73,6 +87,7 @@ class EditRequest:
     negative: Negative | None = None
     regional: Regions = Regions()
     reference: Reference | None = None
+    keep: Literal["off"] | KeepingPlace = "off"
 
     def __post_init__(self) -> None:
         if not self.edits:
@@ -87,10 +102,19 @@ class EditRequest:
 
 @dataclass(frozen=True)
 class Pass:
-    """Rows that are sampled together; in a pass with hooks the first is the source."""
+    """Rows that are sampled together; in a pass with hooks, and with nothing kept, the first is the source.
+
+    kept: what a pass of the source alone keeps, and its edits' passes take from.
+    """
 
     rows: tuple[Row, ...]
     hooks: Hooks | None = None
+    kept: KeptSource | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether it is the pass of a source that is kept."""
+        return self.kept is not None and self.rows == (Row("source"),)
 
 
 @dataclass(frozen=True)
@@ -137,11 +161,14 @@ class EditResult:
         return [self.pictures[row] for row in sorted(self.pictures) if row.kind == kind]
 
 
-def edit(models: Models, request: EditRequest) -> EditResult:
-    """Make every picture of a request. Raises ValueError for layers that the model does not have."""
+def edit(models: Models, request: EditRequest, *, kept: KeptSource | None = None) -> EditResult:
+    """Make every picture of a request. Raises ValueError for layers that the model does not have.
+
+    kept: the request's source from an earlier call, or what it is to be kept in for later ones.
+    """
     pictures: dict[Row, Tensor] = {}
     latents: dict[Row, Tensor] = {}
-    for step in edit_steps(models, request):
+    for step in edit_steps(models, request, edit_passes(request, kept)):
         pictures |= step.pictures
         latents |= step.latents
     return EditResult(pictures, latents)
@@ -150,14 +177,27 @@ def edit(models: Models, request: EditRequest) -> EditResult:
 def edit_steps(
     models: Models, request: EditRequest, passes: Sequence[Pass] | None = None
 ) -> Iterator[EditStep]:
-    """Yield every step of every pass, of `passes` where only some of `edit_passes(request)` are wanted."""
+    """Yield every step of every pass, of `passes` where only some of `edit_passes(request)` are wanted.
+
+    Of a source that is there already it is the last step alone.
+    Raises ValueError for passes of edits whose source is kept without the source's own before them.
+    """
     passes = edit_passes(request) if passes is None else passes
     prompts = [request.prompt_of(row) for each in passes for row in each.rows]
     prompts += [] if request.negative is None else [request.negative.prompt]
     prompts += [region.prompt for edit in request.edits for region in edit.regions]
     texts = encode(models, prompts, offload=request.offload, seconds=request.seconds)
-    size = (request.sampling.height, request.sampling.width)
+    size, of = (request.sampling.height, request.sampling.width), _made_from(models, request)
     for index, each in enumerate(passes):
+        if each.kept is not None and each.kept.of == of and each.kept.holds_wanted:
+            if each.keeps:
+                yield replace(each.kept.last, index=index, passes=len(passes))
+                continue
+        elif each.keeps:
+            each.kept.begin()
+            each.kept.settle(models.device, kept_bytes(request, models.flow.params, models.dtype.itemsize))
+        elif each.kept is not None:
+            raise ValueError("edits of a source that is kept need its own pass before them: add it to passes")
         steps = sample_steps(
             models,
             texts,
@@ -174,7 +214,38 @@ def edit_steps(
                 decoded = decode(models, step.after, request.sampling, offload=request.offload)
                 pictures = dict(zip(each.rows, decoded, strict=True))
                 latents = dict(zip(each.rows, unpack(step.after.float(), *size).cpu(), strict=True))
-            yield EditStep(index, len(passes), each.rows, step, pictures, latents)
+            done = EditStep(index, len(passes), each.rows, step, pictures, latents)
+            if each.keeps and pictures:
+                each.kept.of, each.kept.last = of, done
+            yield done
+
+
+def _made_from(models: Models, request: EditRequest) -> tuple:
+    """All that a source is made from; what is kept of another one is not taken."""
+    second = request.seconds.get(request.source)
+    made_from = request.source, second, request.seed, request.sampling, request.negative
+    return *made_from, models.flow, models.dtype, models.device, request.reference
+
+
+def kept_bytes(request: EditRequest, params: FluxParams, itemsize: int) -> int:
+    """How much is kept of the source of a request: keys and values of image tokens, by layer and step."""
+    layers, tokens = Layers(params.depth, params.depth_single_blocks), 0
+    per_step = (request.sampling.height // 16) * (request.sampling.width // 16)
+    evaluations = integrator_record(request.sampling.integrator).order * (1 + (request.negative is not None))
+    looks: dict[int, list[CopySource]] = {}
+    for each in filter(_can_be_kept, request.edits):
+        for layer in layers.indices(each.layers):
+            looks.setdefault(layer, []).append(each.how)
+    for hows in looks.values():
+        for step in range(request.sampling.steps):
+            acting = [how for how in hows if how.acts_at(step)]
+            tokens += sum(any(getattr(how, part) for how in acting) for part in ("keys", "values")) * per_step
+    return tokens * evaluations * params.hidden_size * itemsize
+
+
+def _can_be_kept(each: Edit) -> bool:
+    """Whether an edit needs no more of its source than its keys and values."""
+    return isinstance(each.how, CopySource)
 
 
 def _conditions(request: EditRequest, rows: Sequence[Row]) -> Conditions:
@@ -187,22 +258,55 @@ def _conditions(request: EditRequest, rows: Sequence[Row]) -> Conditions:
     )
 
 
-def edit_passes(request: EditRequest) -> list[Pass]:
+def edit_passes(request: EditRequest, kept: KeptSource | None = None) -> list[Pass]:
     """The runs of the sampler that a request takes, none of more than `batch` + 1 rows.
 
     For each `batch` of edits: the source with these edits beside it, then the same edits without injection,
-    the first time with the source's repetition beside them.
+    the first time with the source's repetition beside them. Where the source is kept, it comes first, by
+    itself, and edits stand without it. kept: what it is kept in, where that is to last longer.
     """
+    if kept is None and request.keep != "off":
+        kept = KeptSource(request.keep)
+    alone = [i for i, each in enumerate(request.edits) if kept is not None and _can_be_kept(each)]
+    beside = [i for i in range(len(request.edits)) if i not in alone]
     passes = []
-    for start in range(0, len(request.edits), request.batch):
-        indices = range(start, min(start + request.batch, len(request.edits)))
-        edits = tuple(Row("edit", i) for i in indices)
-        passes.append(Pass((Row("source"), *edits), _plan([request.edits[i] for i in indices])))
-        repeat = (Row("repeat"),) if request.repeat and start == 0 else ()
+    if alone:
+        for each in (request.edits[i] for i in alone):
+            for layer in each.layers:
+                kept.want(layer, each.how)
+        passes.append(Pass((Row("source"),), Hooks(inject=kept.hooks()), kept))
+    repeat = (Row("repeat"),) if request.repeat else ()
+    for indices in (*batched(alone, request.batch), *batched(beside, request.batch)):
+        rows, edits = tuple(Row("edit", i) for i in indices), [request.edits[i] for i in indices]
+        if indices[0] in alone:
+            passes.append(Pass(rows, _plan_of_kept(kept, edits), kept))
+        else:
+            passes.append(Pass((Row("source"), *rows), _plan(edits)))
         plain = tuple(Row("plain", i) for i in indices) if request.compare else ()
         if repeat + plain:
             passes.append(Pass(repeat + plain))
+        repeat = ()
     return passes
+
+
+def batched(indices: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Indices in their order, at most `size` together."""
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def with_sources(passes: Sequence[Pass], wanted: Sequence[Pass]) -> list[Pass]:
+    """Some passes of a request, in its order, and that of the source which they take from."""
+    kept = [each.kept for each in wanted if each.kept is not None]
+    return [each for each in passes if each in wanted or (each.keeps and each.kept in kept)]
+
+
+def _plan_of_kept(kept: KeptSource, edits: Sequence[Edit]) -> Hooks:
+    """The injections of edits in rows 0, 1, ... of a batch, from a source that does not stand in it."""
+    inject: dict[LayerName, list[Injection]] = {}
+    rows = [(row, each.layers, each.how) for row, each in enumerate(edits)]
+    for layer, copy in kept_copies(kept, rows):
+        inject.setdefault(layer, []).append(copy)
+    return Hooks(inject=inject)
 
 
 def _plan(edits: Sequence[Edit]) -> Hooks:
@@ -226,8 +330,8 @@ def on_row(how: Injection, row: int) -> Injection:
 
     def inject(q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
         pair = [0, row]
-        pe = site.pe if len(site.pe) == 1 else site.pe[pair]
-        given = q[pair], k[pair], v[pair]
+        pe = site.pe if len(site.pe) == 1 else rows_of(site.pe, pair)
+        given = tuple(rows_of(x, pair) for x in (q, k, v))
         returned = how(*given, replace(site, pe=pe))
         changed = like_given(returned, given, ("q", "k", "v"), f"{place('inject', site.layer)} for row {row}")
         return tuple(

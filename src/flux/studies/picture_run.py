@@ -49,10 +49,14 @@ class KeptFile:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: a step, from 0, of the pictures at work is done; files are made."""
+    """How far a run has come: a step, from 0, of the pictures at work is done; files are made.
+
+    record: what `run.json` is to say of how they were made.
+    """
 
     step: int | None = None
     pictures: Sequence[Picture | KeptFile] = ()
+    record: Results = field(default_factory=dict)
 
 
 def _write(run: RunFolder, pictures: Sequence[Picture | KeptFile]) -> int:
@@ -93,10 +97,10 @@ class PictureRun(Generic[S]):
                 return
             for line in self.notes(spec):
                 print(line)
-            seconds = self._make_pictures(spec, run)
+            seconds, made = self._make_pictures(spec, run)
             found = self.report(spec, run)
             seconds["all"] = time.perf_counter() - start
-            results = {"seconds": seconds, **machine(pick_device(spec.model.device)), **found}
+            results = {"seconds": seconds, **machine(pick_device(spec.model.device)), **made, **found}
             # What a run took is what it took to make it, not to mend it.
             run.finish({**results, "seconds": before["seconds"]} if before else results)
             print(self.closing(run, results))
@@ -105,13 +109,14 @@ class PictureRun(Generic[S]):
         """What `--dry-run` says."""
         return estimate(spec, self.work(spec))
 
-    def _make_pictures(self, spec: S, run: RunFolder) -> dict[str, float]:
-        """Make what is not there yet, or damaged; returns seconds by what they were spent on."""
+    def _make_pictures(self, spec: S, run: RunFolder) -> tuple[dict[str, float], Results]:
+        """Make what is not there yet, or damaged; returns seconds by what they were spent on, and what is to
+        be said of how it was made."""
         work = self.work(spec)
         files = work.every
         missing = {file for file in files if not run.is_whole(file)}
         if not missing:
-            return {}
+            return {}, {}
         # Weights are read for it; a run that is not finished has been opened with the setting of now.
         if run.finished and run.setting != (now := setting(spec)):
             said = difference({"spec": {}, "setting": run.setting}, {}, now)
@@ -120,12 +125,13 @@ class PictureRun(Generic[S]):
                 f"is {said}: --overwrite makes the whole run again"
             )
         run.require_free(missing)
-        left = set(missing)
+        left, record = set(missing), {}
         start = time.perf_counter()
         models = load(spec, work.prompts)
         loaded = time.perf_counter()
         with Bars(len(files), len(files) - len(missing), spec.steps) as bars, Writer[int](most=2) as writer:
             for progress in self.pictures(spec, models, missing, *([run] if self.goes_on else [])):
+                record |= progress.record
                 if progress.step is not None:
                     bars.step(progress.step)
                 wanted = [each for each in progress.pictures if each.file in left]
@@ -133,4 +139,4 @@ class PictureRun(Generic[S]):
                     left -= {each.file for each in wanted}
                     bars.made(sum(writer.put(partial(_write, run, wanted))))
             bars.made(sum(writer.rest()))
-        return {"loading": loaded - start, "pictures": time.perf_counter() - loaded}
+        return {"loading": loaded - start, "pictures": time.perf_counter() - loaded}, record

@@ -25,6 +25,7 @@ def requests(spec: EditSpec) -> list[EditRequest]:
             seconds=spec.seconds,
             negative=negative_of(spec),
             regional=regional_of(spec),
+            keep=spec.kept_source,
         )
         for index, seed in enumerate(seeds)
     ]

@@ -10,13 +10,14 @@ from dataclasses import replace
 
 from PIL import Image
 
-from flux.methods.stable_flow import EditRequest, EditStep, Pass, Row, edit_passes, edit_steps
+from flux.methods.stable_flow import EditRequest, EditStep, Pass, Row, edit_passes, edit_steps, with_sources
 from flux.models import configs
 from flux.photos.beside import GeneratedEdit, come_back
 from flux.photos.paste import PASTE_BELOW
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.edit.figures import FIGURES, as_text
+from flux.studies.edit.keeping import KeptSources, kept_note, kept_record
 from flux.studies.edit.report import report
 from flux.studies.edit.requests import file_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
@@ -44,7 +45,7 @@ def work(spec: EditSpec) -> Work:
         decoded=sum(rows),
         models=dino,
         kept=watch_files(spec),
-        notes=_notes(spec),
+        notes=(*_notes(spec), *kept_note(spec)),
         evaluations=None if spec.true_cfg is None else 2 * sum(rows) * spec.steps,
     )
 
@@ -62,32 +63,52 @@ def _notes(spec: EditSpec) -> tuple[str, ...]:
     return (*looking, f"  each edit is pasted into its source by what it changed{only}")
 
 
-def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:
-    """Make the passes that lack a picture."""
-    size = (spec.width, spec.height)
+def pictures(
+    spec: EditSpec,
+    models: Models,
+    missing: AbstractSet[str],
+    run: RunFolder,
+    sources: KeptSources | None = None,
+) -> Iterator[Progress]:
+    """Make the passes that lack a picture. sources: those that are kept for other runs, too."""
+    size, sources = (spec.width, spec.height), sources or KeptSources()
     seen = References(spec, models, [(spec.reference, size)]).of(spec.reference, size)
     for request in requests(spec):
         request = replace(request, reference=seen)
+        every = edit_passes(request, sources.of(request))
         passes = [
             each
-            for each in edit_passes(request)
+            for each in every
             if not missing.isdisjoint([*_files(spec, request, each), *watched_of(spec, request, each)])
         ]
         if not passes:
             continue
+        passes = with_sources(every, passes)
         file = file_of(spec, request.seed, Row("source"))
         # The one that is kept: made again in other company, a source may differ by a rounding.
         source = None if file in missing else run.picture(file)
         passes, watched = watch_passes(spec, request, passes, models)
         for step in edit_steps(models, request, passes):
             made: list[Picture | KeptFile] = []
+            kept, at_end = passes[step.index].kept, {}
+            if kept is not None and step.pictures:
+                at_end = kept_record(kept)
+                step = _beside(kept.last, step)
             if source is None and Row("source") in step.pictures:
                 source = to_pil(step.pictures[Row("source")])
-            for row in step.pictures:
+            for row in step.rows if step.pictures else ():
                 made += _pictures(spec, request, row, step, source, models)
             if made:
                 made += watched(step.index)
-            yield Progress(step.step.index, made)
+            yield Progress(step.step.index, made, at_end)
+
+
+def _beside(source: EditStep, step: EditStep) -> EditStep:
+    """The last step of a pass with the pictures of the source that was made before it."""
+    pictures, latents = (
+        {**a, **b} for a, b in ((source.pictures, step.pictures), (source.latents, step.latents))
+    )
+    return replace(step, pictures=pictures, latents=latents)
 
 
 def _files(spec: EditSpec, request: EditRequest, each: Pass) -> list[str]:

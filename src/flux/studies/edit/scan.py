@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from flux.studies.cost import Work
 from flux.studies.edit.by_method import BY_METHOD
+from flux.studies.edit.keeping import KeptSources
+from flux.studies.edit.requests import requests
 from flux.studies.edit.run import RUN
 from flux.studies.edit.scan_report import report
 from flux.studies.edit.scanning import ScanCell, cells_of
@@ -44,15 +46,17 @@ def _axes(spec: EditSpec) -> list[str]:
 
 def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:
     """Make the cells that lack a file, one by one."""
-    for cell in cells_of(spec):
+    cells = cells_of(spec)
+    kept = KeptSources(request for cell in cells if spec.method is None for request in requests(cell.spec))
+    for cell in cells:
         lacks = {
             file.removeprefix(cell.folder + "/") for file in missing if file.startswith(cell.folder + "/")
         }
         if not lacks:
             continue
         own = run_of(cell)
-        kept = [RunFolder(run.path / cell.folder, run.recipe, run.setting)] if own.goes_on else []
-        for progress in own.pictures(cell.spec, models, lacks, *kept):
+        more = [RunFolder(run.path / cell.folder, run.recipe, run.setting), kept] if own is RUN else []
+        for progress in own.pictures(cell.spec, models, lacks, *more):
             yield replace(progress, pictures=[_in_cell(cell, each) for each in progress.pictures])
 
 

@@ -134,7 +134,7 @@ class EditSpec(Guided, Spec):
     """Demo 4: pictures, generated or photographed, and their edits."""
 
     demo: ClassVar[str] = "edit"
-    quiet: ClassVar[frozenset[str]] = BY_METHOD | EITHER_WAY
+    quiet: ClassVar[frozenset[str]] = BY_METHOD | EITHER_WAY | {"kept_source"}
     model_config = ConfigDict(json_schema_extra=_one_or_many)
 
     source: Source | None = Field(description="the picture to edit: its prompt")
@@ -204,6 +204,11 @@ class EditSpec(Guided, Spec):
         None, description="how regions of edits obey their prompts; null: in all layers"
     )
     reference: ReferenceChoice | None = REFERENCE
+    kept_source: Literal["off", "auto", "device", "host"] = Field(
+        "off",
+        description="off: the source stands beside every batch of edits; else it is made once, by itself, "
+        "and its keys and values are kept: on the device, on the host, or auto, by their size",
+    )
     chain: bool = Field(False, description="each edit goes on from the one before it, or from its `after`")
 
     @classmethod

@@ -20,7 +20,7 @@ def watched_rows(spec: EditSpec, each: Pass) -> list[Row]:
     """The rows of a pass whose attention is kept: edits, and beside the first of a seed their source."""
     if spec.watch is None or each.hooks is None:
         return []
-    first = any(row == Row("edit", 0) for row in each.rows)
+    first = each.keeps or any(row == Row("edit", 0) for row in each.rows)
     return [row for row in each.rows if row.kind == "edit" or (row.kind == "source" and first)]
 
 
