@@ -307,7 +307,7 @@ def test_pairs_may_be_judged_by_clips_direction(carry, demo, tmp_path):
     [
         ("--sweep carry --editing.by clip", "is for pairs of a file: flux-tiny's own have a judge"),
         ("--sweep carry --editing.file two.json --editing.by dino", "choose from"),
-        ("--sweep carry --editing.file two.json --editing.by clip --clip carry", "carry"),
+        ("--sweep carry --editing.file two.json --editing.by clip --clip carry", "CLIP model"),
         ("--sweep skip --editing true", "is a sweep by skip; sets are taken from the order of one by carry"),
         ("--sweep mean --editing true", "is a sweep by mean; sets are taken"),
         ("--sweep old --editing true", "was made with other weights of flux-tiny"),

@@ -1,10 +1,10 @@
 """Figures of pairs of pictures by each metric; whatever was found before is read, not computed."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,6 +20,8 @@ from flux.studies.similarity.measures import PATCHES, Figures, Pair
 from flux.studies.similarity.patchwise import Tokens, measure_pairs, name_of, whitened_by
 from flux.studies.similarity.spec import DinoSpec
 from flux.weights.identity import pretrained_id
+
+Model = TypeVar("Model")
 
 PAIRS = {"psnr": metrics.psnr, "ssim": metrics.ssim}
 SAVE_EVERY = 512
@@ -79,12 +81,17 @@ def load_extractor(spec: DinoSpec, metric: str, source: str) -> Extractor:
     """DINO or CLIP on the spec's device. Raises ValueError, one line, where it cannot be had."""
     device = pick_device(spec.device)
     dtype = pick_dtype(spec.dtype, device)
+    name, kind = ("CLIP", Clip) if metric == "clip" else ("DINO", Dino)
+    return loaded(name, source, lambda: kind(source, device, dtype=dtype))
+
+
+def loaded(name: str, source: str, load: Callable[[], Model]) -> Model:
+    """A model for similarities, by what it is called. Raises ValueError, one line, where it cannot be had."""
     try:
         _silence_reports()
-        return Clip(source, device, dtype=dtype) if metric == "clip" else Dino(source, device, dtype=dtype)
+        return load()
     except (OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        name = "CLIP" if metric == "clip" else "DINO"
         raise ValueError(f"{name} model {source} not loaded: {reason}") from None
 
 

@@ -29,6 +29,7 @@ from flux.studies.folder import RunFolder
 from flux.studies.reading import load_spec
 from flux.studies.run import load, sampling_of, weights_folder
 from flux.studies.similarity.editing_spec import EditingSets, read_pairs
+from flux.studies.similarity.measuring import loaded
 from flux.studies.similarity.recommending import FREE, SIZES, Layers, TriedSet
 from flux.studies.sweep.folder import Sweep
 from flux.studies.sweep.place import setting_of
@@ -113,14 +114,15 @@ def bench_of(asked: EditingSets, spec: SkipSpec, dino: str, device: str, clip: s
         for i, each in enumerate(read_pairs(asked.file))
     ]
     where = pick_device(device)
-    compare = ByRegion(Dino(dino, where))
+    compare = ByRegion(loaded("DINO", dino, lambda: Dino(dino, where)))
     made = (
         "likeness to the edit without injection, by DINO patches, where that differs most from the source: "
         "1 for equal, 0 for the source"
     )
     kept = "PSNR to the source everywhere else, dB"
     if asked.by == "clip":
-        compare = ByDirection(compare, Directions(Clip(clip, where), ClipTexts(clip, where)))
+        both = loaded("CLIP", clip, lambda: (Clip(clip, where), ClipTexts(clip, where)))
+        compare = ByDirection(compare, Directions(*both))
         made = "how far it goes along the texts, by CLIP, as a share of the edit without injection"
         kept = "PSNR to the source, but for where the edit without injection differs most from it, dB"
     return Bench(found[: asked.pairs], compare, {"made": made, "kept": kept}, FREE_BY_REGION)
