@@ -22,7 +22,7 @@ import numpy as np
 from probes_parts.claims import claims, late_layers, routed_layers
 from probes_parts.edits import Edits, EditWay
 from probes_parts.ranks import against, correlations, order_by, rank, signed
-from probes_parts.sweeps import LAYERS, METRICS, Sweeps, make_sweeps
+from probes_parts.sweeps import CLAIMED, LAYERS, METRICS, PROBES, Sweeps, make_sweeps
 
 from flux.files import write_atomically
 from flux.models import configs
@@ -64,7 +64,7 @@ def sets_of(sweeps: Sweeps, edits: Edits, half: list[int]) -> tuple[dict[str, Ed
 
 def figures_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """All figures, as JSON."""
-    sweeps = make_sweeps(folder, options.prompts, options.steps, SEED)
+    sweeps = make_sweeps(folder, options.prompts, options.steps, SEED, options.without)
     edits = Edits(folder / "edits.json", draw_pairs(options.pairs, SEED), options.steps)
     numbers = list(range(options.pairs))
     halves = numbers[::2], numbers[1::2]
@@ -82,6 +82,7 @@ def figures_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "prompts": options.prompts,
         "pairs": options.pairs,
         "steps": options.steps,
+        "left out": list(options.without),
         "ranks": {
             f"{probe}, {metric}": correlations(tables[metric], by_layer)
             for probe, tables in sweeps.moved.items()
@@ -170,6 +171,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=PROMPTS, help=f"captions of sweeps ({PROMPTS})")
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs to edit ({PAIRS})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"sampling steps ({STEPS})")
+    able = [name for name in PROBES if name not in CLAIMED]
+    parser.add_argument("--without", nargs="+", default=[], choices=able, help="probes that are left out")
     parser.add_argument("--publish", action="store_true", help="copy figures and picture into the checkout")
     options = parser.parse_args()
     if options.prompts < 2 or options.pairs < 4 or options.steps < 2:

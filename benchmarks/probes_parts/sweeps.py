@@ -1,6 +1,6 @@
 """Sweeps by every probe over the same prompts, made as by demo 2, and what demo 3 measures of them."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,9 @@ PROBES: Mapping[str, Any] = {
 }
 """By row of the table, the key `probe` of demo 2's spec."""
 
+CLAIMED = ("skip", "carry", "text", "position")
+"""Those that sets and claims need."""
+
 METRICS = ("dino", "dino-patches", "dino-whitened", "ssim")
 
 LAYERS = tuple(range(12))
@@ -58,12 +61,14 @@ def draw_prompts(count: int, seed: int) -> list[dict[str, Any]]:
     return [{"prompt": text, "seed": i} for i, text in enumerate(found)]
 
 
-def make_sweeps(folder: Path, prompts: int, steps: int, seed: int) -> Sweeps:
-    """Make, or finish, all sweeps in a folder, and measure them."""
+def make_sweeps(folder: Path, prompts: int, steps: int, seed: int, without: Container[str] = ()) -> Sweeps:
+    """Make, or finish, the sweeps in a folder, but for those by some probes, and measure them."""
     shared = {"prompts": draw_prompts(prompts, seed), "steps": steps, "noise_floor": 0}
     moved: dict[str, dict[str, np.ndarray]] = {}
     together: dict[str, np.ndarray] = {}
     for name, probe in PROBES.items():
+        if name in without:
+            continue
         joint = [list(each) for each in TOGETHER] if name == "skip" else []
         output = str(folder / "sweeps" / name.replace(", ", "-").replace(" ", "-"))
         values = {**shared, "layers": ["all", *joint], "probe": probe, "output": output}

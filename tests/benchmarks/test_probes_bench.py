@@ -111,17 +111,17 @@ def test_edits_are_made_once(tmp_path, monkeypatch):
 
 
 def test_a_run_in_small(tmp_path, monkeypatch, capsys):
-    """Two probes of ten; the same command makes nothing again."""
+    """Four probes of ten; the same command makes nothing again."""
     monkeypatch.setattr(ranks, "RESAMPLED", 10)
-    few = {name: sweeps.PROBES[name] for name in ("skip", "carry", "text", "position")}
-    monkeypatch.setattr(sweeps, "PROBES", few)
+    left = [name for name in sweeps.PROBES if name not in sweeps.CLAIMED]
     monkeypatch.setattr(probes, "TRIED", 3)
-    options = ["--out", str(tmp_path), "--prompts", "2", "--pairs", "4", "--steps", "2"]
+    options = ["--out", str(tmp_path), "--prompts", "2", "--pairs", "4", "--steps", "2", "--without", *left]
     monkeypatch.setattr(sys, "argv", ["probes.py", *options])
     probes.main()
     out = capsys.readouterr().out
     (folder,) = tmp_path.iterdir()
     table = json.loads((folder / "probes.json").read_text())
+    assert table["left out"] == left
     assert len(table["ranks"]) == 4 * len(sweeps.METRICS) and len(table["claims"]) == 7
     assert len(table["sets"]) == 4 + 2 * 4
     assert "| carry, dino-whitened |" in out and "| set default |" in out
