@@ -70,7 +70,8 @@ def figures_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     halves = numbers[::2], numbers[1::2]
     alone = edits.of([EditWay(), *(EditWay((layer,)) for layer in LAYERS)], numbers)
     by_layer = np.stack([*alone.values()], axis=1)  # (pairs, 1 + layers, 2)
-    chosen, notes = sets_of(sweeps, edits, halves[0])
+    choice = halves[0][: options.chosen_on]
+    chosen, notes = sets_of(sweeps, edits, choice)
     early, always = late_layers(len(LAYERS), options.steps)
     routed = routed_layers(len(LAYERS), options.steps)
     fresh = edits.of([*chosen.values(), early, always, routed], halves[1])
@@ -81,6 +82,8 @@ def figures_of(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "weights": weights_id(configs["flux-tiny"], configs["flux-tiny"].home),
         "prompts": options.prompts,
         "pairs": options.pairs,
+        "chosen on": len(choice),
+        "reported on": len(halves[1]),
         "steps": options.steps,
         "left out": list(options.without),
         "ranks": {
@@ -171,12 +174,13 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=PROMPTS, help=f"captions of sweeps ({PROMPTS})")
     parser.add_argument("--pairs", type=int, default=PAIRS, help=f"pairs to edit ({PAIRS})")
     parser.add_argument("--steps", type=int, default=STEPS, help=f"sampling steps ({STEPS})")
+    parser.add_argument("--chosen-on", type=int, help="choose sets on so many pairs of the half, not on all")
     able = [name for name in PROBES if name not in CLAIMED]
     parser.add_argument("--without", nargs="+", default=[], choices=able, help="probes that are left out")
     parser.add_argument("--publish", action="store_true", help="copy figures and picture into the checkout")
     options = parser.parse_args()
-    if options.prompts < 2 or options.pairs < 4 or options.steps < 2:
-        parser.error("two prompts, four pairs and two steps are the least")
+    if options.prompts < 2 or options.pairs < 4 or options.steps < 2 or (options.chosen_on or 1) < 1:
+        parser.error("two prompts, four pairs, two steps and one pair to choose on are the least")
     weights = weights_id(configs["flux-tiny"], configs["flux-tiny"].home)["flow model"]
     folder = options.out.resolve() / f"{weights}-{options.prompts}-{options.pairs}-{options.steps}"
     table = figures_of(folder, options)

@@ -116,12 +116,13 @@ def test_a_run_in_small(tmp_path, monkeypatch, capsys):
     left = [name for name in sweeps.PROBES if name not in sweeps.CLAIMED]
     monkeypatch.setattr(probes, "TRIED", 3)
     options = ["--out", str(tmp_path), "--prompts", "2", "--pairs", "4", "--steps", "2", "--without", *left]
+    options += ["--chosen-on", "1"]
     monkeypatch.setattr(sys, "argv", ["probes.py", *options])
     probes.main()
     out = capsys.readouterr().out
     (folder,) = tmp_path.iterdir()
     table = json.loads((folder / "probes.json").read_text())
-    assert table["left out"] == left
+    assert (table["left out"], table["chosen on"], table["reported on"]) == (left, 1, 2)
     assert len(table["ranks"]) == 4 * len(sweeps.METRICS) and len(table["claims"]) == 7
     assert len(table["sets"]) == 4 + 2 * 4
     assert "| carry, dino-whitened |" in out and "| set default |" in out
@@ -133,7 +134,9 @@ def test_a_run_in_small(tmp_path, monkeypatch, capsys):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("pictures/*/*.png")} == before
 
 
-@pytest.mark.parametrize("options", [["--prompts", "1"], ["--pairs", "3"], ["--steps", "1"]])
+@pytest.mark.parametrize(
+    "options", [["--prompts", "1"], ["--pairs", "3"], ["--steps", "1"], ["--chosen-on", "-1"]]
+)
 def test_too_little_is_refused(options, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["probes.py", "--out", str(tmp_path), *options])
     with pytest.raises(SystemExit) as end:
