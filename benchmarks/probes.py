@@ -179,7 +179,8 @@ def main() -> None:
     parser.add_argument("--without", nargs="+", default=[], choices=able, help="probes that are left out")
     parser.add_argument("--publish", action="store_true", help="copy figures and picture into the checkout")
     options = parser.parse_args()
-    if options.prompts < 2 or options.pairs < 4 or options.steps < 2 or (options.chosen_on or 1) < 1:
+    least = (options.prompts, 2), (options.pairs, 4), (options.steps, 2), (options.chosen_on, 1)
+    if any(value is not None and value < number for value, number in least):
         parser.error("two prompts, four pairs, two steps and one pair to choose on are the least")
     weights = weights_id(configs["flux-tiny"], configs["flux-tiny"].home)["flow model"]
     folder = options.out.resolve() / f"{weights}-{options.prompts}-{options.pairs}-{options.steps}"
