@@ -162,8 +162,8 @@ class PhotoStep:
 
     phase: "sample" while sources are generated, "gate" while they go to noise and back, "mask" while the
     edit's own change is looked for, else the method's. step: of `steps` in this phase, from 0; None where
-    pictures come. sources: opened just now, by their number, before the first edit of them. results: edits
-    that are done, by their number.
+    pictures come. edit: latents of the edits behind it, (N, L, 64), where there are any. sources: opened just
+    now, by their number, before the first edit of them. results: edits that are done, by their number.
     """
 
     index: int
@@ -172,6 +172,7 @@ class PhotoStep:
     phase: str
     step: int | None = None
     steps: int | None = None
+    edit: Tensor | None = None
     sources: Mapping[int, OpenedSource] = field(default_factory=dict)
     results: Mapping[int, EditedPhoto] = field(default_factory=dict)
 
@@ -448,7 +449,7 @@ def _made(
     flags, step = [], None
     for step in method(task):
         flags += [] if step.edit is None else [is_finite(step.edit)]
-        yield replace(progress, phase=step.phase, step=step.index, steps=step.steps)
+        yield replace(progress, phase=step.phase, step=step.index, steps=step.steps, edit=step.edit)
     if step is None or step.edit is None:
         raise ValueError("the method ended without an edit: its last step must hold one")
     read = {"T5": task.field.edits.txt, "CLIP": task.field.edits.vec}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+from flux.confined import is_confined
 from flux.flags import choices
 from flux.models import VITAL_LAYERS, LayerName
 from flux.studies.editing_layers import Take, read_editing_layers
@@ -79,7 +80,8 @@ def _text(value: str, info: ValidationInfo) -> str:
         return str(file)
     known = {name for sets in VITAL_LAYERS.values() for name in sets}
     if words_of(value) is None and value not in known:
-        is_file = len(value) < 256 and "\0" not in value and (folder_of(value, info) / value).is_file()
+        is_file = not is_confined() and len(value) < 256 and "\0" not in value
+        is_file = is_file and (folder_of(value, info) / value).is_file()
         if is_file or value.lower().endswith(OTHER_FILES):
             raise ValueError("a file of layers is a .json file, a list or what demo 3 writes")
     return str(value)

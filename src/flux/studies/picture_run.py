@@ -10,14 +10,19 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from PIL import Image
+from torch import Tensor
 
 from flux.device import pick_device
+from flux.finite import NotFinite
+from flux.generate import Sampling, decode
+from flux.pictures.files import to_pil
 from flux.studies.cost import Work, estimate
 from flux.studies.folder import RunFolder, difference, png_bytes
 from flux.studies.machine import machine
 from flux.studies.run import PAGE, Bars, load, open_run, say_damage, say_made_already, setting
 from flux.studies.spec import Spec
 from flux.studies.writer import Writer
+from flux.weights.load import Models
 
 S = TypeVar("S", bound=Spec)
 
@@ -52,11 +57,45 @@ class Progress:
     """How far a run has come: a step, from 0, of the pictures at work is done; files are made.
 
     record: what `run.json` is to say of how they were made.
+    steps: of how many, where that is known. phase: what is done in these steps, in a word; empty for
+    sampling. files: names of those that lie in the run's folder already.
+    preview: makes pictures of how those at work stand now; costs time, and is called before the next step.
     """
 
     step: int | None = None
     pictures: Sequence[Picture | KeptFile] = ()
     record: Results = field(default_factory=dict)
+    steps: int | None = None
+    phase: str = ""
+    files: Sequence[str] = ()
+    preview: Callable[[], list[Image.Image]] | None = None
+
+
+@dataclass(frozen=True)
+class Host:
+    """What makes runs and looks on: a command, by default, or a page that holds models and shows each step.
+
+    load: gives the models of a spec for its prompts. watch: is told of every progress, and ends the run by
+    raising KeyboardInterrupt, as Ctrl-C does.
+    """
+
+    load: Callable[[Spec, Sequence[str]], Models] = load
+    watch: Callable[[Progress], None] = lambda progress: None
+
+
+COMMAND = Host()
+
+
+MOST_SEEN = 4
+"""So many of the pictures at work are shown on the way; each has to be decoded."""
+
+
+def look_at(models: Models, latents: Tensor, sampling: Sampling, offload: bool) -> list[Image.Image]:
+    """The first `MOST_SEEN` of packed latents (B, L, 64) as pictures; none where they are no numbers."""
+    try:
+        return [to_pil(each) for each in decode(models, latents[:MOST_SEEN], sampling, offload=offload)]
+    except NotFinite:  # of which the run itself says more
+        return []
 
 
 def _write(run: RunFolder, pictures: Sequence[Picture | KeptFile]) -> int:
@@ -87,7 +126,7 @@ class PictureRun(Generic[S]):
     closing: Callable[[RunFolder, Results], str] = _how_long
     goes_on: bool = False
 
-    def make(self, spec: S) -> None:
+    def make(self, spec: S, host: Host = COMMAND) -> None:
         """Make, or finish, the run of a spec."""
         start = time.perf_counter()
         with open_run(spec) as run:
@@ -97,7 +136,7 @@ class PictureRun(Generic[S]):
                 return
             for line in self.notes(spec):
                 print(line)
-            seconds, made = self._make_pictures(spec, run)
+            seconds, made = self._make_pictures(spec, run, host)
             found = self.report(spec, run)
             seconds["all"] = time.perf_counter() - start
             results = {"seconds": seconds, **machine(pick_device(spec.model.device)), **made, **found}
@@ -109,7 +148,7 @@ class PictureRun(Generic[S]):
         """What `--dry-run` says."""
         return estimate(spec, self.work(spec))
 
-    def _make_pictures(self, spec: S, run: RunFolder) -> tuple[dict[str, float], Results]:
+    def _make_pictures(self, spec: S, run: RunFolder, host: Host) -> tuple[dict[str, float], Results]:
         """Make what is not there yet, or damaged; returns seconds by what they were spent on, and what is to
         be said of how it was made."""
         work = self.work(spec)
@@ -127,13 +166,14 @@ class PictureRun(Generic[S]):
         run.require_free(missing)
         left, record = set(missing), {}
         start = time.perf_counter()
-        models = load(spec, work.prompts)
+        models = host.load(spec, work.prompts)
         loaded = time.perf_counter()
         with Bars(len(files), len(files) - len(missing), spec.steps) as bars, Writer[int](most=2) as writer:
             for progress in self.pictures(spec, models, missing, *([run] if self.goes_on else [])):
                 record |= progress.record
                 if progress.step is not None:
                     bars.step(progress.step)
+                host.watch(progress)
                 wanted = [each for each in progress.pictures if each.file in left]
                 if wanted:
                     left -= {each.file for each in wanted}

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+from flux.confined import is_confined
 from flux.flags import Typed
-from flux.prompts import FileRow, prompt_file, prompt_rows
+from flux.prompts import ENDINGS, YAML, FileRow, prompt_file, prompt_rows
 from flux.studies.reading import SpecError, one_line, problems_of
 from flux.studies.spec import (
     AfterValidator,
@@ -93,7 +94,7 @@ def prompts_of(
     """
     alone = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
     if isinstance(alone, str):
-        path = prompt_file(alone, folder_of(alone, info))
+        path = _file_of(alone, info)
         return None if path is None else read_prompts(path, kind)
     if isinstance(value, list | tuple):
         for entry in value:
@@ -102,9 +103,18 @@ def prompts_of(
     return None
 
 
+def _file_of(text: str, info: ValidationInfo) -> Path | None:
+    """As `prompt_file`; where specs are confined no text names a file, and none is looked for."""
+    if not is_confined():
+        return prompt_file(text, folder_of(text, info))
+    if Path(text).suffix.lower() in (*ENDINGS, *YAML):
+        raise ValueError("names a file of prompts, and none is read here: give the prompts themselves")
+    return None
+
+
 def _names_file(text: str, info: ValidationInfo) -> bool:
     try:
-        return prompt_file(text, folder_of(text, info)) is not None
+        return _file_of(text, info) is not None
     except ValueError:
         return True
 

@@ -229,15 +229,32 @@ def load_spec(kind: type[S], path: str | Path | None = None, overrides: Mapping[
     """
     source = str(path) if path is not None else f"{kind.demo} spec"
     data = read_json(Path(path)) if path is not None else {}
+    folder = Path(path).parent if path is not None else Path(".")
+    name = Path(path).stem if path is not None else kind.demo
+    return read_spec(kind, data, source, overrides, folder=folder, name=name)
+
+
+def read_spec(
+    kind: type[S],
+    data: dict[str, Any],
+    source: str,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    folder: Path = Path("."),
+    name: str = "",
+) -> S:
+    """The spec in an object, which is changed; see `load_spec`. source: where it is from, for messages.
+
+    folder: what its paths are relative to. name: of its run, where it names no folder for it.
+    """
     other = _meant_for(kind, data)
     flags = {_key_path(key): value for key, value in (overrides or {}).items()}
     for key, value in flags.items():
         _put(kind, data, key, value)
-    name = Path(path).stem if path is not None else kind.demo
     if data.get("output") is None:
-        data["output"] = Typed(Path("output") / kind.demo / name)
+        data["output"] = Typed(Path("output") / kind.demo / (name or kind.demo))
     try:
-        return kind.model_validate(data, context=Path(path).parent if path is not None else Path("."))
+        return kind.model_validate(data, context=folder)
     except ValidationError as error:
         if other is not None:
             raise SpecError(

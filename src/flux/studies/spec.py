@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
+from flux.confined import require_within
 from flux.flags import Typed, cut
 from flux.formats.header import CheckpointError
 from flux.limits import (
@@ -317,7 +318,7 @@ def folder_of(text: str, info: ValidationInfo) -> Path:
 def absolute(text: str, info: ValidationInfo) -> Path:
     """A path: in a spec relative to its folder, typed on the command line to the working directory.
 
-    Raises ValueError for what no file can be called.
+    Raises ValueError for what no file can be called, and for what lies elsewhere than `flux.confined` allows.
     """
     try:
         path = Path(os.path.abspath(folder_of(text, info) / Path(whole_text(text)).expanduser()))
@@ -326,6 +327,7 @@ def absolute(text: str, info: ValidationInfo) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"cannot be a path ({reason})") from None
+    require_within(path)
     return path
 
 

@@ -1,15 +1,16 @@
 """Demo 4 with a method: sources are opened, edited and brought home; pictures come with their figures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
+from functools import partial
 
 from PIL import Image
 
 from flux.generate import Sampling
 from flux.methods.lookup import find_method, load_function
 from flux.methods.tables import MASKS, part_record
-from flux.photos.editing import EditedPhoto, PhotoRequest, SourceEdit, edit_photo_steps
+from flux.photos.editing import EditedPhoto, PhotoRequest, PhotoStep, SourceEdit, edit_photo_steps
 from flux.photos.framing import Frame
 from flux.photos.sources import EditSource, OpenedSource
 from flux.pictures.features import Dino
@@ -25,7 +26,7 @@ from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.wanted import looking_notes, more_prompts, negative_of, regional_of, regions_of
 from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
-from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress, look_at
 from flux.studies.references import References
 from flux.studies.run import dino_source
 from flux.weights.load import Models
@@ -113,7 +114,18 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Itera
             for number, result in step.results.items():
                 made += edit_pictures(batch.jobs[number], result, models)
                 made += [] if watcher is None else watcher.files(number)
-            yield Progress(step.step, made)
+            preview = _preview(spec, batch, step, models)
+            yield Progress(step.step, made, steps=step.steps, phase=step.phase, preview=preview)
+
+
+def _preview(
+    spec: EditSpec, batch: Batch, step: PhotoStep, models: Models
+) -> Callable[[], list[Image.Image]] | None:
+    """How the edits stand behind a step, if there is anything to see yet."""
+    if step.edit is None:
+        return None
+    size = Sampling(spec.steps, spec.model.record.guidance, *batch.jobs[0].frame.size)
+    return partial(look_at, models, step.edit, size, spec.model.offload)
 
 
 def references_of(spec: EditSpec, models: Models, jobs: Sequence[EditJob]) -> References:

@@ -1,7 +1,7 @@
 """Demo 4, one way or the other: by a method, or side by side from one noise; or as a scan or a chain."""
 
 from flux.studies.edit.spec import EditSpec
-from flux.studies.picture_run import PictureRun
+from flux.studies.picture_run import COMMAND, Host, PictureRun
 
 
 def run_of(spec: EditSpec) -> PictureRun:
@@ -22,9 +22,9 @@ def run_of(spec: EditSpec) -> PictureRun:
     return BY_METHOD
 
 
-def make(spec: EditSpec) -> None:
+def make(spec: EditSpec, host: Host = COMMAND) -> None:
     """Make, or finish, the run of a spec."""
-    run_of(spec).make(spec)
+    run_of(spec).make(spec, host)
 
 
 def describe(spec: EditSpec) -> str:

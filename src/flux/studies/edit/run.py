@@ -7,6 +7,7 @@ An edit is pasted into its source by what it changed, unless the spec says that 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import partial
 
 from PIL import Image
 
@@ -25,7 +26,7 @@ from flux.studies.edit.wanted import looking_notes, more_prompts
 from flux.studies.edit.watch import watch_files, watch_passes, watched_of
 from flux.studies.folder import RunFolder
 from flux.studies.layers import layer_file
-from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress, look_at
 from flux.studies.references import References
 from flux.studies.run import dino_source, lora_id, weights_folder
 from flux.studies.vital import read_vital_set
@@ -100,7 +101,9 @@ def pictures(
                 made += _pictures(spec, request, row, step, source, models)
             if made:
                 made += watched(step.index)
-            yield Progress(step.step.index, made, at_end)
+            estimate = step.step.estimate
+            preview = partial(look_at, models, estimate, request.sampling, request.offload)
+            yield Progress(step.step.index, made, at_end, steps=step.step.steps, preview=preview)
 
 
 def _beside(source: EditStep, step: EditStep) -> EditStep:

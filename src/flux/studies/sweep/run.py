@@ -10,6 +10,7 @@ from typing import Any
 
 from flux.device import pick_device
 from flux.studies.folder import RunFolder, difference
+from flux.studies.picture_run import COMMAND, Host, Progress
 from flux.studies.run import Bars, changed, load, sampling_of, say_damage, say_made_already
 from flux.studies.sweep.cells import Cell, Plan, Task
 from flux.studies.sweep.conclude import conclude, result_of
@@ -25,9 +26,9 @@ from flux.studies.sweep.until import Until
 from flux.weights.load import Models
 
 
-def make(spec: SkipSpec) -> int:
+def make(spec: SkipSpec, host: Host = COMMAND) -> int:
     """Make, or finish, the sweep of a spec, or join its shards; returns the exit code, 1 where cells lack."""
-    return merge(spec) if spec.merge else sweep(spec)
+    return merge(spec) if spec.merge else sweep(spec, host)
 
 
 def describe(spec: SkipSpec) -> str:
@@ -38,7 +39,7 @@ def describe(spec: SkipSpec) -> str:
     return estimate_sweep(spec)
 
 
-def sweep(spec: SkipSpec) -> int:
+def sweep(spec: SkipSpec, host: Host = COMMAND) -> int:
     """Make the cells that are not there, or not as they should be; returns the exit code."""
     start = time.perf_counter()
     check_own(spec)
@@ -48,13 +49,17 @@ def sweep(spec: SkipSpec) -> int:
         until = Until.of(spec, run, asked) if spec.until is not None else None
         taken: list[Task] = []
         made = 0
-        with Bars(len(asked.cells), len(done), spec.steps) as bars, engine(spec, run, asked, bars) as work:
+        with (
+            Bars(len(asked.cells), len(done), spec.steps) as bars,
+            engine(spec, run, asked, bars, host) as work,
+        ):
             for tasks in until.tasks() if until else [asked.tasks]:
                 taken += tasks
                 for each in work([task for task in tasks if not done.issuperset(task.cells)]):
                     rows = rows_of(each, asked, done)
                     CellTable(run.path).append(rows)
                     bars.made(len(rows))
+                    host.watch(Progress(files=[cell.file for cell in each.sha256]))
                     made += len(rows)
         if run.finished and not made and not say_damage(run):
             say_made_already(run)
@@ -63,20 +68,27 @@ def sweep(spec: SkipSpec) -> int:
         return conclude(spec, run, result, time.perf_counter() - start)
 
 
-def engine(spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars) -> AbstractContextManager[Run]:
+def engine(
+    spec: SkipSpec, run: RunFolder, asked: Plan, bars: Bars, host: Host = COMMAND
+) -> AbstractContextManager[Run]:
     """The engine that the spec names, which loads models when it is given its first task."""
+
+    def on_step(index: int) -> None:
+        bars.step(index)
+        host.watch(Progress(index, steps=spec.steps))
+
     job = Job(
         folder=run.path,
         asked=asked,
         sampling=sampling_of(spec),
-        load=partial(load, spec, asked.texts),
+        load=partial(host.load, spec, asked.texts),
         offload=spec.model.offload,
         weights=spec.model.weights,
     )
     if spec.engine.name == "local":
         from flux.studies.sweep.engines.local import local
 
-        return local(job, workers=spec.engine.workers, on_step=bars.step)
+        return local(job, workers=spec.engine.workers, on_step=on_step)
     from flux.studies.sweep.engines.ray import ray
 
     device = pick_device(spec.model.device).type

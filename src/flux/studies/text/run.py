@@ -15,7 +15,7 @@ from flux.studies.cost import Work
 from flux.studies.folder import RunFolder
 from flux.studies.looking import size_of
 from flux.studies.machine import size_in_words
-from flux.studies.picture_run import Picture, PictureRun, Progress, Results
+from flux.studies.picture_run import Picture, PictureRun, Progress, Results, look_at
 from flux.studies.references import References
 from flux.studies.run import PAGE, sampling_of
 from flux.studies.text.report import report
@@ -80,7 +80,9 @@ def _make_batch(
     texts = encode(models, [*prompts, *conditions.prompts], offload=offload)
     how = {"offload": offload, "conditions": conditions}
     for step in sample_steps(models, texts, prompts, seeds, sampling, **how):
-        yield Progress(step.index)
+        yield Progress(
+            step.index, steps=step.steps, preview=partial(look_at, models, step.estimate, sampling, offload)
+        )
     decoded = decode(models, step.after, sampling, offload=offload)
     yield Progress(
         pictures=[

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from functools import partial
 
 from flux.conditions import Conditions
 from flux.generate import at_work, decode, encode, sample_steps
 from flux.hooks import AttentionMaps, Hooks
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
-from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
+from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress, look_at
 from flux.studies.references import References
 from flux.studies.run import sampling_of
 from flux.studies.timesteps.files import PICTURE, WATCHED, files_of
@@ -43,7 +44,8 @@ def pictures(spec: LayerSpec, models: Models, missing: AbstractSet[str]) -> Iter
         tokens[files.noisy[step.index]] = step.before
         tokens[files.estimates[step.index]] = step.estimate
         tokens[PICTURE] = step.after
-        yield Progress(step.index)
+        preview = partial(look_at, models, step.estimate, sampling, offload)
+        yield Progress(step.index, steps=step.steps, preview=preview)
     if watched is not None:
         kept = watched.picture(0, timesteps(spec)[:-1])
         yield Progress(pictures=[KeptFile(data_file(WATCHED), kept.to_bytes())])
