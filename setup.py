@@ -29,6 +29,8 @@ CORE = [
     "transformers>=4.45,<6",
 ]
 EXTRAS = {
+    # The page of demo_gr.py.
+    "app": ["gradio>=6,<7"],
     # PIE-Bench's metrics, see benchmarks/editing.py. torchvision must fit torch's own build.
     "bench": ["torchmetrics>=1.4", "torchvision>=0.21"],
     "plots": ["matplotlib>=3.7"],
@@ -45,6 +47,8 @@ EXTRAS = {
         "onnxruntime>=1.20",
         # What diffusers loads LoRAs with.
         "peft>=0.15",
+        # Drives a Chromium that is installed already; see tests/app.
+        "playwright>=1.45",
         "pytest>=8",
         "pytest-xdist>=3.5",
         "ruff>=0.6",
@@ -79,6 +83,7 @@ setup(
     package_dir={"": "src"},
     packages=find_packages("src"),
     package_data={
+        "flux.app": ["*.css", "*.html", "*.js"],
         "flux.studies.pages": ["templates/*.html"],
         "flux.tiny": ["phrasings.json", "weights/**/*"],
     },

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 STUDIES = ("text", "timesteps", "sweep", "similarity", "edit")
 
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("", "entry", "device", "extras", "files", "limits", "text_files")
+    ("", "entry", "device", "extras", "files", "limits", "text_files", "confined")
     + ("outcome", "flags", "prompts", "models", "integrators", "strength")
     + ("tiny.scenes", "tiny.captions", "tiny.prompts", "pictures.rgb", "pictures.opening")
     + ("pictures.looked_at",),
@@ -55,6 +55,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("photos",),
     ("studies",),
     (*(f"studies.{name}" for name in STUDIES), "studies.__main__"),
+    ("app",),
     ("edit", "util", "cli", "cli_*", "content_filters", "trt", "__main__", "tiny"),
 )
 """Rooms of `flux`, from the bottom up. A room holds what stands below its name and has no place of its own.

@@ -1,0 +1,118 @@
+"""The page: its tabs over one desk, its looks, and the command that opens it."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from flux.app.options import PageOptions, read_options
+from flux.entry import show
+from flux.extras import need
+from flux.flags import HELP
+from flux.outcome import mistake, outcome, say
+
+TITLE = "flux"
+
+
+def open_page(doc: str, argv: Sequence[str] = ()) -> int:
+    """Open the page that was asked for on the command line, until Ctrl-C; returns the exit code.
+
+    doc: the demo's own text, for `--help`.
+    """
+    if any(word in HELP for word in argv):
+        show(doc.strip())
+        return 0
+    try:
+        options, notes = read_options(argv)
+        prepare()
+    except (ValueError, ImportError) as error:
+        return mistake(error)
+    for line in notes:
+        say(f"note: {line}")
+    return outcome(lambda: _serve(options), stopped="closed")
+
+
+def prepare() -> None:
+    """Import Gradio with its own reports turned off. Raises ImportError, one line, where it is missing."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="flux-page-"))
+    need("gradio", "app", "the page")
+
+
+def _serve(options: PageOptions) -> int:
+    from flux.app.desk import Desk
+
+    desk = Desk(options)
+    blocks = build(desk)
+    try:
+        _, here, there = launch(blocks, desk)
+        show(f"open {there or here}  (Ctrl-C closes it)")
+        loaded = _load(desk)
+        if loaded:
+            return loaded
+        blocks.block_thread()
+    finally:
+        blocks.close(verbose=False)
+        desk.close()
+    return 0
+
+
+def _load(desk: Any) -> int:
+    """Wait until the models are there; says what was said, and 2 where they cannot be had."""
+    *_, state = desk.queue.loading.states()
+    for line in state.lines:
+        show(line)
+    return 0 if state.phase == "done" else mistake(state.message)
+
+
+def build(desk: Any) -> Any:
+    """The page over a desk, as Gradio's blocks."""
+    import gradio as gr
+
+    from flux.app.loading import connect_loading
+    from flux.app.panel import JobPanel
+    from flux.app.tab_edit import EditTab
+    from flux.app.tab_generate import GenerateTab
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
+        gr.HTML(f"<header class='top'><h1>flux</h1><span>{desk.model.name}</span></header>", padding=False)
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab("Generate", id="test"):
+                generate = GenerateTab(desk)
+            with gr.Tab("Edit", id="edit"):
+                edit = EditTab(desk)
+        for tab in (generate, edit):
+            tab.connect()
+        connect_loading(desk, tabs, [generate, edit])
+        blocks.unload(JobPanel.leave)
+    return blocks
+
+
+def launch(blocks: Any, desk: Any) -> tuple[Any, str, str | None]:
+    """Start the server; returns Gradio's app, the page's address, and the one that `--share` has made."""
+    from flux.app.looks import theme
+    from flux.app.serving import app_kwargs
+
+    options = desk.options
+    style = files("flux.app").joinpath("page.css").read_text(encoding="utf-8")
+    return blocks.queue(max_size=64, default_concurrency_limit=8).launch(
+        share=options.share,
+        server_name=options.host,
+        server_port=options.port,
+        auth=options.user,
+        prevent_thread_lock=True,
+        quiet=True,
+        inbrowser=False,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        max_file_size=f"{options.upload}mb",
+        app_kwargs=app_kwargs(desk.runs, options.host, is_local=options.is_local),
+        theme=theme(),
+        css=style,
+    )

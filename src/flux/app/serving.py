@@ -1,0 +1,130 @@
+"""The server: who may come in, what of the disk is served, and what a browser may fetch from elsewhere.
+
+Files of runs are served below `runs/`, and nothing else of the disk but what the page itself has uploaded or
+drawn. Requests to other hosts are refused on both sides: by the server, and by a policy that browsers keep.
+"""
+
+import io
+import mimetypes
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from PIL import Image
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from flux.app.desk import UPLOADS
+
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self' blob: data:",
+        "worker-src 'self' blob:",
+        "frame-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'self'",
+    )
+)
+"""What a browser may load: what this server sends, and nothing from another."""
+
+NEVER = ("/proxy=", "/file=http:", "/file=https:", "/gradio_api/proxy=", "/gradio_api/file=http")
+"""Ways in which Gradio would fetch from elsewhere for a reader."""
+
+SHOWN = frozenset({".png", ".webp", ".jpg", ".json", ".csv", ".html", ".txt"})
+"""Endings of a run's files that are served."""
+
+
+class HomeOnly:
+    """Middleware: nothing is fetched from other hosts, and browsers are told so."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = unquote(scope["path"]).replace(":/", ":")
+        if any(path.startswith(("/" + each.lstrip("/"), each)) for each in NEVER):
+            await PlainTextResponse("nothing is fetched from elsewhere", 403)(scope, receive, send)
+            return
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                more = [
+                    (b"content-security-policy", POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+                message = {**message, "headers": [*message["headers"], *more]}
+            await send(message)
+
+        await self.app(scope, receive, told)
+
+
+def file_of_run(runs: Path, path: str) -> Path | None:
+    """The file that is called so below the folder of runs; None for any other, links followed.
+
+    Not for what users uploaded, nor for names that begin with a dot.
+    """
+    parts = path.split("/")
+    if "\0" in path or "\\" in path or any(part in ("", "..") or part.startswith(".") for part in parts):
+        return None
+    file = (runs / path).resolve()
+    if not file.is_relative_to(runs.resolve()) or parts[0] == UPLOADS:
+        return None
+    return file if file.suffix.lower() in SHOWN and file.is_file() else None
+
+
+def without_texts(file: Path) -> bytes:
+    """A PNG with its pixels alone."""
+    stream = io.BytesIO()
+    with Image.open(file) as image:
+        clean = Image.frombytes(image.mode, image.size, image.tobytes())
+    clean.save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def routes(runs: Path) -> list[Route]:
+    """The routes of the page's own."""
+
+    def serve(request: Request) -> Response:
+        if not _is_in(request):
+            return PlainTextResponse("log in first", 401)
+        file = file_of_run(runs, request.path_params["path"])
+        if file is None:
+            return PlainTextResponse("no such file of a run", 404)
+        if "bare" in request.query_params and file.suffix == ".png":
+            return Response(without_texts(file), media_type="image/png")
+        return FileResponse(file, media_type=mimetypes.guess_type(file.name)[0] or "text/plain")
+
+    return [Route("/runs/{path:path}", serve)]
+
+
+def _is_in(request: Request) -> bool:
+    """Whether who asks has logged in, where that is asked for; as Gradio tells for its own routes."""
+    app = request.app
+    if getattr(app, "auth", None) is None:
+        return True
+    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+    return any(request.cookies.get(name) in app.tokens for name in names if name in request.cookies)
+
+
+def app_kwargs(runs: Path, host: str, *, is_local: bool) -> dict[str, Any]:
+    """What Gradio's server is made with."""
+    middleware = [Middleware(HomeOnly)]
+    if is_local:  # a page elsewhere that a browser is led to by a name of its own gets no answer
+        names = ["localhost", "127.0.0.1", "[::1]", host]
+        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=names))
+    return {"routes": routes(runs), "middleware": middleware}

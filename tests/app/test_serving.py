@@ -1,0 +1,102 @@
+"""What of the disk a browser gets, and from where: the page's server asked directly, without a browser."""
+
+import pytest
+
+gradio = pytest.importorskip("gradio", reason='the page needs gradio: pip install "flux[app]"')
+
+from starlette.applications import Starlette  # noqa: E402
+from starlette.responses import PlainTextResponse  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+from starlette.testclient import TestClient  # noqa: E402
+
+from flux.app.serving import app_kwargs, file_of_run  # noqa: E402
+
+
+@pytest.fixture
+def runs(tmp_path):
+    runs = tmp_path / "output" / "page"
+    (runs / "test-1" / "deep").mkdir(parents=True)
+    (runs / "uploads").mkdir()
+    for name in ("index.html", "deep/a.png", "x.py", ".flux.made"):
+        (runs / "test-1" / name).write_text("inside")
+    (runs / "uploads" / "a.png").write_text("inside")
+    (tmp_path / "secret.png").write_text("secret")
+    (runs / "test-1" / "link.png").symlink_to(tmp_path / "secret.png")
+    return runs
+
+
+def client(runs, host="127.0.0.1", is_local=True, auth=None):
+    app = Starlette(**app_kwargs(runs, host, is_local=is_local))
+    app.router.routes.append(Route("/{path:path}", lambda request: PlainTextResponse("gradio's own")))
+    app.auth, app.tokens, app.cookie_id = auth, {"right": "anna"}, "7"
+    return TestClient(app, base_url="http://127.0.0.1:7860")
+
+
+TRICKS = (
+    *("../../secret.png", "test-1/../../../secret.png", "..%2f..%2fsecret.png", "%2e%2e/%2e%2e/secret.png"),
+    *("/etc/passwd", "//etc/passwd", "test-1//deep/a.png", "test-1/./deep/a.png", "test-1/.flux.made"),
+    *("test-1\\..\\..\\..\\secret.png", "uploads/a.png", "test-1/link.png", "test-1/x.py", "test-1", ""),
+    *("test-1/deep/a.png%00.html", "....//....//secret.png", "test-1/deep/a.png/"),
+)
+
+
+@pytest.mark.parametrize("path", TRICKS)
+def test_no_other_file_is_served(runs, path):
+    answer = client(runs).get(f"/runs/{path}")
+    assert answer.status_code in (400, 404) or answer.text == "gradio's own"
+    assert "secret" not in answer.text and "inside" not in answer.text
+    assert file_of_run(runs, path) is None
+
+
+@pytest.mark.parametrize("path", ["test-1/index.html", "test-1/deep/a.png"])
+def test_files_of_runs_are_served(runs, path):
+    assert client(runs).get(f"/runs/{path}").text == "inside"
+
+
+def test_without_its_texts_a_picture_has_the_same_pixels(runs):
+    from PIL import Image, PngImagePlugin
+
+    texts = PngImagePlugin.PngInfo()
+    texts.add_itxt("prompt", "a secret prompt")
+    file = runs / "test-1" / "b.png"
+    Image.effect_noise((20, 10), 50).convert("RGB").save(file, pnginfo=texts)
+    whole, bare = (client(runs).get(f"/runs/test-1/b.png{query}").content for query in ("", "?bare"))
+    assert whole == file.read_bytes() and b"a secret prompt" in whole
+    assert b"a secret prompt" not in bare
+    (runs / "c.png").write_bytes(bare)
+    assert Image.open(runs / "c.png").tobytes() == Image.open(file).tobytes()
+
+
+def test_who_has_not_logged_in_gets_no_file(runs):
+    asking = client(runs, auth=[("anna", "secret")])
+    assert asking.get("/runs/test-1/index.html").status_code == 401
+    assert asking.get("/runs/test-1/index.html", cookies={"access-token-7": "wrong"}).status_code == 401
+    assert asking.get("/runs/test-1/index.html", cookies={"access-token-7": "right"}).text == "inside"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/proxy=https://example.org/",
+        "/proxy=https://example.org/",
+        "/gradio_api/file=http://example.org/a.png",
+        "/gradio_api/file=https:/example.org/a.png",
+        "/gradio_api/file%3Dhttp://example.org/a.png",
+        "/file=http://example.org/a.png",
+    ],
+)
+def test_nothing_is_fetched_from_elsewhere(runs, path):
+    assert client(runs).get(path).status_code == 403
+
+
+def test_a_browser_is_told_to_fetch_nothing_from_elsewhere(runs):
+    policy = client(runs).get("/anything").headers["content-security-policy"]
+    assert "default-src 'self'" in policy and "http" not in policy and "*" not in policy
+
+
+def test_a_name_of_someone_elses_gets_no_answer(runs):
+    asking = client(runs)
+    assert asking.get("/runs/test-1/index.html", headers={"host": "evil.example"}).status_code == 400
+    open_to_others = client(runs, host="0.0.0.0", is_local=False)
+    answer = open_to_others.get("/runs/test-1/index.html", headers={"host": "my-box:7860"})
+    assert answer.status_code == 200
