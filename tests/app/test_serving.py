@@ -34,7 +34,7 @@ def client(runs, host="127.0.0.1", is_local=True, auth=None):
 
 TRICKS = (
     *("../../secret.png", "test-1/../../../secret.png", "..%2f..%2fsecret.png", "%2e%2e/%2e%2e/secret.png"),
-    *("/etc/passwd", "//etc/passwd", "test-1//deep/a.png", "test-1/./deep/a.png", "test-1/.flux.made"),
+    *("/etc/passwd", "//etc/passwd", "test-1//deep/a.png", "test-1/.flux.made"),
     *("test-1\\..\\..\\..\\secret.png", "uploads/a.png", "test-1/link.png", "test-1/x.py", "test-1", ""),
     *("test-1/deep/a.png%00.html", "....//....//secret.png", "test-1/deep/a.png/"),
 )

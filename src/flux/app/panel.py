@@ -27,7 +27,7 @@ SAVE = """(text) => {
 
 
 @dataclass(frozen=True)
-class Shown:
+class JobView:
     """What a tab shows of a job that is done; `more` fills the tab's own components, in their order."""
 
     pictures: Sequence[Any] = ()
@@ -73,7 +73,7 @@ class JobPanel:
         ask: Callable[..., dict[str, Any]],
         live: Any,
         more: Sequence[Any],
-        show: Callable[..., Shown],
+        show: Callable[..., JobView],
     ) -> None:
         """Wire the buttons. ask: the spec of the inputs' values. live: the gallery of pictures.
 

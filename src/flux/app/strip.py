@@ -15,7 +15,7 @@ from flux.studies.vital import read_vital_set
 
 
 def layer_strip(value: dict[str, Any], **more: Any) -> gr.HTML:
-    """Cells that are chosen by a click or by keys. No class of its own: Gradio would write a file beside it."""
+    """Cells that are chosen by a click or by keys. Not a class, for which Gradio would write a file."""
     here = files("flux.app")
     return gr.HTML(
         value=value,

@@ -11,7 +11,7 @@ from flux.app.desk import AskedRun, Desk
 from flux.app.fields import MASKS, SIDE_BY_SIDE, edit_fields, edit_spec
 from flux.app.jobs import JobState
 from flux.app.made_edits import MadeEdit, made_edits
-from flux.app.panel import JobPanel, Shown
+from flux.app.panel import JobPanel, JobView
 from flux.app.strip import chosen_in, layer_strip, measured, strip_value
 from flux.app.uploads import take_picture
 from flux.methods import DEFAULT_METHOD, METHODS
@@ -183,13 +183,13 @@ class EditTab:
             file = mask_file(editor, canvas, self.desk.uploads) or painted
         return edit_spec(*fields, file, beside, point)
 
-    def show(self, asked: AskedRun, state: JobState, *values: Any) -> Shown:
+    def show(self, asked: AskedRun, state: JobState, *values: Any) -> JobView:
         """The pictures of a finished run."""
         made = made_edits(state.folder)
         pictures = [(open_picture(state.folder / file), name) for name, file in gallery_of(made)]
         first = made[0] if made else None
         names = [(each.title, number) for number, each in enumerate(made)]
-        return Shown(
+        return JobView(
             pictures,
             [
                 gr.Column(visible=bool(made)),

@@ -9,7 +9,7 @@ from flux.app.brush import Brush, mask_file
 from flux.app.desk import AskedRun, Desk
 from flux.app.fields import generate_fields, generate_spec
 from flux.app.jobs import JobState
-from flux.app.panel import JobPanel, Shown
+from flux.app.panel import JobPanel, JobView
 from flux.app.uploads import take_picture
 from flux.pictures.opening import open_picture
 from flux.studies.text.requests import requests
@@ -129,7 +129,7 @@ class GenerateTab:
         drawn = mask_file(painted, photo, self.desk.uploads) if photo else None
         return generate_spec(*fields, drawn or (mask if photo else None), beside)
 
-    def show(self, asked: AskedRun, state: JobState, *values: Any) -> Shown:
+    def show(self, asked: AskedRun, state: JobState, *values: Any) -> JobView:
         """The pictures of a finished run."""
         about = values[-1]
         made = requests(asked.spec)
@@ -138,7 +138,7 @@ class GenerateTab:
         named = {"Seed": seeds, "Time": f"{state.seconds:.1f} s", "Run": state.folder.name}
         links = words.downloads(state.folder, [each.file for each in made], bare=not about)
         html = words.facts(named) + links + words.advice(state.lines)
-        return Shown(pictures, [html])
+        return JobView(pictures, [html])
 
     def connect(self) -> None:
         self.panel.connect(self.inputs, self.ask, self.pictures, [self.facts], self.show)

@@ -16,6 +16,7 @@ from flux.device import pick_device
 from flux.finite import NotFinite
 from flux.generate import Sampling, decode
 from flux.pictures.files import to_pil
+from flux.placement.modes import Offload
 from flux.studies.cost import Work, estimate
 from flux.studies.folder import RunFolder, difference, png_bytes
 from flux.studies.machine import machine
@@ -90,7 +91,7 @@ MOST_SEEN = 4
 """So many of the pictures at work are shown on the way; each has to be decoded."""
 
 
-def look_at(models: Models, latents: Tensor, sampling: Sampling, offload: bool) -> list[Image.Image]:
+def look_at(models: Models, latents: Tensor, sampling: Sampling, offload: Offload) -> list[Image.Image]:
     """The first `MOST_SEEN` of packed latents (B, L, 64) as pictures; none where they are no numbers."""
     try:
         return [to_pil(each) for each in decode(models, latents[:MOST_SEEN], sampling, offload=offload)]
