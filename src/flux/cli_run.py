@@ -27,7 +27,8 @@ from flux.outcome import say
 from flux.pictures.files import next_index, save_image
 from flux.pictures.safety import NSFW_THRESHOLD, Classifier, load_nsfw_classifier
 from flux.pictures.usage import track_usage_via_api
-from flux.placement.modes import Offload
+from flux.placement.modes import AUTO, Offload
+from flux.placement.peaks import Demand
 from flux.precision.choice import Precision, as_precision
 from flux.util import Models, ModelSpec, load_models
 
@@ -123,6 +124,9 @@ def run(
     if (note := session.spec.size_note(first.width, first.height)) is not None:
         say(f"note: {session.name} {note}")
     output_name = os.path.join(escaped(writable_folder(session.output_dir)), "img_{idx}.jpg")
+    demand = {}
+    if session.offload == AUTO:
+        demand["demand"] = Demand(1, first.width, first.height, first.num_steps)
     models = tools.load_models(
         session.name,
         device=session.device,
@@ -133,6 +137,7 @@ def run(
         lora=session.lora,
         lora_live=session.lora_live,
         **({} if session.precision is None else {"precision": session.precision}),
+        **demand,
     )
     for each in models.loras:
         print(f"LoRA {each}")

@@ -37,6 +37,7 @@ from flux.pictures.watermark import (
     embed_watermark,
 )
 from flux.placement.modes import Offload
+from flux.placement.peaks import Demand
 from flux.precision.choice import Choice as PrecisionChoice
 from flux.weights import load
 from flux.weights.find import CHECKPOINTS_DIR, CheckpointError, find_file
@@ -121,6 +122,7 @@ def load_models(
     dtype: str | torch.dtype = "auto",
     weights: str | Path | None = None,
     offload: Offload = False,
+    demand: Demand | None = None,
     prompts: Sequence[str] | None = None,
     lora: Choices | None = None,
     lora_live: bool = False,
@@ -133,6 +135,7 @@ def load_models(
         dtype=dtype,
         weights=weights,
         offload=offload,
+        demand=demand,
         prompts=prompts,
         lora=lora,
         lora_live=lora_live,

@@ -1,12 +1,16 @@
 """How a way is asked for: in specs, on the command lines, by true and false as before."""
 
 import pytest
+from helpers_demos import save_clone
 
 from flux import cli_options
 from flux.cli import main as picture
+from flux.generate import Sampling, generate
+from flux.placement.work import way_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec, read_command
 from flux.studies.sweep.spec import SkipSpec
+from flux.util import load_models
 
 EDIT = {"source": "a hat", "edits": [{"prompt": "a red hat", "layers": [3]}]}
 KEYS = {
@@ -60,3 +64,12 @@ def test_typed_for_a_demo(words, key, tmp_path):
 def test_typed_for_a_picture(words, key):
     options = cli_options.options_of(picture, ["--name", "flux-tiny", *words])
     assert cli_options.checked("offload", options["offload"]) == key
+
+
+def test_auto_is_picked_where_a_model_is_loaded(tmp_path, capsys):
+    models = load_models(
+        "flux-tiny", device="cpu", offload="auto", prompts=["a"], weights=save_clone(tmp_path)
+    )
+    assert capsys.readouterr().out == "offload auto: none, since on cpu all parts share one memory\n"
+    assert way_of(models.flow, "auto") is False
+    generate(models, ["a"], [0], Sampling(1, 3.5, 32, 32), offload="auto")

@@ -13,7 +13,12 @@ from flux.modules.dtypes import cast_for
 
 
 def swish(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(x)
+    """x sigmoid(x). In one new tensor, not two, where no gradient is asked for: they are a picture's largest.
+
+    `F.silu` takes as little and rounds otherwise.
+    """
+    gate = torch.sigmoid(x)
+    return x * gate if x.requires_grad and torch.is_grad_enabled() else gate.mul_(x)
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:

@@ -68,6 +68,11 @@ def _starts(tensors: Iterable[Tensor]) -> list[int]:
     return starts
 
 
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """How many bytes a master of these takes."""
+    return _starts(tensors)[-1]
+
+
 def _strides(tensor: Tensor) -> tuple[int, ...]:
     """Its own where it fills what it spans, as transposed weights do; else those of a whole one."""
     sizes = zip(tensor.shape, tensor.stride(), strict=True)

@@ -17,6 +17,7 @@ from flux.finite import NotFinite
 from flux.generate import Sampling, decode
 from flux.pictures.files import to_pil
 from flux.placement.modes import Offload
+from flux.studies.card import card_lines
 from flux.studies.cost import Work, estimate
 from flux.studies.folder import RunFolder, difference, png_bytes
 from flux.studies.machine import machine
@@ -145,9 +146,11 @@ class PictureRun(Generic[S]):
             run.finish({**results, "seconds": before["seconds"]} if before else results)
             print(self.closing(run, results))
 
-    def describe(self, spec: S) -> str:
-        """What `--dry-run` says."""
-        return estimate(spec, self.work(spec))
+    def describe(self, spec: S, card: float | None = None) -> str:
+        """What `--dry-run` says; with `card`, of a card of so many GB too."""
+        work = self.work(spec)
+        more = [] if card is None else card_lines(spec, max(work.batches, default=1), card)
+        return "\n".join([estimate(spec, work), *more])
 
     def _make_pictures(self, spec: S, run: RunFolder, host: Host) -> tuple[dict[str, float], Results]:
         """Make what is not there yet, or damaged; returns seconds by what they were spent on, and what is to

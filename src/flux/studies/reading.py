@@ -308,13 +308,16 @@ def _put(kind: type[Section], data: Any, path: KeyPath, value: Any) -> None:
 
 # The command line
 
+MOST_CARD = 10_000
+
 
 @dataclass(frozen=True)
 class Command(Generic[S]):
-    """What was asked for on the command line."""
+    """What was asked for on the command line. card: GB of a card's memory, for a dry run."""
 
     spec: S
     dry_run: bool = False
+    card: float | None = None
 
 
 def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] = ()) -> Command[S]:
@@ -330,12 +333,19 @@ def read_command(kind: type[S], *, doc: str, default: Path, argv: Sequence[str] 
         dry_run = flags.pop("dry-run", False)
         if not isinstance(dry_run, bool):
             raise SpecError(f"--dry-run = {shown(dry_run)}: takes no value")
+        card = flags.pop("card", None)
+        number = isinstance(card, int | float) and not isinstance(card, bool)
+        if card is not None and not (dry_run and number and 1 <= card <= MOST_CARD):
+            raise SpecError(
+                f"--card = {shown(card)}: goes with --dry-run, and is a GPU's memory in GB, such as 24, "
+                f"1 to {MOST_CARD}"
+            )
         if path is None:
             kind.require_alone(flags)
         spec = load_spec(kind, _short(default) if path is None else Path(path), kind.from_flags(flags))
     except (SpecError, UsageError) as error:
         raise SystemExit(mistake(error)) from None
-    return Command(spec, dry_run)
+    return Command(spec, dry_run, card)
 
 
 def _split(kind: type[StudySpec], argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:

@@ -18,6 +18,7 @@ from flux.lora.plan import lora_file
 from flux.model import FluxLoraWrapper
 from flux.models import configs
 from flux.pictures.referencing import encoder_source
+from flux.placement.peaks import Demand
 from flux.precision.choice import Precision
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name
@@ -132,6 +133,12 @@ def dino_source(spec: Spec, wanted: str) -> str:
     return str(folder / "dino") if folder and (folder / "dino").is_dir() else HUB_DINO
 
 
+def demand_of(spec: Spec, rows: int) -> Demand:
+    """What a run of the sampler asks for: `rows` side by side, those of a negative prompt beside them."""
+    beside = getattr(spec, "true_cfg", None) is not None and not getattr(spec, "two_passes", False)
+    return Demand(rows * (1 + beside), spec.width, spec.height, spec.steps)
+
+
 def load(spec: Spec, prompts: Sequence[str]) -> Models:
     """The models of a spec for these prompts; says what was loaded where, and how long it took."""
     start = time.perf_counter()
@@ -145,6 +152,7 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
         precision=model.kept_in(),
         weights=model.weights,
         offload=model.offload,
+        demand=demand_of(spec, getattr(spec, "batch", 0) + 1),
         prompts=prompts,
         lora=None if model.lora is None else [LoraChoice(each.file, each.scale) for each in model.lora],
         lora_live=model.lora_live,

@@ -15,7 +15,8 @@ class Study:
     """A spec's class and the functions that take one, by their dotted names, `package.module:name`.
 
     Names, not functions: torch takes seconds to load, and a wrong spec is answered at once.
-    make: makes the run; may return an exit code of its own. describe: what `--dry-run` says.
+    make: makes the run; may return an exit code of its own. describe: what `--dry-run` says, with `card` also
+    of a card of so many GB.
     check: raises ValueError, OSError or ImportError for what can be known to be wrong without torch.
     """
 
@@ -47,7 +48,8 @@ def carry_out(study: Study, *, doc: str, default: Path, argv: Sequence[str] = ()
         return mistake(error)
     with ending(stopped="stopped; the same command goes on from here", lower="width, height or batch") as end:
         if command.dry_run:
-            show(resolve_name(study.describe)(command.spec))
+            card = {} if command.card is None else {"card": command.card}
+            show(resolve_name(study.describe)(command.spec, **card))
         else:
             end.code = resolve_name(study.make)(command.spec) or end.code
     return end.code

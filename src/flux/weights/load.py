@@ -38,8 +38,10 @@ from flux.models import FluxParams, ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.modules.known_texts import KnownTexts
-from flux.placement.modes import STREAM, Offload, offload_key
-from flux.placement.work import at_work
+from flux.placement.modes import STREAM, Offload
+from flux.placement.peaks import Demand
+from flux.placement.picking import pick_offload
+from flux.placement.work import at_work, remember
 from flux.precision.choice import Choice as PrecisionChoice
 from flux.precision.choice import Precision, as_precision, dtype_of
 from flux.precision.quantising import Quantiser, torchao
@@ -90,6 +92,7 @@ def load_models(
     dtype: str | torch.dtype = "auto",
     weights: str | Path | None = None,
     offload: Offload = False,
+    demand: Demand | None = None,
     prompts: Sequence[str] | None = None,
     lora: Choices | None = None,
     lora_live: bool = False,
@@ -104,6 +107,7 @@ def load_models(
     weights: one folder for all parts, laid out as a clone of the FLUX.1-dev repository.
     offload: see `flux.placement.modes`. With any of its ways but `none`, flow model and autoencoder wait on
     the CPU, and with `stream` T5 too; the caller moves them to `device` in their turn.
+    demand: what will be made at a time, by which `auto` picks; None: one row of the model's usual size.
     prompts: all that will be asked for, where that is known. Each encoder then reads them and is let go
     before the next part is loaded, so that no more is held at a time than flow model and autoencoder.
     lora: LoRA files, each alone or with its scale, see `flux.lora.choice`; None: what FLUX_LORA names, which
@@ -134,7 +138,8 @@ def load_models(
     else:
         check_own_lora(own_lora, spec, name)
     check_ae(spec, find_ae(spec, weights, records, find))
-    offload = offload_key(offload)
+    usual = Demand(1, spec.size, spec.size, spec.num_steps)
+    offload = pick_offload(offload, spec, dtype, device, demand or usual, precision)
     waiting = "cpu" if offload else device
     text = {"name": name, "dtype": dtype, "weights": weights, "records": records}
     applied = {"live": lora_live, "keep": False, "at": device}
@@ -171,6 +176,7 @@ def load_models(
     )
     apply_loras(models.flow, loras, merged=first[FLOW_PART].merged, **applied)
     _require_range(models.flow, "flow model")
+    remember(offload, models.t5, models.clip, models.flow, models.ae)
     # To make pictures with: no graph is built. What `load_flow_model` and `load_ae` give can be trained.
     for part in (models.flow, models.ae):
         part.requires_grad_(False)

@@ -27,6 +27,6 @@ def make(spec: EditSpec, host: Host = COMMAND) -> None:
     run_of(spec).make(spec, host)
 
 
-def describe(spec: EditSpec) -> str:
+def describe(spec: EditSpec, card: float | None = None) -> str:
     """What `--dry-run` says."""
-    return run_of(spec).describe(spec)
+    return run_of(spec).describe(spec, card)

@@ -112,8 +112,10 @@ def _measure(spec: DinoSpec, inputs: Inputs) -> Measured:
     return measure(spec, _pairs(inputs), dino, store, _references(inputs))
 
 
-def describe(spec: DinoSpec) -> str:
+def describe(spec: DinoSpec, card: float | None = None) -> str:
     """What `--dry-run` says: what would be compared by what, and where it goes. Nothing is written."""
+    if card is not None:
+        raise ValueError(f"--card {card:g}: demo 3 compares pictures; ask the demo that makes them")
     spec, inputs = found(spec)
     second, trial = beside_of(spec, inputs), trial_of(spec, inputs)
     pairs = _pairs(inputs) + (_pairs(second[1]) if second else [])

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from flux.studies.card import card_lines
 from flux.studies.cost import Work, cost, needs, on_what, time_in_words, weights_in_words
 from flux.studies.folder import RunFolder
 from flux.studies.machine import size_in_words
@@ -19,8 +20,13 @@ BYTES_PER_PIXEL = 1.6
 """Of a PNG of a natural picture; pictures with layers skipped may be noise, of up to 3."""
 
 
-def estimate_sweep(spec: SkipSpec) -> str:
-    """The whole answer, as lines of text."""
+def rows_together(asked: Plan) -> int:
+    """The most rows that a task samples side by side, sources beside them."""
+    return max((len(task.cells) for task in asked.tasks), default=1) * (2 if asked.sources else 1)
+
+
+def estimate_sweep(spec: SkipSpec, card: float | None = None) -> str:
+    """The whole answer, as lines of text. card: GB of one whose memory is asked about."""
     until = spec.until
     models = {} if until is None else {"DINO for the rounds": dino_source(spec, until.dino)}
     files = list(needed_files(spec, models))
@@ -40,6 +46,7 @@ def estimate_sweep(spec: SkipSpec) -> str:
         weights_in_words(spec),
         f"{on_what(spec)}: about {time_in_words(seconds)}, "
         f"{size_in_words(memory)} of memory and {size_in_words(size)} of disk, {_free(path)} free",
+        *([] if card is None else card_lines(spec, rows_together(asked), card)),
     ]
     return "\n".join(lines)
 

@@ -15,13 +15,15 @@ from flux.pictures.files import to_pil
 from flux.pictures.looked_at import LookedAt
 from flux.pictures.referencing import make_references
 from flux.placement.modes import Offload
+from flux.placement.peaks import Demand, decoder_bytes
+from flux.placement.picking import free_bytes
 from flux.probes import hooks_of
 from flux.references import Reference
 from flux.studies.sweep.cells import Cell, Plan, Probe, Prompt, Task
 from flux.studies.sweep.folder import save_picture
 from flux.weights.load import Models
 
-DECODED = {"cpu": 2**15, "cuda": 2**21}
+DECODED = {"cpu": 2**15}
 """Pixels that are decoded side by side. More are slower on a CPU, whose caches they overflow."""
 
 OnStep = Callable[[int], None]
@@ -80,9 +82,17 @@ def _hooks(probe: Probe, task: Task, sources: int) -> Hooks:
 
 
 def _decoded(models: Models, tokens: Tensor, sampling: Sampling, offload: Offload) -> Tensor:
-    pixels = DECODED.get(models.device.type, 2**20)
-    together = max(1, pixels // (sampling.width * sampling.height))
+    together = pictures_together(models, sampling, len(tokens))
     return decode(models, tokens, sampling, offload=offload, together=together)
+
+
+def pictures_together(models: Models, sampling: Sampling, most: int) -> int:
+    """How many of `most` pictures are decoded side by side; on a GPU, what fits into half of what is free."""
+    if models.device.type != "cuda":
+        return max(1, DECODED.get(models.device.type, 2**20) // (sampling.width * sampling.height))
+    demand = Demand(1, sampling.width, sampling.height, sampling.steps)
+    each = decoder_bytes(models.spec, models.dtype, demand)
+    return min(most, max(1, int(free_bytes(models.device) / 2 / each)))
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,12 @@ def make(spec: SkipSpec, host: Host = COMMAND) -> int:
     return merge(spec) if spec.merge else sweep(spec, host)
 
 
-def describe(spec: SkipSpec) -> str:
+def describe(spec: SkipSpec, card: float | None = None) -> str:
     """What `--dry-run` says."""
     if spec.merge:
         return describe_merge(spec)
     check_own(spec)
-    return estimate_sweep(spec)
+    return estimate_sweep(spec, card)
 
 
 def sweep(spec: SkipSpec, host: Host = COMMAND) -> int:
