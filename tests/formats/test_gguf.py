@@ -18,7 +18,7 @@ from flux.lora.applying import apply_loras
 from flux.lora.choice import LoraChoice
 from flux.lora.reading import read_lora
 from flux.model import Flux
-from flux.util import load_ae, load_flow_model, load_t5
+from flux.util import load_ae, load_flow_model, load_models, load_t5
 from flux.weights.load import load_flow_model as load_with_choice
 
 gguf = pytest.importorskip("gguf")
@@ -210,6 +210,9 @@ def test_loras_go_beside_what_is_packed(state, tmp_path, monkeypatch):
     model = load_flow_model("flux-dev", "cpu", dtype=torch.float32)
     with pytest.raises(CheckpointError, match=r"style.safetensors cannot be merged into .* \(lora_live\)$"):
         apply_loras(model, loras)
+    monkeypatch.setattr("flux.weights.load.load_t5", lambda *a, **k: pytest.fail("was loaded"))
+    with pytest.raises(CheckpointError, match=r"style.safetensors cannot be merged into .*a.gguf, whose wei"):
+        load_models("flux-dev", device="cpu", lora=str(style))
     plain = Flux(SMALL_FLOW)
     plain.load_state_dict(numbers)
     before = model(**inputs())

@@ -265,3 +265,14 @@ def test_a_client_passes_a_quantization_config(tmp_path):
     assert quantised_names(encoder.hf_module) and encoder(["a boat"]).isfinite().all()
     with pytest.raises(ValueError, match="load_in_8bit is no option of transformers 5.*quantization_config$"):
         HFEmbedder(folder, 8, load_in_8bit=True, **options)
+
+
+@torch.no_grad()
+def test_offload_changes_no_picture_of_quantised_weights():
+    from flux.generate import Sampling, generate
+
+    models = load_models("flux-tiny", device="cpu", dtype="float32", precision="int8")
+    sampling, prompts = Sampling(2, 3.5, 64, 64), ["a red house"]
+    wanted = generate(models, prompts, [1], sampling)
+    for offload in (True, "modulation", "stream"):
+        assert torch.equal(generate(models, prompts, [1], sampling, offload=offload), wanted), offload

@@ -22,6 +22,7 @@ from flux.device import out_of_memory_hint, pick_device, pick_dtype
 from flux.finite import require_finite_weights
 from flux.formats import prefixes
 from flux.formats.fill import Filled, assign, check_fit, load_into, nothing, shortened
+from flux.formats.gguf_file import is_gguf
 from flux.formats.packed import number_type
 from flux.formats.prefixes import behind
 from flux.formats.weights import Weights
@@ -133,6 +134,8 @@ def load_models(
             "files by FLUX_MODEL and FLUX_AE"
         )
     flow, own_lora = find_flow(spec, weights, records, find), find_lora(spec, weights, find)
+    if precision is None and not lora_live:
+        _refuse_to_merge(loras, flow)
     if own_lora is None:
         check_flow(spec, flow, flow_class)
     else:
@@ -181,6 +184,15 @@ def load_models(
     for part in (models.flow, models.ae):
         part.requires_grad_(False)
     return models
+
+
+def _refuse_to_merge(loras: Sequence[Lora], flow: Path) -> None:
+    """Raise CheckpointError for LoRAs that would be merged into a GGUF file, whose weights stay packed."""
+    merged = [each.plan.file for each in loras if each.of(FLOW_PART)]
+    if merged and any(map(is_gguf, files_of(flow))):
+        raise CheckpointError(
+            f"{merged[0]} cannot be merged into {flow}, whose weights are packed: keep it beside them (lora_live)"
+        )
 
 
 def _kept_in(
