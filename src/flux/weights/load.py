@@ -191,7 +191,8 @@ def _refuse_to_merge(loras: Sequence[Lora], flow: Path) -> None:
     merged = [each.plan.file for each in loras if each.of(FLOW_PART)]
     if merged and any(map(is_gguf, files_of(flow))):
         raise CheckpointError(
-            f"{merged[0]} cannot be merged into {flow}, whose weights are packed: keep it beside them (lora_live)"
+            f"{merged[0]} cannot be merged into {flow}, whose weights are packed: keep it beside them "
+            "(lora_live)"
         )
 
 
