@@ -9,9 +9,8 @@ Prompts are other ones than those of the sweep.
 Orders, at equal bytes: some of the layers stay in full, the others are in nf4, where most is to be gained. Of
 each order as many layers as fit are taken, what matters most first, until the budget is spent to the last
 byte: a single block weighs one, a double block two, of 16 in all. Sweep: by the similarity in
-vital_layers.json, the least first. Reversed. Random: mean of so many draws, and their range. Alone: by the
-error that each layer makes when it alone is quantised, which is the question itself and costs a run for each
-layer. Figures go to `results/precision.json`.
+vital_layers.json, the least first. Reversed. Random, several draws. Alone: by the error that each layer makes
+when it alone is quantised, which is the question itself and costs a run for each layer. Figures go to `results/precision.json`.
 """
 
 import argparse
@@ -161,7 +160,7 @@ def bytes_of(tensor: Tensor) -> int:
     return sum(bytes_of(part) for part in parts if isinstance(part, Tensor))
 
 
-def weigh(flow: Flux, layer: int) -> int:
+def weigh(layer: int) -> int:
     """What a layer weighs, in single blocks."""
     spec = configs[NAME]
     numbers = [sum(a * b for a, b in rows_and_columns(spec, each)) for each in (layer, len(spec.layers) - 1)]
@@ -182,7 +181,7 @@ def fitting(order: Sequence[int], budget: int, weights: Sequence[int]) -> tuple[
 # Rows
 
 
-def precisions(bench: Bench, dtypes: Sequence[str]) -> Iterator[dict]:
+def precisions(bench: Bench) -> Iterator[dict]:
     """Flow model and T5 in each precision, as `load_models` gives them; and the flow model out of GGUF."""
     judge = load_judge(TINY_WEIGHTS / "judge.safetensors")
     flow = bench.models.flow
@@ -201,10 +200,8 @@ def precisions(bench: Bench, dtypes: Sequence[str]) -> Iterator[dict]:
             "right": right(judge.read(pictures), bench.asked),
         }
 
-    for name in (*BITS, *dtypes):
-        models = load_models(
-            NAME, device="cpu", dtype="auto" if name in dtypes else "float32", precision=name
-        )
+    for name in (*BITS, "bfloat16"):
+        models = load_models(NAME, device="cpu", precision=name)
         in_numbers(models.t5)
         texts = encode(models, bench.prompts)
         yield row(name, models.flow, replace(bench, models=models), texts)
@@ -214,48 +211,59 @@ def precisions(bench: Bench, dtypes: Sequence[str]) -> Iterator[dict]:
         yield row(f"GGUF {kind}", from_gguf(flow, kind))
 
 
+class Ordered:
+    """PSNR where some layers stay in full. Pictures are made with the numbers that the others stand for."""
+
+    def __init__(self, bench: Bench):
+        self.bench, self.flow = bench, bench.models.flow
+        self.weights = [weigh(layer) for layer in range(len(configs[NAME].layers))]
+        self.exact = self.flow.state_dict()
+        self.lossy = in_numbers(quantised(self.flow, Precision(ORDERED))).state_dict()
+
+    def psnr(self, kept: Sequence[int]) -> float:
+        wants = Quantiser(Precision(ORDERED, tuple(kept)), "flow model", self.flow.params.depth).wants
+        model = copy.deepcopy(self.flow)
+        model.load_state_dict({key: (self.lossy if wants(key) else self.exact)[key] for key in self.exact})
+        return round(float(psnr(self.bench.pictures(model), self.bench.full).mean()), 2)
+
+    def row(self, budget: int, name: str, order: Sequence[int]) -> dict:
+        kept = fitting(order, budget, self.weights)
+        about = {"budget": budget, "of": sum(self.weights), "order": name, "kept": list(kept)}
+        return about | {"psnr": self.psnr(kept)}
+
+
 def orders(bench: Bench) -> Iterator[dict]:
     """PSNR at equal bytes, by what the layers in full were chosen by."""
-    flow, layers = bench.models.flow, range(len(configs[NAME].layers))
-    weights = [weigh(flow, layer) for layer in layers]
+    ordered = Ordered(bench)
     sweep = read_evidence(TINY_WEIGHTS / "vital_layers.json", NAME, configs[NAME].layers).order
-
-    exact, lossy = flow.state_dict(), in_numbers(quantised(flow, Precision(ORDERED))).state_dict()
-
-    def measured(kept: Sequence[int]) -> float:
-        wants = Quantiser(Precision(ORDERED, tuple(kept)), "flow model", flow.params.depth).wants
-        model = copy.deepcopy(flow)
-        model.load_state_dict({key: (lossy if wants(key) else exact)[key] for key in exact})
-        return round(float(psnr(bench.pictures(model), bench.full).mean()), 2)
-
-    alone = {layer: measured([each for each in layers if each != layer]) for layer in layers}
-    per_byte = sorted(layers, key=lambda layer: alone[layer])
-    yield {"alone": alone, "order": per_byte, "sweep": list(sweep), "weights": weights}
     rng = np.random.default_rng(SEED)
-    draws = [rng.permutation(len(weights)).tolist() for _ in range(DRAWS)]
+    draws = [rng.permutation(len(sweep)).tolist() for _ in range(DRAWS)]
+    yield {"budget": 0, "of": sum(ordered.weights), "order": "none", "psnr": ordered.psnr([])}
     for budget in BUDGETS:
-        chosen = {
-            name: fitting(order, budget, weights)
-            for name, order in (("sweep", sweep), ("reversed", sweep[::-1]), ("alone", per_byte))
-        }
-        values = {name: measured(kept) for name, kept in chosen.items()}
-        random = [measured(fitting(order, budget, weights)) for order in draws]
-        yield {
-            "budget": budget,
-            "of": sum(weights),
-            "kept": {name: list(kept) for name, kept in chosen.items()},
-            **values,
-            "random": round(float(np.mean(random)), 2),
-            "draws": random,
-        }
-    yield {"budget": 0, "of": sum(weights), "all in": ORDERED, "psnr": measured([])}
+        for name, order in (("sweep", sweep), ("reversed", sweep[::-1])):
+            yield ordered.row(budget, name, order)
+        for order in draws:
+            yield ordered.row(budget, "random", order)
+
+
+def alone(bench: Bench) -> Iterator[dict]:
+    """PSNR with one layer quantised, and at equal bytes by the order that comes of it."""
+    ordered = Ordered(bench)
+    layers = range(len(ordered.weights))
+    found = {layer: ordered.psnr([each for each in layers if each != layer]) for layer in layers}
+    yield {"alone": found}
+    for budget in BUDGETS:
+        yield ordered.row(budget, "alone", sorted(layers, key=found.__getitem__))
+
+
+TABLES = {"rows": precisions, "orders": orders, "alone": alone}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--only", choices=("rows", "orders"), help="one of both tables")
+    parser.add_argument("--only", choices=TABLES, help="one of the tables")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args(argv)
     prompts = [each["prompt"] for each in draw_prompts(given.pictures, SEED)]
@@ -264,17 +272,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     sampling = Sampling(given.steps, 3.5, 128, 128)
     bench = Bench(models, encode(models, prompts), prompts, asked, sampling)
     bench = replace(bench, full=bench.pictures(models.flow))
-    found = {
-        "pictures": given.pictures,
-        "steps": given.steps,
-        "torch": torch.__version__,
-        "rows": [],
-        "orders": [],
-    }
-    for key, rows in (("rows", precisions(bench, ("bfloat16",))), ("orders", orders(bench))):
-        for each in rows if given.only in (None, key) else ():
+    about = {"pictures": given.pictures, "steps": given.steps, "torch": torch.__version__}
+    found = {**about, **{name: [] for name in TABLES}}
+    for name, make in TABLES.items():
+        for each in make(bench) if given.only in (None, name) else ():
             print(json.dumps(each), flush=True)
-            found[key].append(each)
+            found[name].append(each)
             write_atomically(given.out, (json.dumps(found, indent=1) + "\n").encode())
 
 

@@ -24,7 +24,7 @@ LAYERS = range(len(configs["flux-tiny"].layers))
 
 
 def test_every_order_spends_the_budget_to_the_last_byte():
-    weights = [precision.weigh(None, layer) for layer in LAYERS]
+    weights = [precision.weigh(layer) for layer in LAYERS]
     assert weights == [2] * 4 + [1] * 8
     rng = np.random.default_rng(0)
     for budget in (1, *precision.BUDGETS):
