@@ -10,7 +10,8 @@ Orders, at equal bytes: some of the layers stay in full, the others are in nf4, 
 each order as many layers as fit are taken, what matters most first, until the budget is spent to the last
 byte: a single block weighs one, a double block two, of 16 in all. Sweep: by the similarity in
 vital_layers.json, the least first. Reversed. Random, several draws. Alone: by the error that each layer makes
-when it alone is quantised, which is the question itself and costs a run for each layer. Figures go to `results/precision.json`.
+when it alone is quantised, which is the question itself and costs a run for each layer. Figures go to
+`results/precision.json`.
 """
 
 import argparse
