@@ -1,7 +1,7 @@
 """A whole edit, from loading to decoding, with the peak of memory in each phase.
 
-Four rows: a source, and three edits that look at it in the nine layers of the set `released`. All parts of
-the model stand on the device, or, with offload, only those at work. Few steps: each takes the same memory.
+Four rows: a source, and three edits that look at it in the nine layers of the set `released`. Where parts of
+the model are when, by each way to offload of `flux.placement.modes`. Few steps: each takes the same memory.
 
 Options: cap_gib. With it this process may take no more GPU memory than a card of that size has. What does
 not fit is a result: the phase in which memory ran out is recorded, and if it was the sampling, two rows are
@@ -23,9 +23,11 @@ from flux.generate import Sampling, decode, encode, sample_steps
 from flux.hooks import CopySource, Hooks
 from flux.model import Flux
 from flux.modules.autoencoder import AutoEncoder
+from flux.placement.modes import OFFLOAD_KEYS, STREAM, Offload, offload_name
 from flux.util import Models, configs
 
 ROWS = (4, 2)
+WAYS = OFFLOAD_KEYS[:4]
 LOADING, SAMPLING = "loading (random weights)", "sampling"
 PROMPTS = ("a red house by a lake", "a blue house by a lake", "a red house in snow", "a red boat on a lake")
 
@@ -35,7 +37,7 @@ def run(setup: Setup, record: Record) -> None:
         cap(setup.options["cap_gib"], setup.device)
     record.put(cap_gib=setup.options.get("cap_gib"), steps=setup.scale.edit_steps, size=setup.scale.size)
     edits: list[dict[str, Any]] = []
-    for offload in (False, True):
+    for offload in WAYS:
         for edit in tries(setup, offload):
             edits.append(edit)
             record.put(edits=edits)
@@ -49,7 +51,7 @@ def cap(gib: float, device: torch.device) -> None:
         torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total, device)
 
 
-def tries(setup: Setup, offload: bool) -> Iterator[dict[str, Any]]:
+def tries(setup: Setup, offload: Offload) -> Iterator[dict[str, Any]]:
     """Load once; edit with four rows, and with two if four do not fit. Yields what came of each."""
     phases = clock.Phases(setup.device)
     phases.enter(LOADING)
@@ -83,10 +85,13 @@ def attempt(call: Callable[[], Any]) -> tuple[Any, bool]:
 
 
 def about(
-    offload: bool, rows: int, phases: list[dict], *, failed: str | None, finite: bool | None = None
+    offload: Offload, rows: int, phases: list[dict], *, failed: str | None, finite: bool | None = None
 ) -> dict[str, Any]:
     result = "made" if failed is None else OUT_OF_MEMORY
-    print(f"  {rows} rows, offload {offload}: {result}{f' in {failed}' if failed else ''}", flush=True)
+    print(
+        f"  {rows} rows, offload {offload_name(offload)}: {result}{f' in {failed}' if failed else ''}",
+        flush=True,
+    )
     return {
         "offload": offload,
         "rows": rows,
@@ -97,10 +102,17 @@ def about(
     }
 
 
-def random_models(setup: Setup, offload: bool) -> Models:
-    """What `load_models` returns, in its order: with offload, flow model and autoencoder wait on the CPU."""
+def random_models(setup: Setup, offload: Offload) -> Models:
+    """What `load_models` returns, in its order: with offload, flow model and autoencoder wait on the CPU.
+
+    T5 too where it is streamed, but it is drawn on the device, which draws faster.
+    """
     scale, device, dtype = setup.scale, setup.device, setup.dtype
-    t5, clip = random_t5(scale, device, dtype), random_clip(scale, device, dtype)
+    t5 = random_t5(scale, device, dtype)
+    if offload == STREAM:
+        t5.cpu()
+        clock.free(device)
+    clip = random_clip(scale, device, dtype)
     waiting = torch.device("cpu") if offload else device
     ae = random_model(lambda: AutoEncoder(scale.ae), waiting, torch.float32)
     if offload:
@@ -112,7 +124,7 @@ def random_models(setup: Setup, offload: bool) -> Models:
     return Models("flux-dev", flow, ae, t5, clip, device=device, dtype=dtype, spec=spec)
 
 
-def edit(models: Models, setup: Setup, rows: int, offload: bool, phases: clock.Phases) -> bool:
+def edit(models: Models, setup: Setup, rows: int, offload: Offload, phases: clock.Phases) -> bool:
     """One pass of an edit; returns whether the pictures hold numbers alone."""
     height, width = setup.scale.size
     sampling = Sampling(setup.scale.edit_steps, 3.5, width, height)
@@ -140,7 +152,7 @@ def table(figures: dict[str, Any]) -> list[str]:
     lines = [f"{steps} steps, height and width {size}, " + cap_in_words(figures.get("cap_gib")), ""]
     lines += ["| offload | rows | phase | seconds | peak GB | reserved GB |", "| --- " * 6 + "|"]
     for each in figures.get("edits", []):
-        start = f"| {'yes' if each['offload'] else 'no'} | {each['rows']} |"
+        start = f"| {offload_name(each['offload'])} | {each['rows']} |"
         for phase in each["phases"]:
             peaks = f"{number(phase['peak_gb'])} | {number(phase['reserved_gb'])} |"
             lines.append(f"{start} {phase['phase']} | {phase['seconds']:.2f} | {peaks}")

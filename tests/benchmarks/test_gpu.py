@@ -162,6 +162,8 @@ def test_what_a_scaled_run_measures(scaled):
     assert [(each["offload"], each["rows"], each["result"]) for each in edits] == [
         (False, 4, "made"),
         (True, 4, "made"),
+        ("modulation", 4, "made"),
+        ("stream", 4, "made"),
     ]
     assert all(each["finite"] for each in edits)
     assert [phase["phase"] for phase in edits[1]["phases"]] == [

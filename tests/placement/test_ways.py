@@ -10,7 +10,10 @@ from flux.conditions import Conditions, Negative
 from flux.generate import Sampling, at_work, decode, encode, generate, sample_steps
 from flux.hooks import CopySource, Hooks
 from flux.integrators import INTEGRATORS
+from flux.lora.applying import LIVE, LiveUpdate, _add_update
+from flux.lora.reading import Stack
 from flux.modules.layers import Modulation
+from flux.placement.lanes import lane_to
 from flux.placement.masters import Master, tensors_of
 from flux.placement.modes import OFFLOADS, offload_key, offload_name
 from flux.placement.shares import modulated
@@ -293,3 +296,97 @@ def test_decoding_by_a_master(lane):
     tokens = latents(models)[-1]
     plain = decode(models, tokens, SAMPLING)
     assert torch.equal(decode(models, tokens, SAMPLING, offload=True), plain)
+
+
+# --- LoRAs, T5 -------------------------------------------------------------------------------------
+
+
+class Reader(torch.nn.Module):
+    """T5 with random weights, which reads numbers."""
+
+    def __init__(self, layers=5):
+        super().__init__()
+        from transformers import T5Config, T5EncoderModel
+
+        shape = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=layers, num_heads=2, vocab_size=32)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.hf_module = T5EncoderModel(shape).eval().requires_grad_(False)
+
+    def forward(self, ids):
+        return self.hf_module(input_ids=ids)["last_hidden_state"]
+
+
+def test_blocks_of_t5_are_streamed_too(lane):
+    reader, ids = Reader(), torch.arange(12).view(2, 6)
+    plain = reader(ids)
+    with torch.no_grad(), at_work(torch.device("cpu"), "stream", reader):
+        found = [reader(ids), reader(ids)]
+    assert same(found, [plain, plain])
+    kept = kept_weights(reader, lane, "stream")
+    blocks = [master.bytes.data_ptr() for master in kept.blocks.values()]
+    sent = [each.data_ptr() for each in lane.sent]
+    assert len(blocks) == 5 and [each for each in sent if each in blocks] == blocks * 2
+    assert lane.rooms.count(max(map(len, kept.blocks.values()))) == 3
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_loras_go_with_their_layers(live, lane, tmp_path):
+    def with_lora(models):
+        generator = torch.Generator().manual_seed(3)
+        linears = ["double_blocks.1.img_mod.lin", "single_blocks.2.linear1", "single_blocks.7.modulation.lin"]
+        for name in linears:
+            linear = models.flow.get_submodule(name)
+            down, up = (
+                torch.randn(*shape, generator=generator) for shape in ((4, 64), (len(linear.weight), 4))
+            )
+            if live:
+                update = LiveUpdate(Stack(down, up / 8, None), linear.weight)
+                linear.add_module(LIVE, update)
+                linear.register_forward_hook(_add_update)
+            else:
+                linear.weight = torch.nn.Parameter(linear.weight + up @ down / 8, False)
+        return models
+
+    plain = latents(with_lora(small_models()))
+    assert not same(latents(small_models()), plain)
+    models = small_models()
+    latents(models, "stream")
+    with_lora(models)  # of a model whose weights wait already
+    for way in WAYS:
+        assert same(latents(models, way), plain), way
+
+
+# --- On a GPU --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr("flux.placement.work.lane_to", lane_to)  # the real one
+    return torch.device("cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("hooks", ["plain", "skip", "inject", "window"])
+def test_every_way_is_the_plain_one_on_a_gpu(way, hooks, gpu):
+    plain = latents(small_models(HALF, "cuda"), hooks=HOOKS[hooks])
+    waiting = small_models(HALF)
+    models = replace(waiting, device=gpu)
+    for _ in range(2):
+        assert same(latents(models, way, hooks=HOOKS[hooks]), plain)
+        assert all(each.device.type == "cpu" for each in tensors_of(models.flow))
+    kept = kept_weights(models.flow, lane_to(gpu), offload_key(way))
+    assert all(master.bytes.is_pinned() for master in kept.masters)
+
+
+@pytest.mark.gpu
+def test_weights_pass_through_a_gpu_faster_than_it_computes(gpu):
+    """Rooms are reused while their blocks are still at work: what is fetched into them must wait."""
+    plain = None
+    sampling = Sampling(2, 3.5, 256, 256)
+    for way in (False, "stream", "stream"):
+        models = replace(small_models(), device=gpu)
+        found = latents(models, way, sampling=sampling)
+        plain = plain or found
+        assert same(found, plain)

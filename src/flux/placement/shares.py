@@ -6,17 +6,15 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from flux.model import Flux
-from flux.modules.conditioner import HFEmbedder
 from flux.placement.masters import tensors_of
 
 
 def blocks_of(module: nn.Module) -> tuple[nn.Module, ...]:
-    """The blocks of a flow model, or those of a text encoder, in the order in which they run; else none."""
+    """The blocks of a flow model, or those of T5, in the order in which they run; else none."""
     if isinstance(module, Flux):
         return (*module.double_blocks, *module.single_blocks)
-    if isinstance(module, HFEmbedder) and not module.is_clip:
-        return tuple(module.hf_module.encoder.block)
-    return ()
+    encoder = getattr(getattr(module, "hf_module", None), "encoder", None)
+    return tuple(getattr(encoder, "block", ()))
 
 
 def modulations_of(owner: nn.Module) -> tuple[nn.Module, ...]:
