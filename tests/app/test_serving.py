@@ -14,12 +14,17 @@ from flux.app.serving import app_kwargs, file_of_run  # noqa: E402
 
 @pytest.fixture
 def runs(tmp_path):
-    runs = tmp_path / "output" / "page"
-    (runs / "test-1" / "deep").mkdir(parents=True)
-    (runs / "uploads").mkdir()
-    for name in ("index.html", "deep/a.png", "x.py", ".flux.made"):
-        (runs / "test-1" / name).write_text("inside")
-    (runs / "uploads" / "a.png").write_text("inside")
+    runs = tmp_path / "output"
+    for name in (
+        "test-1/index.html",
+        "test-1/deep/a.png",
+        "test-1/x.py",
+        "test-1/.flux.made",
+        "uploads/a.png",
+    ):
+        (runs / name).parent.mkdir(parents=True, exist_ok=True)
+        (runs / name).write_text("inside")
+    (runs / "test-1" / "run.json").write_text("{}")
     (tmp_path / "secret.png").write_text("secret")
     (runs / "test-1" / "link.png").symlink_to(tmp_path / "secret.png")
     return runs

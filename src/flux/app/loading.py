@@ -51,8 +51,8 @@ def nothing_but(said: str, every: Sequence[FilledTab], outputs: Sequence[Any]) -
     return [gr.skip(), *[said] * len(every), *[gr.skip()] * (len(outputs) - 1 - len(every))]
 
 
-def connect_loading(desk: Desk, tabs: Any, every: Sequence[FilledTab]) -> None:
-    """Have a spec that is dropped on any tab fill the fields of the one that makes it."""
+def connect_loading(desk: Desk, tabs: Any, every: Sequence[FilledTab]) -> tuple[list[Any], Fill]:
+    """Have a spec that is dropped on any tab fill the fields of the one that makes it; returns `filler`'s."""
     outputs, fill = filler(desk, tabs, every)
 
     def drop(file: str | None) -> list[Any]:
@@ -66,3 +66,4 @@ def connect_loading(desk: Desk, tabs: Any, every: Sequence[FilledTab]) -> None:
     for tab in every:
         how = {"show_progress": "hidden", "api_visibility": "private"}
         tab.panel.drop.upload(drop, tab.panel.drop, outputs, **how)
+    return outputs, fill

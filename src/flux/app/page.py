@@ -74,6 +74,8 @@ def build(desk: Any) -> Any:
     from flux.app.panel import JobPanel
     from flux.app.tab_edit import EditTab
     from flux.app.tab_generate import GenerateTab
+    from flux.app.tab_layers import LayersTab
+    from flux.app.tab_runs import RunsTab
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as blocks:
         gr.HTML(f"<header class='top'><h1>flux</h1><span>{desk.model.name}</span></header>", padding=False)
@@ -82,9 +84,16 @@ def build(desk: Any) -> Any:
                 generate = GenerateTab(desk)
             with gr.Tab("Edit", id="edit"):
                 edit = EditTab(desk)
-        for tab in (generate, edit):
+            with gr.Tab("Layers", id="skip"):
+                layers = LayersTab(desk)
+            with gr.Tab("Runs", id="runs") as runs_tab:
+                runs = RunsTab(desk)
+        makers = [generate, edit, layers]
+        for tab in makers:
             tab.connect()
-        connect_loading(desk, tabs, [generate, edit])
+        layers.connect_strip(edit.strip)
+        outputs, fill = connect_loading(desk, tabs, makers)
+        runs.connect(runs_tab, fill, outputs)
         blocks.unload(JobPanel.leave)
     return blocks
 
@@ -112,7 +121,7 @@ def launch(blocks: Any, desk: Any) -> tuple[Any, str, str | None]:
         pwa=False,
         mcp_server=False,
         max_file_size=f"{options.upload}mb",
-        app_kwargs=app_kwargs(desk.runs, options.host, is_local=options.is_local),
+        app_kwargs=app_kwargs(desk.root, options.host, is_local=options.is_local),
         theme=theme(),
         css=style,
     )

@@ -74,10 +74,14 @@ class JobPanel:
         live: Any,
         more: Sequence[Any],
         show: Callable[..., JobView],
+        on_the_way: Callable[[AskedRun, JobState], list[Any]] | None = None,
+        hidden: Sequence[Any] = (),
     ) -> None:
         """Wire the buttons. ask: the spec of the inputs' values. live: the gallery of pictures.
 
         show: what to show of a finished job, from what was asked, its state, and the inputs' values.
+        on_the_way: values of `live` and `more` when the job has made files. hidden: what the first of `more`
+        are while it is at work.
         """
         outputs = [self.status, live, *more, self.film, self.text, self.command]
         nothing = [gr.skip()] * len(outputs)
@@ -91,13 +95,18 @@ class JobPanel:
             job = self.desk.put(asked)
             self._jobs[request.session_hash, self.kind] = job
             before: JobState | None = None
-            yield [words.status(job.state), gr.skip(), *[gr.skip()] * len(more), "", gr.skip(), gr.skip()]
+            begun = [words.status(job.state), *nothing[1:]]
+            begun[2 : 2 + len(hidden)] = hidden
+            begun[-3] = ""
+            yield begun
             for state in job.states():
                 shown = list(nothing)
                 shown[0] = words.status(state)
                 if state.seen and (before is None or state.seen is not before.seen):
                     shown[1] = list(state.seen)
                     shown[-3] = words.film(state.thumbs)
+                if on_the_way is not None and before is not None and state.files != before.files:
+                    shown[1 : 2 + len(more)] = on_the_way(asked, state)
                 if state.phase == "done":
                     made = show(asked, state, *values)
                     shown[1] = list(made.pictures)

@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flux.app.desk import UPLOADS
+from flux.studies.folder import RECORD
 
 POLICY = "; ".join(
     (
@@ -73,18 +73,20 @@ class HomeOnly:
         await self.app(scope, receive, told)
 
 
-def file_of_run(runs: Path, path: str) -> Path | None:
-    """The file that is called so below the folder of runs; None for any other, links followed.
+def file_of_run(root: Path, path: str) -> Path | None:
+    """The file of that name below the output folder, if it is a run's; None for any other, links followed.
 
-    Not for what users uploaded, nor for names that begin with a dot.
+    A run's are those in a folder with a `run.json`, or below it; not those whose names begin with a dot.
     """
     parts = path.split("/")
     if "\0" in path or "\\" in path or any(part in ("", "..") or part.startswith(".") for part in parts):
         return None
-    file = (runs / path).resolve()
-    if not file.is_relative_to(runs.resolve()) or parts[0] == UPLOADS:
+    root = root.resolve()
+    file = (root / path).resolve()
+    if not file.is_relative_to(root) or file.suffix.lower() not in SHOWN or not file.is_file():
         return None
-    return file if file.suffix.lower() in SHOWN and file.is_file() else None
+    above = (folder for folder in file.parents if folder.is_relative_to(root))
+    return file if any((folder / RECORD).is_file() for folder in above) else None
 
 
 def without_texts(file: Path) -> bytes:
@@ -96,13 +98,13 @@ def without_texts(file: Path) -> bytes:
     return stream.getvalue()
 
 
-def routes(runs: Path) -> list[Route]:
-    """The routes of the page's own."""
+def routes(root: Path) -> list[Route]:
+    """The routes of the page's own. root: the output folder."""
 
     def serve(request: Request) -> Response:
         if not _is_in(request):
             return PlainTextResponse("log in first", 401)
-        file = file_of_run(runs, request.path_params["path"])
+        file = file_of_run(root, request.path_params["path"])
         if file is None:
             return PlainTextResponse("no such file of a run", 404)
         if "bare" in request.query_params and file.suffix == ".png":
@@ -121,10 +123,10 @@ def _is_in(request: Request) -> bool:
     return any(request.cookies.get(name) in app.tokens for name in names if name in request.cookies)
 
 
-def app_kwargs(runs: Path, host: str, *, is_local: bool) -> dict[str, Any]:
+def app_kwargs(root: Path, host: str, *, is_local: bool) -> dict[str, Any]:
     """What Gradio's server is made with."""
     middleware = [Middleware(HomeOnly)]
     if is_local:  # a page elsewhere that a browser is led to by a name of its own gets no answer
         names = ["localhost", "127.0.0.1", "[::1]", host]
         middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=names))
-    return {"routes": routes(runs), "middleware": middleware}
+    return {"routes": routes(root), "middleware": middleware}

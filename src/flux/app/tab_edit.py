@@ -43,7 +43,7 @@ class EditTab:
                 self.file = gr.File(
                     label="Photo, if there is one (PNG, JPEG, WebP)",
                     file_types=[".png", ".jpg", ".jpeg", ".webp"],
-                    height=84,
+                    height=130,
                     elem_id="edit-photo",
                 )
                 self.edits = gr.Textbox(
@@ -113,6 +113,13 @@ class EditTab:
                     )
             with gr.Column(scale=6, min_width=320):
                 self.panel = JobPanel(desk, self.kind, action="Edit")
+                self.panel.frames()
+                with gr.Column(visible=False) as self.result:
+                    self.which = gr.Dropdown([], label="Edit", interactive=True, elem_id="edit-which")
+                    self.slider = gr.ImageSlider(
+                        label="Source and edit", max_height=640, format="png", elem_id="edit-slider"
+                    )
+                    self.facts = gr.HTML("", padding=False, elem_id="edit-facts")
                 self.pictures = gr.Gallery(
                     label="Pictures",
                     show_label=False,
@@ -125,34 +132,28 @@ class EditTab:
                     elem_id="edit-pictures",
                     elem_classes="stage",
                 )
-                self.panel.frames()
-                with gr.Column(visible=False) as self.result:
-                    self.which = gr.Dropdown([], label="Edit", interactive=True, elem_id="edit-which")
-                    self.slider = gr.ImageSlider(
-                        label="Source and edit", max_height=640, format="png", elem_id="edit-slider"
+                looking = gr.Accordion("What does this point look at?", open=False, visible=False)
+                with looking as self.watching:
+                    gr.HTML(
+                        "<p class='hint'>Click on the edit; it is made again, watched.</p>", padding=False
                     )
-                    self.facts = gr.HTML("", padding=False, elem_id="edit-facts")
-                    with gr.Accordion("What does this point look at?", open=False, elem_id="edit-attention"):
-                        gr.HTML(
-                            "<p class='hint'>Click on the edit; it is made again, watched.</p>", padding=False
-                        )
-                        self.point = gr.Image(
-                            show_label=False,
-                            interactive=False,
-                            format="png",
-                            buttons=[],
-                            elem_id="edit-point",
-                        )
-                        self.looks = gr.Gallery(
-                            show_label=False,
-                            columns=3,
-                            height="auto",
-                            object_fit="contain",
-                            interactive=False,
-                            buttons=["fullscreen"],
-                            elem_id="edit-looks",
-                            elem_classes="stage",
-                        )
+                    self.point = gr.Image(
+                        show_label=False,
+                        interactive=False,
+                        format="png",
+                        buttons=[],
+                        elem_id="edit-point",
+                    )
+                    self.looks = gr.Gallery(
+                        show_label=False,
+                        columns=3,
+                        height="auto",
+                        object_fit="contain",
+                        interactive=False,
+                        buttons=["fullscreen"],
+                        elem_id="edit-looks",
+                        elem_classes="stage",
+                    )
                 self.panel.files()
         self.photo, self.painted, self.beside = gr.State(None), gr.State(None), gr.State({})
         self.canvas, self.made = gr.State(None), gr.State([])
@@ -193,6 +194,7 @@ class EditTab:
             pictures,
             [
                 gr.Column(visible=bool(made)),
+                gr.Accordion(visible=bool(made)),
                 gr.Dropdown(names, value=0 if made else None, visible=len(made) > 1),
                 first and slide(state.folder, first),
                 "" if first is None else facts_of(state.folder, first, state.lines),
@@ -204,10 +206,20 @@ class EditTab:
 
     @property
     def results(self) -> list[Any]:
-        return [self.result, self.which, self.slider, self.facts, self.point, self.looks, self.made]
+        return [
+            self.result,
+            self.watching,
+            self.which,
+            self.slider,
+            self.facts,
+            self.point,
+            self.looks,
+            self.made,
+        ]
 
     def connect(self) -> None:
-        self.panel.connect(self.inputs, self.ask, self.pictures, self.results, self.show)
+        hidden = [gr.Column(visible=False), gr.Accordion(visible=False)]
+        self.panel.connect(self.inputs, self.ask, self.pictures, self.results, self.show, hidden=hidden)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         self.method.change(method_words, self.method, self.about, **quiet)
         self.strip.input(lambda: None, None, None, **quiet)

@@ -68,7 +68,7 @@ class GenerateTab:
                     self.file = gr.File(
                         label="Photo (PNG, JPEG, WebP)",
                         file_types=[".png", ".jpg", ".jpeg", ".webp"],
-                        height=90,
+                        height=130,
                         elem_id="test-photo",
                     )
                     self.strength = gr.Slider(

@@ -10,8 +10,12 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from flux.app.desk import RUNS
 from flux.app.jobs import JobState
+from flux.app.runs import ListedRun
+from flux.models import Layers
 
+SMALL_TALK = ("; open ", " of memory", " cells are there")
 PHASES = {"sample": "drawing the source", "gate": "to noise and back", "mask": "looking for the mask"}
 KEPT = frozenset(
     ("regions", "regional", "watch", "scan", "chain", "operators", "schedules", "outside", "start")
@@ -28,7 +32,8 @@ def status(state: JobState) -> str:
     if state.phase == "working":
         return _working(state)
     if state.phase == "done":
-        return _line("done", f"Done in {state.seconds:.1f} s")
+        again = any(line.startswith("made already") for line in state.lines)
+        return _line("done", "Made already" if again else f"Done in {state.seconds:.1f} s")
     if state.phase == "stopped":
         return _line("stopped", state.message or "stopped")
     return failure(state.message)
@@ -61,7 +66,7 @@ def advice(lines: Sequence[str]) -> str:
 
 def _is_small_talk(line: str) -> bool:
     """What is said of files and seconds, which the page shows itself."""
-    return "; open " in line or line.startswith("open ") or " of memory" in line
+    return line.startswith(("open ", "made already")) or any(words in line for words in SMALL_TALK)
 
 
 def loaded(name: str, values: Sequence[Any]) -> str:
@@ -71,10 +76,34 @@ def loaded(name: str, values: Sequence[Any]) -> str:
     return _line("loaded", f"{name} fills the fields{more}")
 
 
+def bars(lost: Mapping[tuple[int, ...], float], layers: Layers, measure: str) -> str:
+    """A bar for each group of layers, as long as what is lost without it."""
+    most = max(lost.values(), default=0) or 1
+    rows = "".join(
+        f'<div class="row" title="{value:.3f}"><span>{"+".join(map(layers.name, group))}</span>'
+        f'<div class="bar"><i style="width: {value / most:.1%}"></i></div><b>{value:.3f}</b></div>'
+        for group, value in sorted(lost.items())
+    )
+    return f'<div class="bars"><p class="hint">{escape(measure)} to the picture as it is</p>{rows}</div>'
+
+
+def report(run: ListedRun | None) -> str:
+    """The report of a run, in a frame of its own."""
+    if run is None:
+        return failure("this run is gone: look again")
+    if run.page is None:
+        return f"<p class='hint'>{escape(run.place)} has no report: it was not finished.</p>"
+    address = quote(run.page)
+    return (
+        f"<p class='links'>{escape(run.label)} · <a href='{address}' target='_blank'>open alone</a></p>"
+        f"<iframe class='report' src='{address}' title='report of {escape(run.place)}'></iframe>"
+    )
+
+
 def downloads(folder: Path, files: Sequence[str], *, bare: bool = False) -> str:
     """Links to files of a run. bare: without the texts that are kept in them."""
     links = (
-        f'<a download="{quote(Path(file).name)}" href="runs/{quote(folder.name)}/{quote(file)}'
+        f'<a download="{quote(Path(file).name)}" href="runs/{RUNS}/{quote(folder.name)}/{quote(file)}'
         f'{"?bare" if bare else ""}">{escape(file)}</a>'
         for file in files
     )

@@ -1,0 +1,158 @@
+"""The tab that asks what layers are for, one by one, on a prompt: demo 2, watched as it goes."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from flux.app import words
+from flux.app.desk import AskedRun, Desk
+from flux.app.fields import numbers
+from flux.app.jobs import JobState
+from flux.app.measuring import PictureLoss, lost_by_layers
+from flux.app.panel import JobPanel, JobView
+from flux.app.strip import scaled, strip_value
+from flux.models import Layers
+from flux.pictures.opening import open_picture
+from flux.studies.sweep.folder import read_sweep
+
+PROBES = [("skip: leave the layer out", "skip"), ("carry: take another prompt's keys and values", "carry")]
+
+
+class LayersTab:
+    """A prompt, a probe, and a bar for each layer that grows as pictures come."""
+
+    kind = "skip"
+
+    def __init__(self, desk: Desk):
+        self.desk, self.loss = desk, PictureLoss(desk)
+        record, caps = desk.record, desk.options.caps
+        tiny = record.embedded
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=5, min_width=320, elem_classes="fields"):
+                self.prompt = gr.Textbox(
+                    "a big red house on the grass" if tiny else "",
+                    label="Prompt",
+                    info="its picture is made once for each layer, with that layer changed",
+                    lines=2,
+                    elem_id="skip-prompt",
+                )
+                self.probe = gr.Radio(PROBES, value="skip", label="Probe", elem_id="skip-probe")
+                self.source = gr.Textbox(
+                    "a small blue figure in the snow" if tiny else "",
+                    label="The other prompt",
+                    info="whose keys and values carry takes",
+                )
+                self.layers = gr.Textbox(
+                    "all",
+                    label="Layers",
+                    info="all, 0-3, double.*, single.5, with commas between",
+                    elem_id="skip-layers",
+                )
+                with gr.Row():
+                    self.steps = gr.Slider(
+                        *(1, min(100, caps.steps), min(record.num_steps, caps.steps)),
+                        step=1,
+                        label="Steps",
+                        min_width=160,
+                        elem_id="skip-steps",
+                    )
+                    self.seed = gr.Textbox("0", label="Seed", min_width=120)
+            with gr.Column(scale=6, min_width=320):
+                self.panel = JobPanel(desk, self.kind, action="Probe")
+                self.bars = gr.HTML("", padding=False, elem_id="skip-bars")
+                self.pictures = gr.Gallery(
+                    show_label=False,
+                    columns=4,
+                    height="auto",
+                    object_fit="contain",
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="skip-pictures",
+                    elem_classes="stage",
+                )
+                self.use = gr.Button("Show this on the strip of Edit", size="sm", elem_id="skip-use")
+                self.report = gr.HTML("", padding=False)
+                self.panel.frames()
+                self.panel.files()
+        self.found, self.beside = gr.State(None), gr.State({})
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [self.prompt, self.probe, self.source, self.layers, self.steps, self.seed, self.beside]
+
+    @property
+    def targets(self) -> list[Any]:
+        return self.inputs
+
+    def ask(
+        self, prompt: str, probe: str, source: str, layers: str, steps: int, seed: Any, beside: Any
+    ) -> Any:
+        """Demo 2's spec of the fields' values."""
+        kept = {key: value for key, value in (beside or {}).items() if key in ("guidance", "width", "height")}
+        one = {"name": probe} | ({"sources": [source]} if probe == "carry" else {})
+        whole = {"prompts": [prompt], "probe": one, "steps": steps, "seed": numbers(seed)}
+        return kept | whole | {"layers": layers or "all", "noise_floor": 0, "batch": 1}
+
+    def filled(self, asked: AskedRun) -> list[Any]:
+        """Values of `targets` for a spec that was read. Raises ValueError for one that has no fields."""
+        recipe = asked.recipe
+        probe = recipe.get("probe") or {"name": "skip"}
+        if len(recipe["prompts"]) > 1 or probe["name"] not in ("skip", "carry") or recipe.get("windows"):
+            raise ValueError(
+                "a sweep of several prompts, or by another probe, has no fields: run demo_2_skip.py"
+            )
+        prompt = recipe["prompts"][0]
+        groups = ", ".join("+".join(map(str, group)) for group in recipe["layers"])
+        source = (probe.get("sources") or [""])[0]
+        return [prompt["prompt"], probe["name"], source, groups, recipe["steps"], str(prompt["seed"]), recipe]
+
+    def connect(self) -> None:
+        self.panel.connect(
+            self.inputs,
+            self.ask,
+            self.pictures,
+            [self.bars, self.report, self.found],
+            self.show,
+            on_the_way=self.on_the_way,
+        )
+
+    def connect_strip(self, strip: Any) -> None:
+        """Show what was found on the strip of another tab."""
+
+        def use(found: Any, value: Any) -> Any:
+            chosen = value.get("chosen", []) if isinstance(value, dict) else []
+            return strip_value(self.desk.record, chosen, found) if found else gr.skip()
+
+        self.use.click(use, [self.found, strip], strip, show_progress="hidden", api_visibility="private")
+
+    def on_the_way(self, asked: AskedRun, state: JobState) -> list[Any]:
+        """The pictures and bars of what is there by now."""
+        if not state.files:
+            return [gr.skip()] * 4
+        folder = self.desk.folder_of(asked)
+        lost = lost_by_layers(folder, self.loss)
+        pictures = [(open_picture(folder / file), _name(file)) for file in state.files]
+        return [pictures, words.bars(lost, self._layers, self.loss.name), gr.skip(), gr.skip()]
+
+    def show(self, asked: AskedRun, state: JobState, *values: Any) -> JobView:
+        """What a finished sweep has found."""
+        sweep = read_sweep(state.folder)
+        files = [cell.file for cell in sorted(sweep.cells, key=lambda cell: (bool(cell.part), cell.file))]
+        lost = lost_by_layers(state.folder, self.loss)
+        pictures = [(open_picture(state.folder / file), _name(file)) for file in files]
+        one_by_one = {layers[0]: value for layers, value in lost.items() if len(layers) == 1}
+        found = scaled([one_by_one.get(index) for index in range(len(self._layers))])
+        place = state.folder.relative_to(self.desk.root).as_posix()
+        link = f"<p class='links'><a href='runs/{place}/index.html' target='_blank'>open the report</a></p>"
+        bars = words.bars(lost, self._layers, self.loss.name)
+        return JobView(pictures, [bars, link + words.advice(state.lines), found])
+
+    @property
+    def _layers(self) -> Layers:
+        return self.desk.record.layers
+
+
+def _name(file: str) -> str:
+    return Path(file).stem

@@ -1,0 +1,94 @@
+"""The tab that shows what was made: runs of the page and of the demos, their reports, their specs."""
+
+from typing import Any
+
+import gradio as gr
+
+from flux.app import words
+from flux.app.desk import Desk
+from flux.app.loading import Fill
+from flux.app.runs import ListedRun, list_runs
+from flux.pictures.opening import PictureError, open_picture
+
+SHOWN = 48
+"""Runs with a picture on the tab; the list has more."""
+SIDE = 240
+
+
+class RunsTab:
+    """A wall of pictures, one of each run, and the report of the one that is chosen."""
+
+    def __init__(self, desk: Desk):
+        self.desk = desk
+        with gr.Row(elem_classes="actions"):
+            self.which = gr.Dropdown([], label="Run", interactive=True, scale=4, elem_id="runs-which")
+            self.load = gr.Button("Load its spec", scale=1, min_width=150, elem_id="runs-load")
+            self.again = gr.Button("Look again", scale=1, min_width=130, elem_id="runs-again")
+        self.said = gr.HTML("", padding=False, elem_id="runs-status")
+        self.wall = gr.Gallery(
+            show_label=False,
+            columns=6,
+            height="auto",
+            object_fit="cover",
+            allow_preview=False,
+            interactive=False,
+            buttons=[],
+            elem_id="runs-wall",
+            elem_classes="stage",
+        )
+        self.report = gr.HTML("", padding=False, elem_id="runs-report")
+
+    def look(self) -> list[Any]:
+        """The list and the wall as they are now."""
+        found = list_runs(self.desk.root)
+        choices = [(each.label, each.place) for each in found]
+        hint = "" if found else "<p class='hint'>Nothing was made yet.</p>"
+        return [gr.Dropdown(choices, value=None), _wall(found), hint, ""]
+
+    def connect(self, tab: Any, fill: Fill, outputs: list[Any]) -> None:
+        """Wire it. tab: that it stands on; when it is chosen, runs are looked for anew.
+
+        fill, outputs: as `flux.app.loading.filler` gives them.
+        """
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        shown = [self.which, self.wall, self.said, self.report]
+        tab.select(self.look, None, shown, **quiet)
+        self.again.click(self.look, None, shown, **quiet)
+
+        def run_at(place: Any) -> ListedRun | None:
+            """The run that is called so, of those that are listed."""
+            return next((each for each in list_runs(self.desk.root) if each.place == place), None)
+
+        def show(place: Any) -> str:
+            return "" if place is None else words.report(run_at(place))
+
+        def pick(event: gr.SelectData) -> list[Any]:
+            walled = [each for each in list_runs(self.desk.root) if each.picture is not None][:SHOWN]
+            if not 0 <= event.index < len(walled):
+                return [gr.skip(), gr.skip()]
+            return [walled[event.index].place, words.report(walled[event.index])]
+
+        def load(place: Any) -> list[Any]:
+            found = None if place is None else run_at(place)
+            try:
+                if found is None:
+                    raise ValueError("choose a run first")
+                return ["", *fill(found.recipe, found.place)]
+            except (ValueError, OSError, ImportError) as error:
+                return [words.failure(str(error)), *[gr.skip()] * len(outputs)]
+
+        self.which.input(show, self.which, self.report, **quiet)
+        self.wall.select(pick, None, [self.which, self.report], **quiet)
+        self.load.click(load, self.which, [self.said, *outputs], **quiet)
+
+
+def _wall(found: list[ListedRun]) -> list[tuple[Any, str]]:
+    pictures = []
+    for each in [each for each in found if each.picture is not None][:SHOWN]:
+        try:
+            picture = open_picture(each.picture)
+        except PictureError:
+            continue
+        picture.thumbnail((SIDE, SIDE))
+        pictures.append((picture, f"{each.kind}: {each.title}"))
+    return pictures

@@ -1,0 +1,280 @@
+"""The page in a real browser: what a user does with mouse and keys, and what stays at home.
+
+Needs Playwright and a Chromium that is installed already. Where there is none these tests are skipped,
+unless REQUIRE_BROWSER is set, as in CI.
+"""
+
+import json
+import os
+import runpy
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SLOW = 120_000
+"""Milliseconds after which nothing comes any more, on a machine that does much else."""
+
+
+def lacking(what: str) -> None:
+    if os.environ.get("REQUIRE_BROWSER"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        lacking("the page is tested with Playwright: pip install playwright")
+    if CHROMIUM is None:
+        lacking("the page is tested in Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        # As root, as in many containers, Chromium starts without its sandbox alone.
+        arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def address(desk):
+    from dataclasses import replace
+
+    from flux.app.page import build, launch, prepare
+
+    prepare()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    desk.options = replace(desk.options, port=port)
+    blocks = build(desk)
+    _, here, _ = launch(blocks, desk)
+    yield here
+    blocks.close(verbose=False)
+
+
+@pytest.fixture
+def elsewhere():
+    """The addresses of other hosts that a browser asked for."""
+    return []
+
+
+@pytest.fixture
+def opened(browser, address, elsewhere):
+    """A function that opens the page as a new user; other hosts cannot be reached."""
+    contexts = []
+
+    def open_page():
+        context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
+        contexts.append(context)
+
+        def at_home(route):
+            url = route.request.url
+            if url.startswith((address, "data:", "blob:")):
+                route.continue_()
+            else:
+                elsewhere.append(url)
+                route.abort()
+
+        context.route("**/*", at_home)
+        page = context.new_page()
+        page.set_default_timeout(SLOW)
+        page.goto(address)
+        page.wait_for_selector("#test-go")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(opened):
+    return opened()
+
+
+def tab(page, name):
+    page.click(f"button[role=tab]:has-text('{name}')")
+
+
+def steps(page, kind, count):
+    page.fill(f"#{kind}-steps input[type=number]", str(count))
+    page.press(f"#{kind}-steps input[type=number]", "Tab")
+
+
+def ended(page, kind, how="done"):
+    """Wait for the end of a job; what is said of it."""
+    page.wait_for_selector(f"#{kind}-status :is(.done, .failed, .stopped)")
+    said = page.inner_text(f"#{kind}-status")
+    assert page.query_selector(f"#{kind}-status .{how}"), said
+    return said
+
+
+def saved(page, kind, folder) -> Path:
+    """The spec that `Save as JSON` gives the browser."""
+    with page.expect_download() as download:
+        page.click(f"#{kind}-save")
+    file = folder / download.value.suggested_filename
+    download.value.save_as(file)
+    return file
+
+
+def test_a_picture_is_made_and_its_spec_makes_the_same_by_the_demo(page, desk, tmp_path, elsewhere):
+    page.fill("#test-prompt textarea", "a small blue house on the grass")
+    page.fill("#test-seed input, #test-seed textarea", "5")
+    steps(page, "test", 2)
+    page.click("#test-go")
+    ended(page, "test")
+    assert "5" in page.inner_text("#test-facts")
+    assert page.locator("#test-pictures img").count() == 1
+    assert page.locator("#test-film img").count() == 2
+    file = saved(page, "test", tmp_path)
+    assert json.loads(file.read_text())["prompts"] == ["a small blue house on the grass"]
+    demo = runpy.run_path(str(ROOT / "demos" / "demo_0_test.py"))["main"]
+    assert not demo([str(file), "--output", str(tmp_path / "run")])
+    link = page.get_attribute("#test-facts a[download]", "href")
+    here = desk.root / link.removeprefix("runs/")
+    assert here.read_bytes() == (tmp_path / "run" / "picture-01-seed-5.png").read_bytes()
+    assert page.request.get(f"{page.url.rstrip('/')}/{link}").body() == here.read_bytes()
+    assert elsewhere == []
+
+
+def test_layers_are_picked_and_a_mask_is_drawn_by_mouse(page, desk, tmp_path):
+    photo = tmp_path / "photo.png"
+    shutil.copy(ROOT / "json" / "photos" / "scene.png", photo)
+    tab(page, "Edit")
+    page.fill("#edit-prompt textarea", "a big yellow figure with arms down on the grass")
+    page.fill("#edit-edits textarea", "a big yellow figure with arms up on the grass")
+    page.set_input_files("#edit-photo input[type=file]", str(photo))
+    page.wait_for_function("document.querySelector('#edit-method input').value === 'gentle'")
+    strip = page.locator("#edit-strip")
+    strip.locator("button:has-text('none')").click()
+    assert strip.locator("[aria-pressed=true]").count() == 0
+    for layer in (3, 7):
+        strip.locator(f"button[data-layer='{layer}']").click()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    assert [int(each.get_attribute("data-layer")) for each in strip.locator("[aria-pressed=true]").all()] == [
+        3,
+        7,
+        8,
+    ]
+    page.click("button:has-text('Mask: where it may change')")
+    page.check("#edit-mask-kind input[value=painted]")
+    canvas = page.locator("#edit-mask canvas").first
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
+    box = canvas.bounding_box()
+    across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(across - 30, down - 20)
+    page.mouse.down()
+    page.mouse.move(across + 30, down - 20, steps=6)
+    page.mouse.move(across, down + 20, steps=6)
+    page.mouse.up()
+    page.click("button:has-text('More'):visible")
+    steps(page, "edit", 2)
+    page.wait_for_timeout(500)
+    page.click("#edit-go")
+    ended(page, "edit")
+    spec = json.loads(saved(page, "edit", tmp_path).read_text())
+    assert (spec["layers"], spec["method"]["name"], spec["steps"]) == ([3, 7, 8], "gentle", 2)
+    mask = Image.open(spec["mask"]["where"])
+    assert mask.size == Image.open(photo).size
+    assert 0 < sum(mask.convert("L").histogram()[128:]) < mask.width * mask.height
+    assert page.locator("#edit-slider img").count() >= 2
+    assert "PSNR" in page.inner_text("#edit-facts")
+
+
+def test_a_run_is_stopped_in_its_middle_and_the_page_goes_on(page, desk):
+    page.fill("#test-seed input, #test-seed textarea", "77")
+    steps(page, "test", 40)
+    page.click("#test-go")
+    page.wait_for_selector("#test-status .working:has-text('Step')")
+    page.click("#test-stop")
+    assert "stopped" in ended(page, "test", "stopped")
+    steps(page, "test", 2)
+    page.click("#test-go")
+    page.wait_for_selector("#test-status .done")
+
+
+def test_a_bad_upload_is_said_in_one_line(page, tmp_path):
+    bad = tmp_path / "photo.png"
+    bad.write_text("<html>not a picture")
+    tab(page, "Edit")
+    page.set_input_files("#edit-photo input[type=file]", str(bad))
+    page.wait_for_selector("#edit-status .failed")
+    assert page.inner_text("#edit-status") == (
+        "photo.png: it is a web page (HTML): download the picture itself"
+    )
+
+
+def test_a_broken_spec_is_said_in_one_line_and_a_whole_one_fills_the_fields(page, tmp_path):
+    (tmp_path / "broken.json").write_text('{"prompts": ["a"], "stepz": 3}')
+    page.set_input_files("#test-drop input[type=file], input#test-drop", str(tmp_path / "broken.json"))
+    page.wait_for_selector("#test-status .failed")
+    assert "stepz" in page.inner_text("#test-status")
+    (tmp_path / "whole.json").write_text(
+        '{"source": "a red house", "edits": ["a blue house"], "layers": [2]}'
+    )
+    page.set_input_files("#test-drop input[type=file], input#test-drop", str(tmp_path / "whole.json"))
+    page.wait_for_selector("#edit-status .loaded")
+    assert page.input_value("#edit-prompt textarea") == "a red house"
+    assert page.input_value("#edit-edits textarea") == "a blue house"
+    assert page.locator("#edit-strip [aria-pressed=true]").count() == 1
+
+
+def test_two_users_wait_for_each_other(opened, desk):
+    first, second = opened(), opened()
+    for page, seed in ((first, "81"), (second, "82")):
+        page.fill("#test-seed input, #test-seed textarea", seed)
+    steps(first, "test", 40)
+    steps(second, "test", 2)
+    first.click("#test-go")
+    first.wait_for_selector("#test-status .working:has-text('Step')")
+    second.click("#test-go")
+    second.wait_for_selector("#test-status .waiting:has-text('1 job before yours')")
+    first.click("#test-stop")
+    ended(first, "test", "stopped")
+    ended(second, "test")
+    assert "82" in second.inner_text("#test-facts") and not first.inner_text("#test-facts")
+
+
+def test_layers_are_probed_and_the_run_is_opened_and_loaded(page, elsewhere):
+    tab(page, "Layers")
+    page.fill("#skip-layers input, #skip-layers textarea", "0, 5")
+    steps(page, "skip", 1)
+    page.click("#skip-go")
+    ended(page, "skip")
+    assert page.locator("#skip-bars .row").count() == 2
+    page.click("#skip-use")
+    tab(page, "Edit")
+    page.wait_for_selector("#edit-strip button[data-layer='0'][title*='importance']")
+    tab(page, "Runs")
+    page.wait_for_selector("#runs-wall img")
+    page.locator("#runs-wall button").first.click()
+    page.wait_for_selector("#runs-report iframe")
+    frame = page.frame_locator("#runs-report iframe")
+    frame.locator("body").wait_for()
+    page.click("#runs-load")
+    page.wait_for_selector("#skip-status .loaded, #test-status .loaded, #edit-status .loaded")
+    assert elsewhere == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_the_window(browser, address, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(address)
+    page.wait_for_selector("#test-go")
+    for name in ("Generate", "Edit", "Layers", "Runs"):
+        tab(page, name)
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    context.close()
