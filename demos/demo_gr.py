@@ -16,6 +16,7 @@ options:
   --most_pixels, --most_steps, --most_pictures     of one job; for others' jobs 1600000, 50 and 16
   --most_upload           MiB of a file; 32
   --track_usage           upstream's; nothing is tracked
+  --dry_run               say what would be opened, and open nothing
 """
 
 import sys

@@ -27,8 +27,9 @@ LINES = {"layers": 11, "cluster": 5, "small-cards": 4, "precision": 3, "extendin
 """How many commands stand on a page, so that none is overlooked."""
 DRY = ("../README", "editing", "probes", "attention")
 """Pages whose demos are those that `studies/test_demos.py` and others run; here they are asked for alone."""
-ELSEWHERE = {"errors", "lora", "methods", "pipelines", "references", "weights"}
-"""Pages that are read by tests of their own, by `weights/test_layouts.py` and by `test_cli_references.py`."""
+ELSEWHERE = {"errors", "lora", "methods", "page", "pipelines", "references", "weights"}
+"""Pages that are read by tests of their own, by `weights/test_layouts.py` by `test_cli_references.py` and
+by `app/test_options.py`."""
 PROSE = {"README", "flux-tiny", "folders"}
 
 trained = pytest.mark.skipif(

@@ -1,8 +1,12 @@
 """The command line of the page: who may reach it, and what it says to slips."""
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 
-from flux.app.options import ALONE, SHARED, read_options
+from flux.app.options import ALONE, OPTIONS, SHARED, read_options
 from flux.flags import UsageError
 
 
@@ -60,3 +64,24 @@ def test_slips_are_answered_in_one_line(line, said):
     with pytest.raises(UsageError) as error:
         read(line)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("file", ["docs/page.md", "README.md", "demos/demo_gr.py"])
+def test_the_commands_that_are_shown_are_read(file):
+    text = (ROOT / file).read_text(encoding="utf-8")
+    lines = re.findall(r"^\s*(python demos/demo_gr\.py.*)$", text, re.MULTILINE)
+    assert lines
+    for line in lines:
+        words = shlex.split(line.partition("     ")[0], comments=True)
+        read_options(words[2:])
+
+
+def test_the_help_names_every_option(capsys):
+    import runpy
+
+    assert not runpy.run_path(str(ROOT / "demos" / "demo_gr.py"))["main"](["--help"])
+    said = capsys.readouterr().out
+    assert not [name for name in OPTIONS if f"--{name}" not in said]

@@ -10,7 +10,7 @@ from flux.flags import Grammar, UsageError, choices, shown
 from flux.limits import MOST_PIXELS, MOST_STEPS
 from flux.models import FROM_TEXT
 
-SWITCHES = frozenset({"offload", "share", "track_usage"})
+SWITCHES = frozenset({"offload", "share", "track_usage", "dry_run"})
 NUMBERS = {"port": (0, 65535), "most_steps": (1, MOST_STEPS), "most_pictures": (1, 10_000)}
 NUMBERS |= {"most_pixels": (256, MOST_PIXELS**2), "most_upload": (1, 1000)}
 TEXTS = ("name", "device", "dtype", "weights", "host", "user", "output")
@@ -47,11 +47,19 @@ class PageOptions:
     output: Path = Path("output")
     caps: JobCaps = ALONE
     upload: int = 32
+    dry_run: bool = False
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the page."""
         return not self.share and _is_loopback(self.host)
+
+    def in_words(self) -> str:
+        """What `--dry-run` says."""
+        who = "this machine alone" if self.is_local else "whoever logs in"
+        where = "a public address" if self.share else f"{self.host}:{self.port or '7860 or above'}"
+        name = self.model["name"]
+        return f"would open a page for {who} at {where}, with {name}; runs go to {self.output / 'page'}"
 
 
 def _is_loopback(host: str) -> bool:
@@ -97,6 +105,7 @@ def read_options(words: Sequence[str]) -> tuple[PageOptions, list[str]]:
             output=Path(given.get("output", PageOptions.output)),
             caps=caps,
             upload=given.get("most_upload", PageOptions.upload),
+            dry_run=given.get("dry_run", False),
         ),
         notes,
     )

@@ -30,6 +30,9 @@ def open_page(doc: str, argv: Sequence[str] = ()) -> int:
         return mistake(error)
     for line in notes:
         say(f"note: {line}")
+    if options.dry_run:
+        show(options.in_words())
+        return 0
     return outcome(lambda: _serve(options), stopped="closed")
 
 
