@@ -37,7 +37,15 @@ PARTS = (
         long_on_cpu="compiling takes a CPU longer than all else; --parts compiled runs it",
         options={"compiled": True},
     ),
-    Part("hooks", "one step with a layer skipped, with nine injected", "gpu_parts.hooks", 30),
+    Part("hooks", "one step with a layer skipped, nine injected, of a kept source", "gpu_parts.hooks", 45),
+    Part(
+        "compiled-hooks",
+        "the same with compiled blocks",
+        "gpu_parts.hooks",
+        90,
+        long_on_cpu="compiling takes a CPU longer than all else; --parts compiled-hooks runs it",
+        options={"compiled": True},
+    ),
     Part("loading", "one file of weights onto the device", "gpu_parts.loading", 15),
     Part("edit", "a whole edit of four rows, by every way to offload", "gpu_parts.edit", 110),
     Part(

@@ -45,6 +45,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("modules",),
     ("hooks",),
     ("model",),
+    ("speed",),
     ("sampling", "finite", "packing", "references"),
     ("placement",),
     ("lora",),

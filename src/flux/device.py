@@ -70,6 +70,13 @@ def pick_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     return picked
 
 
+def is_gpu_full(error: BaseException) -> bool:
+    """Whether an error says that a GPU's memory is full, by whomever."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in FULL)
+
+
 @contextmanager
 def out_of_memory_hint() -> Iterator[None]:
     """Turn the GPU's running out of memory into one line that says what to lower (`OutOfMemory`).
@@ -81,7 +88,7 @@ def out_of_memory_hint() -> Iterator[None]:
     except OutOfMemory:
         raise
     except RuntimeError as error:
-        if not (isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in FULL)):
+        if not is_gpu_full(error):
             raise
         raise OutOfMemory(
             "the GPU is out of memory: use a smaller picture, a smaller batch, dtype bfloat16, or offload"

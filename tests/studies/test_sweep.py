@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers_demos import save_clone
 from PIL import Image
 from test_demos import BLOCKED, ROOT, assert_page, environment, files, load_demo, pictures
@@ -289,6 +290,62 @@ def test_failed_cells_are_recorded_stop_nothing_and_are_tried_again(
     monkeypatch.setattr(make, "make_task", sound)
     assert demo("--output", "sweep") == 0
     assert cells(folder) == cells(whole) and read_sweep(folder).problems == ()
+
+
+def test_a_full_gpu_makes_its_batch_in_halves_and_the_identities_tell(
+    demo, clone, whole, tmp_path, monkeypatch, capsys
+):
+    """Of 3 prompts, 2 side by side, those that were made alone are what a sweep one by one makes."""
+    sound, tried = make.make_task, []
+
+    def full(models, texts, task, *others, **options):
+        tried.append(task)
+        if task.part.layers == (6,) and len(task.prompts) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return sound(models, texts, task, *others, **options)
+
+    monkeypatch.setattr(make, "make_task", full)
+    assert demo("--output", "sweep") == 0
+    folder = tmp_path / "sweep"
+    out = capsys.readouterr().out
+    assert "memory is too small for 2 prompts side by side" in out
+    assert "2 cells were made with fewer prompts side by side than batch says" in out
+    counts = json.loads((folder / "run.json").read_text())["cells"]
+    assert counts == {"all": 15, "made": 15, "failed": 0, "halved": 2}
+    assert read_sweep(folder).problems == ()
+
+    one_by_one = tmp_path / "one"
+    monkeypatch.setattr(make, "make_task", sound)
+    argv = [*arguments(clone), "--output", "one"]
+    argv[argv.index("--batch") + 1] = "1"
+    assert load_demo(DEMO).main(argv) == 0
+    row_of = {path: {row["file"]: row for row in rows(path)} for path in (folder, whole, one_by_one)}
+    for prompt in range(3):
+        file = f"pictures/{prompt:04}/skip-06.png"
+        like, unlike = (one_by_one, whole) if prompt < 2 else (whole, None)
+        assert row_of[folder][file]["identity"] == row_of[like][file]["identity"]
+        assert row_of[folder][file]["sha256"] == row_of[like][file]["sha256"]
+        assert unlike is None or row_of[folder][file]["identity"] != row_of[unlike][file]["identity"]
+
+    # What was halved is done: it is not tried again with more rows.
+    before = times(folder)
+    (folder / "pictures/0002/skip-00.png").unlink()
+    monkeypatch.setattr(make, "make_task", full)
+    tried.clear()
+    assert demo("--output", "sweep") == 0
+    assert [(task.prompts, task.part.layers) for task in tried] == [((2,), (0,))]
+    assert {name for name, when in times(folder).items() if before[name] != when} & {*row_of[folder]} == {
+        "pictures/0002/skip-00.png"
+    }
+
+
+def test_a_gpu_too_small_for_one_prompt_ends_in_one_line(demo, monkeypatch, capsys):
+    def full(*args, **options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(make, "make_task", full)
+    assert demo("--output", "sweep") == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("the GPU is out of memory: use a smaller")
 
 
 def test_too_little_memory_ends_in_one_line(demo, tmp_path, monkeypatch, capsys):

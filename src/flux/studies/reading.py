@@ -24,7 +24,7 @@ S = TypeVar("S", bound=StudySpec)
 SEVERAL = frozenset({"prompts", "pictures", "against", "metrics", "lora", "model.lora"})
 """Keys that take every word up to the next flag."""
 
-SHORT = {name: f"model.{name}" for name in ("lora", "lora_live", "precision")}
+SHORT = {name: f"model.{name}" for name in ("lora", "lora_live", "precision", "compile")}
 """Keys of the model that may be typed without it, where a spec has one."""
 
 SERIES = frozenset({"seeds", "layers", "attention", "rounds", "window"})

@@ -20,6 +20,7 @@ from flux.models import configs
 from flux.pictures.referencing import encoder_source
 from flux.placement.peaks import Demand
 from flux.precision.choice import Precision
+from flux.speed import choose_attention, compile_blocks, require_compiler
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name
 from flux.studies.spec import Section, Spec
@@ -75,6 +76,7 @@ def setting(spec: Spec) -> dict[str, Any]:
         **lora_digests(spec),
         **({"encoders": found} if (found := encoders_id(spec)) else {}),
         **precision_record(spec),
+        **({"speed": faster} if (faster := spec.model.faster()) else {}),
     }
 
 
@@ -145,6 +147,10 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
     model = spec.model
     if configs[model.name].embedded:
         _compute_in_one_thread()
+    device = pick_device(model.device)
+    choose_attention(model.attention, device)
+    if model.compile:
+        require_compiler(device)
     models = load_models(
         model.name,
         device=model.device,
@@ -162,6 +168,8 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
     quantised = models.precision is not None and models.precision.is_quantised
     kept = f", weights in {models.precision}" if quantised else ""
     print(f"{model.name} on {device_name(models.device)}, {dtype}{kept}, loaded in {seconds:.1f} s")
+    if model.compile:
+        compile_blocks(models.flow)
     if isinstance(models.flow, FluxLoraWrapper):
         models.flow.set_lora_scale(models.spec.lora_scale)
     for each in models.loras:

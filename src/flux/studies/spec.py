@@ -34,7 +34,7 @@ from flux.limits import (
 from flux.lora.choice import MOST_SCALE, choices_of_environment, split_scale
 from flux.lora.plan import plan_lora
 from flux.models import LayerName, ModelSpec, configs
-from flux.placement.modes import OFFLOADS, Offload, offload_key
+from flux.placement.modes import AUTO, OFFLOADS, STREAM, Offload, offload_key
 from flux.precision.choice import BITS, FULL, PRECISIONS, Precision, kept
 from flux.text_files import check_encodable
 
@@ -542,6 +542,10 @@ class ModelChoice(Section):
         description='how exact weights are kept: "int8", "fp8", "nf4" or a dtype, or an object; null: as the '
         "files have them, so that GGUF files stay packed",
     )
+    compile: bool = Field(False, description="compile the flow model's blocks, which pays off in long runs")
+    attention: Literal["sdpa", "cudnn", "flash3"] = Field(
+        "sdpa", description="the kernel of attention: what torch picks, cuDNN's, or FlashAttention 3"
+    )
 
     def problems(self) -> Iterator[Problem]:
         for i, each in enumerate(self.lora or ()):
@@ -549,6 +553,9 @@ class ModelChoice(Section):
                 plan_lora(each.file, self.record, self.name)
             except CheckpointError as error:
                 yield Problem(("lora", i, "file"), str(error))
+        if self.compile and self.offload in (STREAM, AUTO):
+            text = "does not go with offload stream, which moves blocks one by one, nor with auto"
+            yield Problem(("compile",), f"{text}: leave one out")
         if self.precision is not None:
             if self.precision.others in FULL and self.dtype not in ("auto", self.precision.others):
                 yield Problem(("precision",), f"dtype is {self.dtype}: leave one out", self.precision.others)
@@ -576,7 +583,13 @@ class ModelChoice(Section):
         whole = super().as_json()
         unused = ("lora", "lora_live") if not self.lora else ()
         unused += ("precision",) if self.precision is None else ()
+        unused += tuple(name for name in ("compile", "attention") if name not in self.faster())
         return {key: value for key, value in whole.items() if key not in unused}
+
+    def faster(self) -> dict[str, Any]:
+        """What is chosen of `flux.speed`, by key; {} where nothing is."""
+        kernel = {} if self.attention == "sdpa" else {"attention": self.attention}
+        return ({"compile": True} if self.compile else {}) | kernel
 
     @property
     def record(self) -> ModelSpec:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -159,6 +159,19 @@ class Task:
         """One per row."""
         return tuple(Cell(prompt, self.part, self.repeat, self.source) for prompt in self.prompts)
 
+    @property
+    def halves(self) -> tuple["Task", ...]:
+        """The same for half of the prompts each; none for one prompt."""
+        middle = (len(self.prompts) + 1) // 2
+        parts = (self.prompts[:middle], self.prompts[middle:])
+        return tuple(replace(self, prompts=part) for part in parts) if len(self.prompts) > 1 else ()
+
+    def smaller(self) -> Iterator["Task"]:
+        """Its halves, theirs, and so on: what it may be made in where memory is too small for it."""
+        for half in self.halves:
+            yield half
+            yield from half.smaller()
+
 
 def tasks(
     prompts: int, parts: Sequence[CellPart], batch: int, noise: int, *, sources: bool = False
@@ -227,7 +240,7 @@ class Plan:
     """All that a sweep makes.
 
     sources: by prompt, the text of its source; empty where the probe has none. identities: by cell, what its
-    picture is made from, as one number.
+    picture is made from, as one number. common: what all of these hold.
     """
 
     prompts: tuple[Prompt, ...]
@@ -236,10 +249,24 @@ class Plan:
     identities: Mapping[Cell, str]
     probe: Probe = Probe()
     sources: tuple[str, ...] = ()
+    common: Json = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[Cell, ...]:
         return tuple(cell for task in self.tasks for cell in task.cells)
+
+    def identity_in(self, task: Task, cell: Cell) -> str:
+        """A cell's identity as part of another task than its own, such as one with fewer rows."""
+        return identity(self, task, task.cells.index(cell), self.common)
+
+    def smaller_identities(self) -> dict[Cell, set[str]]:
+        """By cell, the identities of its pictures that were made with fewer rows side by side."""
+        found: dict[Cell, set[str]] = {cell: set() for cell in self.cells}
+        for task in self.tasks:
+            for part in task.smaller():
+                for cell in part.cells:
+                    found[cell].add(self.identity_in(part, cell))
+        return found
 
     @property
     def texts(self) -> list[str]:
@@ -276,7 +303,7 @@ def plan(recipe: Json, setting: Json) -> Plan:
             all_tasks = _shuffled(all_tasks, len(prompts))
     except (KeyError, TypeError, ValueError):
         raise ValueError("not the recipe of a sweep") from None
-    made = Plan(prompts, parts, all_tasks, {}, probe, sources)
+    made = Plan(prompts, parts, all_tasks, {}, probe, sources, common)
     identities = {
         cell: identity(made, task, row, common) for task in all_tasks for row, cell in enumerate(task.cells)
     }

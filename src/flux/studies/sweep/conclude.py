@@ -8,7 +8,7 @@ from flux.studies.folder import RunFolder
 from flux.studies.machine import machine
 from flux.studies.run import PAGE
 from flux.studies.sweep.cells import Plan
-from flux.studies.sweep.folder import CellTable, done_cells
+from flux.studies.sweep.folder import CellTable, done_cells, halved_cells
 from flux.studies.sweep.report import SweepResult, noise_floor, write_report
 from flux.studies.sweep.spec import SkipSpec
 from flux.studies.sweep.until import Until
@@ -20,9 +20,11 @@ INCOMPLETE = 1
 def result_of(run: RunFolder, asked: Plan, until: Until | None = None) -> SweepResult:
     """What there is of a plan on the disk, and why the rest is not."""
     done = done_cells(run.path, asked)
-    errors = {row.cell: row.error for row in CellTable(run.path).rows()}
+    rows = CellTable(run.path).rows()
+    errors, last = {row.cell: row.error for row in rows}, {row.cell: row for row in rows}
     failed = {cell: errors[cell] for cell in asked.cells if cell not in done and errors.get(cell)}
-    return SweepResult(asked, done, failed, noise_floor(run, done), until)
+    halved = len(halved_cells(last.values(), asked) & done)
+    return SweepResult(asked, done, failed, noise_floor(run, done), until, halved)
 
 
 def conclude(

@@ -144,16 +144,31 @@ def _row(line: str) -> CellRow:
 
 
 def done_cells(folder: Path, plan: Plan) -> set[Cell]:
-    """The cells of a plan that are finished: in the table, with their identity, and unchanged on the disk."""
+    """The cells of a plan that are finished: in the table, with their identity, and unchanged on the disk.
+
+    That of fewer rows side by side counts too, which memory may have been too small for.
+    """
     last = {row.cell: row for row in CellTable(folder).rows()}
+    halved = halved_cells(last.values(), plan)
     return {
         cell
         for cell in plan.cells
         if (row := last.get(cell)) is not None
         and not row.error
-        and row.identity == plan.identities[cell]
+        and (row.identity == plan.identities[cell] or cell in halved)
         and file_sha256(folder / cell.file) == row.sha256
     }
+
+
+def halved_cells(rows: Iterable[CellRow], plan: Plan) -> set[Cell]:
+    """The cells that were made with fewer rows side by side than planned."""
+    others = [
+        row for row in rows if not row.error and plan.identities.get(row.cell) not in (None, row.identity)
+    ]
+    if not others:
+        return set()
+    known = plan.smaller_identities()
+    return {row.cell for row in others if row.identity in known.get(row.cell, ())}
 
 
 @dataclass(frozen=True)

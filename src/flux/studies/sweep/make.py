@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from flux.conditions import Conditions
+from flux.device import is_gpu_full
 from flux.generate import Sampling, Texts, decode, encode, sample_steps
 from flux.hooks import Hooks
 from flux.pictures.files import to_pil
@@ -121,6 +122,7 @@ class Maker:
         self.texts = Texts(txt=_on_cpu(texts.txt), vec=_on_cpu(texts.vec))
         self.models = replace(models, t5=None, clip=None)
         self.job = job
+        self._parts: dict[Task, tuple[Task, ...]] = {}
         del models, texts
         if self.models.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -130,7 +132,28 @@ class Maker:
         return self.save(task, self.pictures(task))
 
     def pictures(self, task: Task, on_step: OnStep = lambda index: None) -> list[Image.Image]:
-        """Make the pictures of a task: what the device has to do."""
+        """Make the pictures of a task: what the device has to do. Where its memory is too small for all rows
+        side by side, those of each half, one after the other."""
+        self._parts.pop(task, None)
+        try:
+            return self._side_by_side(task, on_step)
+        except RuntimeError as error:
+            if not (is_gpu_full(error) and task.halves):
+                raise
+            more = len(task.prompts)
+        # Behind the handler, in which the error still holds what has filled the memory.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        print(f"memory is too small for {more} prompts side by side: each half of them is made by itself")
+        made = [picture for half in task.halves for picture in self.pictures(half, on_step)]
+        self._parts[task] = tuple(part for half in task.halves for part in self.parts_of(half) or (half,))
+        return made
+
+    def parts_of(self, task: Task) -> tuple[Task, ...]:
+        """The tasks with fewer rows that the pictures of a task were made in; none for all at once."""
+        return self._parts.get(task, ())
+
+    def _side_by_side(self, task: Task, on_step: OnStep) -> list[Image.Image]:
         job = self.job
         return make_task(
             *(self.models, self.texts, task, job.asked, job.sampling),

@@ -57,6 +57,7 @@ def setting_of(spec: SkipSpec) -> dict[str, Any]:
     dtype = str(pick_dtype(spec.model.computes_in, device)).removeprefix("torch.")
     weights = weights_id(configs[spec.model.name], weights_folder(spec)) | lora_id(spec) | encoders_id(spec)
     more = lora_digests(spec) | precision_record(spec)
+    more |= {"speed": faster} if (faster := spec.model.faster()) else {}
     return {"device": device.type, "dtype": dtype, "weights": weights, **more}
 
 

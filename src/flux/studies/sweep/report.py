@@ -64,7 +64,8 @@ class SweepResult:
     """What came of a sweep.
 
     asked: what was to be made in the end. failed: why some cells could not be made, in a line. noise: None
-    where it was not measured. until: what was decided when, in a sweep that stops then.
+    where it was not measured. until: what was decided when, in a sweep that stops then. halved: how many
+    cells were made with fewer rows side by side, for want of memory.
     """
 
     asked: Plan
@@ -72,6 +73,7 @@ class SweepResult:
     failed: Mapping[Cell, str]
     noise: Noise | None
     until: Until | None = None
+    halved: int = 0
 
     @property
     def complete(self) -> bool:
@@ -80,6 +82,7 @@ class SweepResult:
     def record(self) -> dict[str, Any]:
         """For `run.json`."""
         counts = {"all": len(self.asked.cells), "made": len(self.done), "failed": len(self.failed)}
+        counts |= {"halved": self.halved} if self.halved else {}
         decided = {"until": self.until.record(self.asked)} if self.until else {}
         return {"cells": counts, "noise_floor": self.noise and self.noise.record(), **decided}
 
@@ -89,6 +92,11 @@ class SweepResult:
             yield self.until.words(self.asked)
         if self.noise:
             yield self.noise.words()
+        if self.halved:
+            yield (
+                f"{self.halved} cells were made with fewer prompts side by side than batch says, for want of "
+                "memory, and may differ from others by a rounding: take a smaller batch"
+            )
         if self.failed:
             first, error = next(iter(self.failed.items()))
             yield f"{len(self.failed)} cells {error} (first {first.file}); the same command tries them again"

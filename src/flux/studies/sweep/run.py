@@ -111,8 +111,9 @@ def rows_of(done: Done, asked: Plan, before: set[Cell]) -> list[CellRow]:
     """The lines of the table for a task that is done with; cells that were whole before have theirs."""
     seconds = done.seconds / len(done.task.cells)
     error = f"failed {TRIES} times: {done.error}" if done.error else ""
+    identities = {cell: asked.identity_in(part, cell) for part in done.parts for cell in part.cells}
     return [
-        CellRow(cell, asked.identities[cell], done.sha256.get(cell, ""), seconds, error)
+        CellRow(cell, identities.get(cell, asked.identities[cell]), done.sha256.get(cell, ""), seconds, error)
         for cell in done.task.cells
         if cell not in before
     ]

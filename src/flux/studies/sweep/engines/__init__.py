@@ -7,8 +7,9 @@
 `run` may be called again and again; models are loaded at the first task. Tasks are done in any order, and
 their pictures lie in the job's folder when they are yielded. A task that raises is tried `TRIES` times in all
 and then yielded with its error. What is no fault of a task, such as a full disk, too little memory or a GPU
-that has failed, is raised: it would fail whatever comes next. The bytes of a task's pictures are the same in
-every engine.
+that has failed, is raised: it would fail whatever comes next. Where a GPU's memory is too small for a task's
+rows side by side, half of them are made after the other, down to one, and the cells' identities tell so. The
+bytes of a task's pictures are the same in every engine, for the same rows side by side.
 """
 
 import time
@@ -24,12 +25,16 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Done:
-    """A task that is done with: each cell's SHA-256, or the error of the last try. seconds: of that try."""
+    """A task that is done with: each cell's SHA-256, or the error of the last try. seconds: of that try.
+
+    parts: the tasks with fewer rows that it was made in, where memory was too small for all.
+    """
 
     task: Task
     sha256: Mapping[Cell, str]
     seconds: float
     error: str = ""
+    parts: tuple[Task, ...] = ()
 
 
 Run = Callable[[Sequence[Task]], Iterator[Done]]

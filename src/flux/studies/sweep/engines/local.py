@@ -61,7 +61,7 @@ def _written(maker: Maker, task: Task, made: Tried[list[Image.Image]]) -> Done:
     if made.made is None:
         return Done(task, {}, made.seconds, made.error)
     done = attempt(lambda task: maker.save(task, made.made), task)
-    return replace(done, seconds=made.seconds + done.seconds)
+    return replace(done, seconds=made.seconds + done.seconds, parts=maker.parts_of(task))
 
 
 def fitting(models: Models, cores: int) -> int:

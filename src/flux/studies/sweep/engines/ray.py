@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ class Worker:
         models = self.maker.models
         # As in `local.fitting`: a small model takes one thread.
         torch.set_num_threads(1 if models.spec.embedded and models.device.type == "cpu" else self.threads)
-        return attempt(self.maker.make, task)
+        return replace(attempt(self.maker.make, task), parts=self.maker.parts_of(task))
 
     def _load(self) -> Maker:
         if not (self.job.folder / RECORD).is_file():
