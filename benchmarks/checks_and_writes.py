@@ -109,6 +109,7 @@ class Sleeper(Maker):
         self.models = replace(load_models("flux-tiny", device="cpu", prompts=[]), flow=None, ae=None)
         prompts = tuple(Prompt(f"prompt {index}", index) for index in range(batch))
         self.job = Job(folder, prompts, (), generate.Sampling(1, None, 1024, 1024), lambda: self.models)
+        self._parts = {}
         self.made, self.seconds = [picture(seed) for seed in range(batch)], seconds
 
     def pictures(self, task: Task, on_step=lambda index: None) -> list[Image.Image]:

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from flux.util import TINY_WEIGHTS, configs, load_models
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-LINES = {"layers": 11, "cluster": 5, "small-cards": 4, "precision": 3, "extending": 3}
+LINES = {"layers": 11, "cluster": 5, "small-cards": 4, "precision": 3, "extending": 3, "speed": 1}
 """How many commands stand on a page, so that none is overlooked."""
 DRY = ("../README", "editing", "probes", "attention")
 """Pages whose demos are those that `studies/test_demos.py` and others run; here they are asked for alone."""
@@ -206,6 +207,20 @@ def test_the_python_of_library(here):
     assert [each.shape for each in names["estimates"]] == [(1, 3, 128, 128)] * 4
     exec(photo, names)  # noqa: S102
     assert (here / "edited.png").is_file()
+
+
+@trained
+def test_the_python_of_speed(here):
+    from flux.generate import Sampling
+    from flux.hooks import KeptSource
+    from flux.methods.stable_flow import Edit, EditRequest, edit
+
+    (kept,) = blocks("speed", "python")
+    request = EditRequest("a red house", (Edit("a blue house", (1, 11)),), Sampling(2, 3.5, 64, 64))
+    names = {"KeptSource": KeptSource, "Edit": Edit, "edit": edit, "replace": replace, "request": request}
+    names["models"] = load_models("flux-tiny", device="cpu")
+    exec(kept, names)  # noqa: S102
+    assert torch.equal(names["first"].source, names["more"].source)
 
 
 @trained
