@@ -139,7 +139,7 @@ def test_what_a_scaled_run_measures(scaled):
     assert first["floor_ms"] == pytest.approx(floor_of(SMALL, 1, calibration))
 
     hooks = load(folder, "hooks")["figures"]
-    assert len(hooks["ratios"]) == 2
+    assert len(hooks["ratios"]) == 4
     assert [row["case"] for row in hooks["turns"]][:4] == [
         "plain, batch 1",
         "skip one layer, batch 1",
