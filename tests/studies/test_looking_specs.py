@@ -238,7 +238,12 @@ TEST, LAYER = {"prompts": ["a"]}, {"prompt": "a"}
         ),
         (TestSpec, "flux-dev-fill", TEST, "reference: missing: flux-dev-fill looks at a picture"),
         (LayerSpec, "flux-dev-depth", LAYER, "reference: missing: flux-dev-depth looks at a picture"),
-        (EditSpec, "flux-dev-redux", EDIT, "reference: missing: flux-dev-redux looks at a picture"),
+        (
+            EditSpec,
+            "flux-dev-redux",
+            EDIT,
+            "reference: missing: flux-dev-redux looks at a picture: name it, as in --reference cup.png",
+        ),
         (TestSpec, "flux-dev-kontext", {**TEST, "reference": "none.png"}, "no such file: {here}/none.png"),
         (LayerSpec, "flux-dev-canny", {**LAYER, "reference": "broken.png"}, "broken.png: it is no picture"),
         (
@@ -275,7 +280,7 @@ TEST, LAYER = {"prompts": ["a"]}, {"prompt": "a"}
             TestSpec,
             "flux-dev-kontext",
             {"prompts": [{"prompt": "a", "picture": "cup.png"}, "b"]},
-            "reference: missing: each prompt needs one, or none",
+            "prompts[1].picture: missing: each prompt needs one, or none",
         ),
         (
             TestSpec,
@@ -306,7 +311,7 @@ def test_what_makes_no_sense_is_said_in_one_line(here, kind, name, values, said)
             edit_study,
             "--model flux-dev-fill --reference.picture cup.png --reference.mask mask.png"
             " --source.image cup.png --fit crop --width 64 --height 64",
-            "cup.png: has 96 x 64 pixels, and 64 x 64 are made: fit, width and height decide",
+            "cup.png: has 96 x 64 pixels, and 64 x 64 are made: ask for the picture's width",
         ),
     ],
 )

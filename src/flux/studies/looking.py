@@ -125,7 +125,8 @@ def looking_problems(model: ModelChoice, size: tuple[int, int] | None, seen: See
         elif each is None or each.picture is None:
             if some or kind not in (None, "kontext"):
                 why = "each prompt needs one, or none" if some else f"{name} looks at a picture"
-                yield Problem(path if each is None else (*path, "picture"), f"missing: {why}")
+                by = ": name it, as in --reference cup.png" if path[-1] == "reference" else ""
+                yield Problem(path if each is None else (*path, "picture"), f"missing: {why}{by}")
         elif kind is None:
             yield Problem((*path, "picture"), f"{name} looks at no picture", str(each.picture))
         else:
@@ -153,7 +154,8 @@ def _file_problems(
 
 def size_problem(found: tuple[int, int], size: tuple[int, int]) -> str:
     """What is wrong with a picture to be filled, of a size, where another one is made."""
-    return "has {} x {} pixels, and {} x {} are made".format(*found, *size)
+    made = "has {} x {} pixels, and {} x {} are made".format(*found, *size)
+    return f"{made}: ask for the picture's width and height"
 
 
 def size_of(picture: Path) -> tuple[int, int]:

@@ -222,9 +222,7 @@ def check(spec: EditSpec) -> None:
     for job in jobs_of(spec):
         frame, mask, seen = job.frame, job.mask, job.source.reference
         if seen is not None and seen.mask is not None and (size := size_of_file(seen.picture)) != frame.size:
-            raise ValueError(
-                f"{seen.picture}: {size_problem(size, frame.size)}: fit, width and height decide"
-            )
+            raise ValueError(f"{seen.picture}: {size_problem(size, frame.size)}, and fit crop")
         if spec.watch is not None and (wrong := list(below(("watch",), unseen(spec.watch, frame)))):
             raise ValueError(one_line(wrong, str(job.source.image or "the spec")))
         if mask is not None and mask.where not in FOUND:

@@ -102,11 +102,15 @@ class TestSpec(Guided, Spec):
 
     def _seen(self) -> list[tuple[KeyPath, ReferenceKeys | None]]:
         """What is looked at for each prompt, and where that stands."""
+        own = [
+            each if isinstance(each, PromptWithPicture) and each.names_files else None
+            for each in self.prompts
+        ]
+        if self.reference is None and any(own):
+            return [(("prompts", i, *(() if each else ("picture",))), each) for i, each in enumerate(own)]
         return [
-            (("prompts", i), each)
-            if isinstance(each, PromptWithPicture) and each.names_files
-            else (("reference",), self.reference)
-            for i, each in enumerate(self.prompts)
+            (("reference",), self.reference) if each is None else (("prompts", i), each)
+            for i, each in enumerate(own)
         ]
 
     @property
