@@ -256,6 +256,9 @@ def test_questions_of_the_loop(here, monkeypatch, capsys):
     typed(monkeypatch, "nothing.png", "cup.png")
     assert cli_control.parse_img_cond_path(control).img_cond_path == "cup.png"
     assert "nothing.png" in capsys.readouterr().out
+    typed(monkeypatch, "/w 96", "b")
+    changed = cli_control.parse_prompt(control)
+    assert (changed.prompt, changed.width) == ("b", 96)
     typed(monkeypatch, "many", "0.5")
     assert cli_control.parse_lora_scale(control).lora_scale == 0.5
     assert "lora_scale must be a number" in capsys.readouterr().out
@@ -281,6 +284,8 @@ def test_questions_of_the_loop(here, monkeypatch, capsys):
     typed(monkeypatch, "/n 3", "")
     assert cli_redux.parse_prompt(redux).num_steps == 3
     for module, options in ((cli_kontext, kontext), (cli_redux, redux), (cli_fill, fill)):
+        typed(monkeypatch, "cup.png")
+        assert module.parse_img_cond_path(options) == options
         typed(monkeypatch, "/q")
         assert module.parse_img_cond_path(options) is None
         typed(monkeypatch)
@@ -407,18 +412,20 @@ def test_the_python_of_the_page(here, weights, monkeypatch):
 DEMOS = re.findall(r"^python (demos/.+)$", PAGE, flags=re.MULTILINE)
 
 
-def test_the_demos_of_the_page(here, monkeypatch, capsys):
+def test_the_demos_of_the_page(tmp_path, monkeypatch, capsys):
     """Each spec is read and costed; what demos make of it is held by `studies/test_looking_specs.py`."""
     studies = {"0": text, "1": timesteps, "4": edit}
     root = Path(__file__).resolve().parents[1]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    picture(120, 70).save("robot.png")
+    picture(96, 64, 1).save("cup.png")
+    half_mask(96, 64).save("mask.png")
     for line in DEMOS:
         demo, *words = shlex.split(line)
-        monkeypatch.setenv("FLUX_MODEL", str(here / "none.safetensors"))
-        study, spec = (
-            studies[demo.split("_")[1]].STUDY,
-            root / "json" / f"{DEFAULTS[demo.split('_')[1]]}.json",
-        )
-        assert carry_out(study, doc="", default=spec, argv=[*words, "--dry-run"]) == 0
+        number = demo.split("_")[1]
+        spec = root / "json" / f"{DEFAULTS[number]}.json"
+        assert carry_out(studies[number].STUDY, doc="", default=spec, argv=[*words, "--dry-run"]) == 0
         assert "looking at " in capsys.readouterr().out
     assert len(DEMOS) == 4
 

@@ -276,6 +276,7 @@ def test_rule_5_the_autoencoder_takes_any_dtype():
     latent = ae.encode(picture)
     assert latent.dtype == torch.float32
     assert torch.equal(ae.decode(latent.bfloat16()), ae.decode(latent.bfloat16().float()))
+    assert torch.equal(ae(picture), ae.decode(latent))
 
 
 @pytest.mark.parametrize("guidance", [4.0, [4.0], torch.tensor(4.0), torch.tensor([4.0]).expand(3)], ids=str)

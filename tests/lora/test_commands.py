@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers_loras import TINY, kohya, noise, save, tiny_lora, updates
 from helpers_models import SMALL_AE, SMALL_FLOW, random_state
 from PIL import Image
 
+from flux import util
 from flux.cli import app
 from flux.files import sha256_of
 from flux.lora.applying import LIVE
@@ -173,6 +175,20 @@ def test_a_variable_that_is_not_used_is_said(style, monkeypatch, tmp_path):
     with pytest.warns(UserWarning, match="FLUX_LORA is set and not used: no LoRA is asked for"):
         load_models("flux-tiny", device="cpu", prompts=["a"], lora=[])
     assert [each.file for each in load_models("flux-tiny", device="cpu", prompts=["a"]).loras] == [style.name]
+
+
+def test_a_scripts_loader_leaves_plain_models_as_they_are(style, monkeypatch, recwarn):
+    """As upstream's does, whatever the variable names; and says so. `load_models` has the LoRA."""
+    plain = util.load_flow_model("flux-tiny", "cpu").state_dict()
+    monkeypatch.setenv("FLUX_LORA", str(style))
+    assert not [each for each in recwarn if "FLUX_LORA" in str(each.message)]
+    with pytest.warns(
+        UserWarning, match="FLUX_LORA is set and not used: load_flow_model loads flux-tiny as it is"
+    ):
+        again = util.load_flow_model("flux-tiny", "cpu").state_dict()
+    assert all(torch.equal(again[key], plain[key]) for key in plain)
+    changed = load_models("flux-tiny", device="cpu", dtype="float32", prompts=["a"]).flow.state_dict()
+    assert any(not torch.equal(changed[key].float(), plain[key].float()) for key in plain)
 
 
 def test_the_lora_that_a_model_is_made_of_is_looked_at_first(small_lora_model, monkeypatch):
