@@ -225,7 +225,7 @@ def test_euler_steps_move_by_the_velocity():
 def test_guidance_is_four_when_not_given():
     model = FakeModel()
     denoise(model, **fake_inputs(), timesteps=TIMES)
-    assert all(call["guidance"].tolist() == [4.0, 4.0] for call in model.calls)
+    assert model.calls and all(call["guidance"].tolist() == [4.0, 4.0] for call in model.calls)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -1,6 +1,6 @@
 """A drop-in replacement of the official FLUX package, written anew, with hooks into every layer."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 version_tuple = (0, 1, 0)
 
 PACKAGE = "flux"
