@@ -55,9 +55,11 @@ EXTRAS = {
         "torchmetrics>=1.4",
     ],
 }
-# Without torchvision, with which transformers prepares pictures otherwise.
+# Without torchvision, with which transformers prepares pictures otherwise, and without torchao, which
+# transformers imports wherever it is installed: a second or two of each start.
 EXTRAS["all"] = sorted(
     {requirement for name, extra in EXTRAS.items() if name != "bench" for requirement in extra}
+    - {"torchao>=0.10"}
 )
 
 

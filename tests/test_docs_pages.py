@@ -127,6 +127,8 @@ def test_the_changelog_has_this_version():
 @trained
 @pytest.mark.parametrize("name", LINES)
 def test_the_commands_of(name, here, monkeypatch, capsys):
+    if name == "precision":
+        pytest.importorskip("torchao")
     for code in blocks(name, "python"):
         if own := re.match(r"# (my_\w+\.py)\n", code):
             (here / own[1]).write_text(code)
