@@ -13,6 +13,9 @@ TRANSFORMERS ?= 4.45.2 4.57.6 5.6.2 pinned
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+QUANT := $(VENV)/quant
+OF_TORCHAO := tests/precision tests/benchmarks/test_precision_bench.py \
+	"tests/test_docs_pages.py::test_the_commands_of[precision]"
 VERSIONS := .versions
 OF_TRANSFORMERS := tests/modules/test_conditioner.py tests/weights tests/pictures/test_features.py \
 	tests/pictures/test_files.py
@@ -22,8 +25,9 @@ OF_TRANSFORMERS := tests/modules/test_conditioner.py tests/weights tests/picture
 edit: $(INSTALLED)
 	$(BIN)/python demos/demo_4_edit.py json/edit.json
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(QUANT)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	PYTHONPATH=$(QUANT) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(OF_TORCHAO)
 
 # Goes on after a release that fails, and ends with a line for each.
 versions: $(TRANSFORMERS:%=$(VERSIONS)/%/.installed)
@@ -48,6 +52,14 @@ $(INSTALLED): setup.py pyproject.toml constraints.txt
 	@echo 'Installing into $(VENV); torch makes this take a few minutes.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[all]'
+	@touch $@
+
+# Beside the environment and not in it: where transformers finds torchao it imports it, which takes seconds and
+# prints, so tests of what an import does need a path without it. It needs nothing but torch.
+$(QUANT)/.installed: $(INSTALLED)
+	grep '^torchao==' constraints.txt > $(VENV)/quant.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target $(QUANT) \
+		--requirement $(VENV)/quant.txt
 	@touch $@
 
 # Without constraints.txt, so that pip picks all else as it would for a user who holds this release. Of torch it
