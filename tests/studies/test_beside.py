@@ -8,6 +8,8 @@ from scipy import stats
 from test_demos import load_demo
 from test_similarity import assert_whole, rows
 
+from flux.studies.pages import plots
+
 MOVES = {"skip": {0: 0.8, 1: 0.1, 2: 0.5, 3: 0.3}, "mean": {0: 0.1, 1: 0.2, 2: 0.9, 3: 0.4}}
 
 
@@ -103,3 +105,12 @@ def test_a_spec_without_it_is_the_run_it_was(demo, tmp_path):
     assert demo("--sweep", "skip") == 0
     recipe = json.loads((tmp_path / "out" / "spec.json").read_text())
     assert "beside" not in recipe and "block" not in recipe
+
+
+def test_a_long_label_of_an_axis_is_folded_and_a_short_one_stays():
+    long = "carry: mean whitened DINO similarity, patch by patch gained to the source"
+    assert plots._folded(long).split("\n") == [
+        "carry: mean whitened DINO similarity, patch by patch gained",
+        "to the source",
+    ]
+    assert plots._folded("importance: 1 − mean DINO similarity", 40) == "importance: 1 − mean DINO similarity"

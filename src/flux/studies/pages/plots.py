@@ -4,6 +4,7 @@ Both can be read without colour: kinds of layers differ by shade and hatch, vita
 """
 
 import io
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,13 +92,13 @@ def importance_plot(
             line(floor, color=QUIET, linestyle=":", linewidth=1.2, label=label)
         line(0, color=QUIET, linewidth=0.8)
         if narrow:
-            _lie(axes, bars, bottom, top, along or f"importance: 1 − mean {measure}")
+            _lie(axes, bars, bottom, top, _folded(along or f"importance: 1 − mean {measure}", 40))
             # The page says what it is of, in larger letters.
             figure.legend(loc="outside lower center", ncols=1, frameon=False)
             return _png(figure)
         axes.set(xlim=(-0.7, len(bars) - 0.3), ylim=(bottom, top), title=title)
         axes.set_xlabel(across)
-        axes.set_ylabel(along or f"importance: 1 − mean {measure}")
+        axes.set_ylabel(_folded(along or f"importance: 1 − mean {measure}"))
         _label_layers(axes, bars)
         if along is None:
             right = axes.secondary_yaxis("right", functions=(lambda y: 1 - y, lambda y: 1 - y))
@@ -322,7 +323,7 @@ def scatter_plot(points: Sequence[Point], *, title: str, x: str, y: str) -> byte
         axes.axhline(0, color=QUIET, linewidth=0.8)
         axes.axvline(0, color=QUIET, linewidth=0.8)
         axes.margins(0.08)
-        axes.set(title=title, xlabel=x, ylabel=y)
+        axes.set(title=title, xlabel=_folded(x), ylabel=_folded(y))
         figure.legend(loc="outside lower center", ncols=3, frameon=False)
         return _png(figure)
 
@@ -330,6 +331,11 @@ def scatter_plot(points: Sequence[Point], *, title: str, x: str, y: str) -> byte
 def difference_in_words(value: float) -> str:
     """A difference with two digits; below single precision it says no more than that."""
     return "0" if value == 0 else f"{value:.2g}" if value >= 1e-6 else "below 0.000001"
+
+
+def _folded(words: str, most: int = 60) -> str:
+    """A label in lines that an axis has room for."""
+    return textwrap.fill(words, most, break_long_words=False, break_on_hyphens=False)
 
 
 @contextmanager
