@@ -43,7 +43,7 @@ UPSTREAM = (
 FORBIDDEN = ("diffusers", "gradio", "jsonschema", "matplotlib", "pydantic", "ray", "scipy", "skimage")
 
 # Parts that ask for more packages than upstream does.
-NOT_IN_PLACE = ("flux.tiny.training", "flux.studies")
+NOT_IN_PLACE = ("flux.tiny.training", "flux.studies", "flux.app")
 NEED_PYDANTIC = 'studies need pydantic 2: pip install "pydantic>=2.11"'
 
 SITECUSTOMIZE = '''
