@@ -21,6 +21,7 @@ from flux.entry import INTERRUPTED, NOBODY_READS, UNWRITABLE, Console
 from flux.studies import cost
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = "demo_gr"
 DEMOS = {path.stem: path for path in sorted((ROOT / "demos").glob("demo_*.py"))}
 MODULES = ("flux", "flux.studies.schema", "flux.tiny.training")
 SITE = str(flux.PACKAGE_ROOT.resolve().parent)
@@ -175,7 +176,13 @@ class Stop:
 sys.meta_path.insert(0, Stop())
 """
 IMPORTS = [
-    *((name, module) for name in DEMOS for module in ("flux.studies.study", "pydantic", "torch")),
+    *(
+        (name, module)
+        for name in DEMOS
+        if name != PAGE
+        for module in ("flux.studies.study", "pydantic", "torch")
+    ),
+    *((PAGE, module) for module in ("flux.app.page", "pydantic")),
     *(("flux", module) for module in ("flux.cli", "torch")),
     *(("flux.tiny.training", module) for module in ("flux.files", "torch")),
 ]
