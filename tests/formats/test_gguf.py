@@ -1,5 +1,6 @@
 """GGUF files: unpacked as their own package does, kept packed in the model, refused in one line."""
 
+import struct
 import sys
 from dataclasses import replace
 
@@ -148,7 +149,12 @@ def cut(data):
     return data[: len(data) // 2]
 
 
-@pytest.mark.parametrize("change", [cut, lambda data: data[:30], lambda data: b"GGUF" + bytes(200)])
+def endless(data):
+    """A header whose first field is an array of more bytes than anyone can count."""
+    return struct.pack("<4sIQQQ3sIIQ", b"GGUF", 3, 0, 1, 3, b"abc", 9, 0, 2**60) + bytes(64)
+
+
+@pytest.mark.parametrize("change", [cut, lambda data: data[:30], lambda data: b"GGUF" + bytes(200), endless])
 def test_a_damaged_file_is_one_line(state, tmp_path, monkeypatch, change):
     file = tmp_path / "flux1-dev-Q8_0.gguf"
     write_gguf(file, state, in_blocks("Q8_0"))

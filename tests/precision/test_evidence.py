@@ -89,3 +89,9 @@ def test_a_dtype_and_a_full_precision_agree():
     assert dtype_of(Precision("int8"), "float32") == dtype_of(None, "float32") == "float32"
     with pytest.raises(ValueError, match="precision is bfloat16 and dtype float32: leave one of them out"):
         dtype_of(Precision("bfloat16"), "float32")
+
+
+@pytest.mark.parametrize("wrong", [{"others": "int8", "count": 3}, {"others": "float32", "keep": [1]}])
+def test_what_would_be_left_unheard_is_refused_as_in_specs(wrong):
+    with pytest.raises(ValueError, match="^count needs keep|^keep: float32 is full for all layers"):
+        as_precision(wrong, TINY, "flux-tiny")

@@ -5,6 +5,7 @@ Whatever is wrong is a `CheckpointError`: one line that names the file and the r
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F6
 
 ARCHITECTURES = ("flux", "t5", "t5encoder")
 """What files of the parts that are read say of themselves; others are of other models."""
+
+
+LONGEST = 10_000_000
+"""Items of an array in the header, at most: words of a tokenizer are some hundred thousand."""
 
 
 def is_gguf(file: Path) -> bool:
@@ -57,11 +62,25 @@ class PackedTensor:
         return torch.from_numpy(self.data.copy()).view(PLAIN[self.kind]).view(self.shape)
 
 
+def _read(gguf: ModuleType, file: Path) -> Any:
+    """The package's reader; ValueError for an array of absurd length, whose items it would count for ever."""
+
+    class BoundedReader(gguf.GGUFReader):
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type == gguf.GGUFValueType.ARRAY:
+                length = int(self._get(orig_offs + 4, "uint64")[0])
+                if length > min(LONGEST, len(self.data)):
+                    raise ValueError(f"an array of {length} items")
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    return BoundedReader(file)
+
+
 def read_gguf(file: Path) -> dict[str, PackedTensor]:
     """The tensors of a file by name; none is read. CheckpointError; ImportError without the package."""
     gguf = need("gguf", "quant", "a GGUF file")
     try:
-        reader = gguf.GGUFReader(file)
+        reader = _read(gguf, file)
         found = {
             each.name: PackedTensor(
                 tuple(int(side) for side in reversed(each.shape)), each.tensor_type.name, each.data

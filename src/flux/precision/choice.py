@@ -65,8 +65,12 @@ def as_precision(given: Choice | None, model: ModelSpec, name: str) -> Precision
     if not isinstance(given, Mapping) or set(given) - {*KEYS} or "others" not in given:
         raise ValueError(f"precision must be a name or an object with the keys {', '.join(KEYS)}")
     others, keep, count = _known(given["others"]), given.get("keep"), given.get("count")
+    if keep is None and count is not None:
+        raise ValueError("count needs keep, the file that ranks the layers")
     if keep is None:
         return Precision(others)
+    if others in FULL:
+        raise ValueError(f"keep: {others} is full for all layers: choose int8, fp8 or nf4")
     return Precision(others, kept(keep, count, model, name))
 
 
