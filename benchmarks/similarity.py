@@ -226,12 +226,12 @@ def show(rows: Mapping[str, dict]) -> Iterator[str]:
         yield f"| {name} | {row['rank correlation']:.3f} [{low:.3f}, {high:.3f}] | {largest} |"
 
 
+@torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=COUNT, help=f"pairs, {COUNT} without it")
     parser.add_argument("--out", type=Path, help="the file to go on with; without it results/similarity.json")
     options = parser.parse_args()
-    torch.set_grad_enabled(False)
     file = options.out / "similarity.json" if options.out else RESULTS
     rng = np.random.default_rng(SEED)
     references = [Image.fromarray(render(sample_scene(rng))) for _ in range(REFERENCES)]
