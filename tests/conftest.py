@@ -90,3 +90,16 @@ def _small_inputs(
         "y": torch.randn(batch, SMALL.vec_in_dim, generator=generator).to(dtype),
         "guidance": torch.full((batch,), 3.5, dtype=dtype),
     }
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each evaluation of a flow model has, one entry an evaluation."""
+    counted, forward = [], Flux.forward
+
+    def counting(self, img, *args, **kwargs):
+        counted.append(len(img))
+        return forward(self, img, *args, **kwargs)
+
+    monkeypatch.setattr(Flux, "forward", counting)
+    return counted

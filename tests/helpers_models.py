@@ -60,6 +60,20 @@ def small_model(model=Flux, params=SMALL_FLOW, seed=0):
     return built.eval().requires_grad_(False)
 
 
+def flow_inputs(dtype=torch.float32):
+    """What a model of SMALL_FLOW's shape is asked, one row of it."""
+    torch.manual_seed(0)
+    return {
+        "img": torch.randn(1, 6, 64, dtype=dtype),
+        "img_ids": torch.zeros(1, 6, 3),
+        "txt": torch.randn(1, 4, SMALL_FLOW.context_in_dim, dtype=dtype),
+        "txt_ids": torch.zeros(1, 4, 3),
+        "timesteps": torch.tensor([0.5]),
+        "y": torch.randn(1, SMALL_FLOW.vec_in_dim, dtype=dtype),
+        "guidance": torch.tensor([3.5]),
+    }
+
+
 def small_ae(params=SMALL_AE, seed=1):
     return small_model(AutoEncoder, params, seed)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers_gguf import as_llama_cpp, packed, write_gguf
 from helpers_layouts import make_small, place, shrink
-from helpers_models import SMALL_FLOW, random_state
+from helpers_models import SMALL_FLOW, flow_inputs, random_state
 
 from flux.formats.gguf_blocks import BLOCKS, unpack
 from flux.formats.header import CheckpointError
@@ -39,19 +39,6 @@ def state():
 def in_blocks(kind):
     """As published files have it: what is not in a block, and what has one axis, is not packed."""
     return lambda key: kind if "blocks." in key else None
-
-
-def inputs(dtype=torch.float32):
-    torch.manual_seed(0)
-    return {
-        "img": torch.randn(1, 6, 64, dtype=dtype),
-        "img_ids": torch.zeros(1, 6, 3),
-        "txt": torch.randn(1, 4, SMALL_FLOW.context_in_dim, dtype=dtype),
-        "txt_ids": torch.zeros(1, 4, 3),
-        "timesteps": torch.tensor([0.5]),
-        "y": torch.randn(1, SMALL_FLOW.vec_in_dim, dtype=dtype),
-        "guidance": torch.tensor([3.5]),
-    }
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of random bytes, some are no numbers
@@ -96,7 +83,7 @@ def test_a_model_keeps_its_weights_packed_and_draws_as_with_its_numbers(state, t
             numbers[f"{name}.weight"].numel() * BLOCKS[kind].size
         )
     for hooks in (None, Hooks(skip=(1,))):
-        assert torch.equal(model(**inputs(), hooks=hooks), plain(**inputs(), hooks=hooks))
+        assert torch.equal(model(**flow_inputs(), hooks=hooks), plain(**flow_inputs(), hooks=hooks))
 
 
 def test_a_precision_that_is_asked_for_unpacks(state, tmp_path, monkeypatch):
@@ -221,11 +208,11 @@ def test_loras_go_beside_what_is_packed(state, tmp_path, monkeypatch):
         load_models("flux-dev", device="cpu", lora=str(style))
     plain = Flux(SMALL_FLOW)
     plain.load_state_dict(numbers)
-    before = model(**inputs())
+    before = model(**flow_inputs())
     apply_loras(plain, loras)
     with apply_loras(model, loras, live=True):
-        torch.testing.assert_close(model(**inputs()), plain(**inputs()), rtol=0, atol=1e-4)
-    assert torch.equal(model(**inputs()), before)
+        torch.testing.assert_close(model(**flow_inputs()), plain(**flow_inputs()), rtol=0, atol=1e-4)
+    assert torch.equal(model(**flow_inputs()), before)
 
 
 @torch.no_grad()

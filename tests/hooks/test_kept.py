@@ -11,7 +11,6 @@ from flux.generate import Sampling, encode, sample_steps
 from flux.hooks import AboveThreshold, CopySource, Hooks, KeptSource, TopRatio
 from flux.hooks.kept import kept_copies
 from flux.methods.stable_flow import Edit, EditRequest, Row, edit, edit_passes, edit_steps, kept_bytes
-from flux.model import Flux
 from flux.pictures.files import to_pil
 
 SAMPLING = Sampling(steps=3, guidance=3.5, width=48, height=32)
@@ -29,19 +28,6 @@ REQUEST = EditRequest("a dog", EDITS, SAMPLING, seed=5, batch=2, compare=False)
 @pytest.fixture(scope="module")
 def models():
     return small_models()
-
-
-@pytest.fixture
-def rows(monkeypatch):
-    """How many rows each evaluation has."""
-    counted, forward = [], Flux.forward
-
-    def counting(self, img, *args, **kwargs):
-        counted.append(len(img))
-        return forward(self, img, *args, **kwargs)
-
-    monkeypatch.setattr(Flux, "forward", counting)
-    return counted
 
 
 def levels(picture):

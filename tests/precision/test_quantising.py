@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers_loras import SMALL, kohya, updates
-from helpers_models import SMALL_FLOW, random_state, save_weights
+from helpers_models import SMALL_FLOW, flow_inputs, random_state, save_weights
 from torch import nn
 
 from flux.formats.fill import load_into
@@ -52,19 +52,6 @@ def plain_model(state):
     return model.requires_grad_(False)
 
 
-def inputs(dtype=torch.float32):
-    torch.manual_seed(0)
-    return {
-        "img": torch.randn(1, 6, 64, dtype=dtype),
-        "img_ids": torch.zeros(1, 6, 3),
-        "txt": torch.randn(1, 4, SMALL_FLOW.context_in_dim, dtype=dtype),
-        "txt_ids": torch.zeros(1, 4, 3),
-        "timesteps": torch.tensor([0.5]),
-        "y": torch.randn(1, SMALL_FLOW.vec_in_dim, dtype=dtype),
-        "guidance": torch.tensor([3.5]),
-    }
-
-
 def quantised_names(model):
     return {name for name, parameter in model.named_parameters() if is_quantised(parameter)}
 
@@ -92,7 +79,7 @@ def test_the_right_weights_are_quantised_and_the_others_as_they_were(tmp_path, n
     for key, parameter in model.named_parameters():
         assert is_quantised(parameter) or torch.equal(parameter, state[key].to(dtype))
         assert parameter.dtype == dtype
-    x = inputs(dtype)
+    x = flow_inputs(dtype)
     plain = plain_model(state).to(dtype)
     found, wanted = model(**x).float(), plain(**x).float()
     error = ((found - wanted).pow(2).mean() / wanted.pow(2).mean()).sqrt()
@@ -146,9 +133,9 @@ def test_hooks_see_what_they_see_in_full(tmp_path):
     model = filled_with(tmp_path, Precision("int8"))
     plain = plain_model({key: _numbers(x) for key, x in model.state_dict().items()})
     for hooks in (Hooks(skip=(0, 3)), Hooks(inject={1: lambda q, k, v, site: (q, k.roll(1, 2), v)})):
-        found, wanted = model(**inputs(), hooks=hooks), plain(**inputs(), hooks=hooks)
+        found, wanted = model(**flow_inputs(), hooks=hooks), plain(**flow_inputs(), hooks=hooks)
         torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
-        assert not torch.allclose(found, model(**inputs()), atol=1e-2)
+        assert not torch.allclose(found, model(**flow_inputs()), atol=1e-2)
 
 
 def _numbers(x):
@@ -179,13 +166,13 @@ def test_loras_are_merged_before_weights_are_quantised(tmp_path):
 @torch.no_grad()
 def test_loras_beside_quantised_weights(tmp_path, name):
     loras, model = lora(tmp_path), filled_with(tmp_path, Precision(name))
-    before = model(**inputs())
+    before = model(**flow_inputs())
     with pytest.raises(CheckpointError, match=r"style.safetensors cannot be merged into .*\(lora_live\)$"):
         apply_loras(model, loras)
-    assert torch.equal(model(**inputs()), before)
+    assert torch.equal(model(**flow_inputs()), before)
     with apply_loras(model, loras, live=True):
-        assert not torch.allclose(model(**inputs()), before, atol=1e-2)
-    assert torch.equal(model(**inputs()), before)
+        assert not torch.allclose(model(**flow_inputs()), before, atol=1e-2)
+    assert torch.equal(model(**flow_inputs()), before)
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path):
@@ -243,8 +230,8 @@ def test_a_whole_model_with_its_text_encoder(tmp_path):
 def test_on_a_gpu_as_on_a_cpu(tmp_path, name):
     model = filled_with(tmp_path, Precision(name), dtype=torch.bfloat16)
     at_once = filled_with(tmp_path, Precision(name), dtype=torch.bfloat16, at=torch.device("cuda"))
-    here = model(**inputs(torch.bfloat16)).float()
-    on_gpu = {key: x.cuda() for key, x in inputs(torch.bfloat16).items()}
+    here = model(**flow_inputs(torch.bfloat16)).float()
+    on_gpu = {key: x.cuda() for key, x in flow_inputs(torch.bfloat16).items()}
     for each in (model, at_once):
         there = each.cuda()(**on_gpu).float().cpu()
         assert (there - here).pow(2).mean() < 1e-3 * here.pow(2).mean()

@@ -9,7 +9,6 @@ from helpers_demos import save_clone
 from PIL import Image
 from test_demos import assert_whole_run, load_demo, pictures
 
-from flux.model import Flux
 from flux.studies.edit.making import describe
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec
@@ -36,19 +35,6 @@ def edit(clone, tmp_path, monkeypatch):
         return tmp_path / name
 
     return run
-
-
-@pytest.fixture
-def rows(monkeypatch):
-    """How many rows were evaluated, each as often as it was."""
-    counted, forward = [], Flux.forward
-
-    def counting(self, img, *args, **kwargs):
-        counted.append(len(img))
-        return forward(self, img, *args, **kwargs)
-
-    monkeypatch.setattr(Flux, "forward", counting)
-    return counted
 
 
 def made(folder: Path) -> dict[str, np.ndarray]:
