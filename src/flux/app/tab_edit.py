@@ -9,6 +9,7 @@ from flux.app import words
 from flux.app.brush import Brush, mask_file
 from flux.app.desk import AskedRun, Desk
 from flux.app.fields import MASKS, SIDE_BY_SIDE, edit_fields, edit_spec
+from flux.app.inputs import guidance_field, photo_field, size_fields
 from flux.app.jobs import JobState
 from flux.app.made_edits import MadeEdit, made_edits
 from flux.app.panel import JobPanel, JobView
@@ -29,7 +30,6 @@ class EditTab:
     def __init__(self, desk: Desk):
         self.desk = desk
         record, caps = desk.record, desk.options.caps
-        most = min(2048, caps.pixels // 16)
         tiny = record.embedded
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320, elem_classes="fields"):
@@ -40,12 +40,7 @@ class EditTab:
                     lines=2,
                     elem_id="edit-prompt",
                 )
-                self.file = gr.File(
-                    label="Photo, if there is one (PNG, JPEG, WebP)",
-                    file_types=[".png", ".jpg", ".jpeg", ".webp"],
-                    height=130,
-                    elem_id="edit-photo",
-                )
+                self.file = photo_field("Photo, if there is one (PNG, JPEG, WebP)", "edit-photo")
                 self.edits = gr.Textbox(
                     "a big red house and a small yellow figure with arms down in the snow" if tiny else "",
                     label="Edits",
@@ -88,17 +83,9 @@ class EditTab:
                             min_width=160,
                             elem_id="edit-steps",
                         )
-                        self.guidance = gr.Slider(
-                            *(0, 10, record.guidance or 0),
-                            step=0.1,
-                            label="Guidance, side by side",
-                            min_width=160,
-                            visible=record.guidance is not None,
-                        )
+                        self.guidance = guidance_field(record, "Guidance, side by side")
                     with gr.Row():
-                        size = min(record.size, most)
-                        self.width = gr.Slider(16, most, size, step=16, label="Width", min_width=160)
-                        self.height = gr.Slider(16, most, size, step=16, label="Height", min_width=160)
+                        self.width, self.height = size_fields(record, caps)
                     with gr.Row():
                         step = {"minimum": 0, "precision": 0, "min_width": 120}
                         self.start = gr.Number(0, label="Window from step", **step)

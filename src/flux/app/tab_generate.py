@@ -8,6 +8,7 @@ from flux.app import words
 from flux.app.brush import Brush, mask_file
 from flux.app.desk import AskedRun, Desk
 from flux.app.fields import generate_fields, generate_spec
+from flux.app.inputs import guidance_field, photo_field, size_fields, steps_field
 from flux.app.jobs import JobState
 from flux.app.panel import JobPanel, JobView
 from flux.app.uploads import take_picture
@@ -23,7 +24,6 @@ class GenerateTab:
     def __init__(self, desk: Desk):
         self.desk = desk
         record, caps = desk.record, desk.options.caps
-        most = min(2048, caps.pixels // 16)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320, elem_classes="fields"):
                 self.prompts = gr.Textbox(
@@ -46,31 +46,12 @@ class GenerateTab:
                         1, label="Pictures", info="of each seed", minimum=1, precision=0, min_width=100
                     )
                 with gr.Row():
-                    self.steps = gr.Slider(
-                        *(1, min(100, caps.steps), min(record.num_steps, caps.steps)),
-                        step=1,
-                        label="Steps",
-                        min_width=160,
-                        elem_id="test-steps",
-                    )
-                    self.guidance = gr.Slider(
-                        *(0, 10, record.guidance or 0),
-                        step=0.1,
-                        label="Guidance",
-                        min_width=160,
-                        visible=record.guidance is not None,
-                    )
+                    self.steps = steps_field(record, caps, "test-steps")
+                    self.guidance = guidance_field(record, "Guidance")
                 with gr.Row():
-                    size = min(record.size, most)
-                    self.width = gr.Slider(16, most, size, step=16, label="Width", min_width=160)
-                    self.height = gr.Slider(16, most, size, step=16, label="Height", min_width=160)
+                    self.width, self.height = size_fields(record, caps)
                 with gr.Accordion("Start from a photo", open=False) as self.start:
-                    self.file = gr.File(
-                        label="Photo (PNG, JPEG, WebP)",
-                        file_types=[".png", ".jpg", ".jpeg", ".webp"],
-                        height=130,
-                        elem_id="test-photo",
-                    )
+                    self.file = photo_field("Photo (PNG, JPEG, WebP)", "test-photo")
                     self.strength = gr.Slider(
                         *(0.05, 1, 0.8),
                         step=0.05,

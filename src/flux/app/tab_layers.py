@@ -8,6 +8,7 @@ import gradio as gr
 from flux.app import words
 from flux.app.desk import AskedRun, Desk
 from flux.app.fields import numbers
+from flux.app.inputs import steps_field
 from flux.app.jobs import JobState
 from flux.app.measuring import PictureLoss, lost_by_layers
 from flux.app.panel import JobPanel, JobView
@@ -50,13 +51,7 @@ class LayersTab:
                     elem_id="skip-layers",
                 )
                 with gr.Row():
-                    self.steps = gr.Slider(
-                        *(1, min(100, caps.steps), min(record.num_steps, caps.steps)),
-                        step=1,
-                        label="Steps",
-                        min_width=160,
-                        elem_id="skip-steps",
-                    )
+                    self.steps = steps_field(record, caps, "skip-steps")
                     self.seed = gr.Textbox("0", label="Seed", min_width=120)
             with gr.Column(scale=6, min_width=320):
                 self.panel = JobPanel(desk, self.kind, action="Probe")
