@@ -6,6 +6,7 @@ Says which flag a word belongs to, not what it means: values stay the text that 
 import difflib
 import json
 import math
+import os.path
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ SWITCHED = frozenset({"true", "false"})
 _TOKEN = r"(?:(?:[a-z_]+\.)?(?:\*|-?[0-9]+(?:-[0-9]+)?)|all)"
 SERIES = re.compile(rf"[\[\],+]*(?:{_TOKEN}(?:[\[\],+]+{_TOKEN})*)?[\[\],+]*")
 """A word that may go on with numbers or layers: `0`, `0,1`, `0-3`, `double.2`, `[0,`."""
+
+
+WORD = re.compile(r"[A-Za-z0-9_:-]+")
+"""A word that is no path of a spec, unless there is a file of this name."""
 
 
 class UsageError(ValueError):
@@ -122,11 +127,11 @@ class Grammar:
         """Whether the next word is the key's. One that may stand free is a switch's only if it says so."""
         if not rest or self.is_flag(rest[0]):
             return False
-        return (
-            key not in self.switches
-            or bool(self.options)
-            or rest[0] in SWITCHED | self.said.get(key, frozenset())
-        )
+        if key not in self.switches or self.options:
+            return True
+        # Behind a switch that takes names, a slip of one is no spec: the key's own check tells the names.
+        slip = key in self.said and WORD.fullmatch(rest[0]) is not None and not os.path.exists(rest[0])
+        return slip or rest[0] in SWITCHED | self.said.get(key, frozenset())
 
     def _up_to_next_flag(self, rest: list[str]) -> list[str]:
         """Take words from `rest` until one is a flag."""

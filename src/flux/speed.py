@@ -71,24 +71,30 @@ def require_compiler(device: torch.device) -> None:
         raise ValueError(f"compile is for CUDA and CPUs, and the model is on {device.type}: leave it out")
 
 
-def choose_attention(kernel: AttentionKernel, device: torch.device) -> None:
-    """Attend by a kernel, for all of the process and until another is chosen.
-
-    sdpa: what torch picks. cudnn: cuDNN's. flash3: FlashAttention 3, but with a mask, as of regions, torch's.
-    Raises ValueError, in one line, for a kernel that is not there.
-    """
+def require_attention(kernel: AttentionKernel, device: torch.device) -> None:
+    """Raise ValueError, in one line, for a kernel that is not there."""
     if kernel != "sdpa" and device.type != "cuda":
         raise ValueError(
             f"attention {kernel} is for NVIDIA's GPUs, and the model is on {device.type}: take sdpa"
         )
     flash3 = kernel == "flash3"
-    choices = torch.nn.attention
     if flash3 and importlib.util.find_spec(FLASH3) is None:
         raise ValueError(
             f"attention flash3 needs FlashAttention 3, {FLASH3}, which is not installed: take cudnn"
         )
-    if flash3 and not hasattr(choices, "activate_flash_attention_impl"):
+    if flash3 and not hasattr(torch.nn.attention, "activate_flash_attention_impl"):
         raise ValueError(f"attention flash3 needs a later torch than {torch.__version__}: take cudnn")
+
+
+def choose_attention(kernel: AttentionKernel, device: torch.device) -> None:
+    """Attend by a kernel, for all of the process and until another is chosen.
+
+    sdpa: what torch picks. cudnn: cuDNN's. flash3: FlashAttention 3, but with a mask, as of regions, torch's.
+    Raises ValueError as `require_attention`.
+    """
+    require_attention(kernel, device)
+    flash3 = kernel == "flash3"
+    choices = torch.nn.attention
     torch.backends.cuda.enable_cudnn_sdp(not flash3)
     torch.backends.cuda.enable_flash_sdp(kernel != "cudnn")
     torch.backends.cuda.enable_mem_efficient_sdp(kernel != "cudnn")

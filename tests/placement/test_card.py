@@ -65,6 +65,19 @@ def test_what_is_no_card(words, tmp_path, capsys):
     assert "goes with --dry-run, and is a GPU's memory in GB, such as 24" in said
 
 
+@pytest.mark.parametrize("study, words", [(EDIT, []), (SWEEP, ["--prompts", "a", "--layers", "0"])])
+def test_what_the_machine_lacks_is_said_beforehand(study, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flux.studies.cost.speed", lambda device, dtype: 1e12)
+    (tmp_path / "my.json").write_text('{"source": "a", "edits": ["b"]}' if study is EDIT else "{}")
+    argv = ["my.json", "--dry-run", "--model.device", "cpu", "--model.attention", "cudnn", *words]
+    assert carry_out(study, doc="", default=tmp_path / "my.json", argv=argv) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(
+        "would be refused here: attention cudnn is for NVIDIA's GPUs, and the model is on cpu"
+    )
+
+
 def test_comparing_needs_no_card():
     with pytest.raises(
         ValueError, match="^--card 24: demo 3 compares pictures; ask the demo that makes them$"

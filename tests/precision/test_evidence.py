@@ -1,6 +1,7 @@
 """Which layers stay in full: by the files of demo 3, by lists, and what is refused in one line."""
 
 import json
+import os
 
 import pytest
 
@@ -46,6 +47,13 @@ WRONG = {
     "no JSON": ("{", None, "keep: .*layers.json"),
     "another kind": ({"prompts": ["a"]}, None, "ranks no layers: name vital_layers.json"),
     "another model": ({"model": "flux-dev", "layers": [1]}, None, "was found on 'flux-dev', the model is"),
+    "no model": ({"layers": [1]}, None, "does not say which model it was found on"),
+    "an empty order": ({"model": "flux-tiny", "order": []}, 2, "an order that is no list of layers"),
+    "no similarity": (
+        {"model": "flux-tiny", "layers": [1], "similarity": [float("nan")] + MEANS[1:]},
+        None,
+        "a similarity that is not finite",
+    ),
     "heads": (
         {"model": "flux-tiny", "order": [{"layers": [1], "head": 3}]},
         1,
@@ -65,6 +73,13 @@ def test_what_is_wrong_is_one_line(tmp_path, data, count, said):
     with pytest.raises(ValueError, match=said) as error:
         kept(file, count, TINY, "flux-tiny")
     assert "\n" not in str(error.value) and str(error.value).startswith(("keep: ", "count "))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    pipe = tmp_path / "layers.json"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="^keep: .*layers.json is no regular file$"):
+        kept(pipe, 1, TINY, "flux-tiny")
 
 
 def test_choices():

@@ -320,6 +320,11 @@ def test_the_one_liner():
         (["--prompts", "only the source"], "--prompts: needs the source's prompt and at least one edit's"),
         (["--seed"], "--seed: needs a value"),
         (["--dry-run=maybe"], '--dry-run = "maybe": takes no value'),
+        (["--model.offload", "sideways"], '--model.offload = "sideways": must be true or false, or '),
+        (
+            ["--model.offload", "1", "--steps", "2"],
+            '--model.offload = "1": must be true or false, or one of ',
+        ),
         (["a.json", "b.json"], "b.json: one spec at a time"),
         (["none.json"], "none.json: no such file"),
     ],

@@ -3,6 +3,7 @@
 Read with no more than what is needed here: a model, and an order of its layers.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ def read_evidence(file: Path, model: str, layers: Layers) -> Evidence:
     probe_layers.json and editing_layers.json: their order. A mere list of layers: as it stands.
     Raises ValueError, one line, in words that begin with the key `keep`.
     """
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise ValueError(f"keep: {file} is no regular file")
     try:
         data = parse_json(read_text(file))
     except ValueError as error:
@@ -38,8 +41,10 @@ def read_evidence(file: Path, model: str, layers: Layers) -> Evidence:
             f"keep: {file} ranks no layers: name vital_layers.json, probe_layers.json or editing_layers.json "
             "of demo 3"
         )
-    if data.get("model") != model:
-        raise ValueError(f"keep: {file} was found on {_short(data.get('model'))}, the model is {model}")
+    if "model" not in data:
+        raise ValueError(f"keep: {file} does not say which model it was found on, by the key model")
+    if data["model"] != model:
+        raise ValueError(f"keep: {file} was found on {_short(data['model'])}, the model is {model}")
     try:
         return _evidence(data, layers)
     except (ValueError, TypeError) as error:
@@ -48,8 +53,8 @@ def read_evidence(file: Path, model: str, layers: Layers) -> Evidence:
 
 def _evidence(data: dict[str, Any], layers: Layers) -> Evidence:
     if "order" in data:
-        if not isinstance(data["order"], list):
-            raise ValueError("has an order that is no list")
+        if not isinstance(data["order"], list) or not data["order"]:
+            raise ValueError("has an order that is no list of layers")
         return Evidence(_once(number for each in data["order"] for number in _numbers(each, layers)), None)
     names = data["layers"]
     if not isinstance(names, list) or not names:
@@ -57,6 +62,8 @@ def _evidence(data: dict[str, Any], layers: Layers) -> Evidence:
     vital = _once(number for each in names for number in _numbers(each, layers))
     means = data.get("similarity")
     if isinstance(means, list) and len(means) == len(layers) and all(map(_is_number, means)):
+        if not all(map(math.isfinite, means)):
+            raise ValueError("has a similarity that is not finite: compare the pictures again")
         return Evidence(tuple(sorted(range(len(layers)), key=means.__getitem__)), len(vital))
     return Evidence(vital, len(vital))
 

@@ -5,7 +5,7 @@ on this machine, so it is right within a factor of two or three.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,7 @@ from flux.placement.modes import AUTO, MODULATION, STREAM
 from flux.placement.peaks import predict_peaks
 from flux.placement.picking import best_fit, free_bytes
 from flux.precision.sizes import flow_bytes, t5_bytes
+from flux.speed import require_attention, require_compiler
 from flux.studies.folder import RunFolder
 from flux.studies.machine import device_name, size_in_words
 from flux.studies.needed import needed_files
@@ -73,6 +74,7 @@ def estimate(spec: Spec, work: Work) -> str:
         *needs(needed_files(spec, work.models)),
         weights_in_words(spec),
         f"{on_what(spec)}: about {time_in_words(seconds)} and {size_in_words(size)} of memory",
+        *refusals_here(spec),
     ]
     return "\n".join(lines)
 
@@ -80,6 +82,17 @@ def estimate(spec: Spec, work: Work) -> str:
 def needs(files: Iterable[tuple[str, str, str]]) -> list[str]:
     """Lines that say which files are needed: title, place and state of each."""
     return ["needs", *(f"  {title:<21}{where}: {state}" for title, where, state in files)]
+
+
+def refusals_here(spec: Spec) -> Iterator[str]:
+    """A line, where this machine lacks what the model is to be faster by: a kernel, or a compiler."""
+    device = pick_device(spec.model.device)
+    try:
+        require_attention(spec.model.attention, device)
+        if spec.model.compile:
+            require_compiler(device)
+    except ValueError as error:
+        yield f"would be refused here: {error}"
 
 
 def on_what(spec: Spec) -> str:

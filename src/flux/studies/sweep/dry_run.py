@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flux.studies.card import card_lines
-from flux.studies.cost import Work, cost, needs, on_what, time_in_words, weights_in_words
+from flux.studies.cost import Work, cost, needs, on_what, refusals_here, time_in_words, weights_in_words
 from flux.studies.folder import RunFolder
 from flux.studies.machine import size_in_words
 from flux.studies.needed import needed_files
@@ -46,6 +46,7 @@ def estimate_sweep(spec: SkipSpec, card: float | None = None) -> str:
         weights_in_words(spec),
         f"{on_what(spec)}: about {time_in_words(seconds)}, "
         f"{size_in_words(memory)} of memory and {size_in_words(size)} of disk, {_free(path)} free",
+        *refusals_here(spec),
         *([] if card is None else card_lines(spec, rows_together(asked), card)),
     ]
     return "\n".join(lines)
