@@ -1,5 +1,7 @@
 """What of the disk a browser gets, and from where: the page's server asked directly, without a browser."""
 
+import json
+
 import pytest
 
 gradio = pytest.importorskip("gradio", reason='the page needs gradio: pip install "flux[app]"')
@@ -9,7 +11,7 @@ from starlette.responses import PlainTextResponse  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
-from flux.app.serving import app_kwargs, file_of_run  # noqa: E402
+from flux.app.serving import LONGEST_BODY, app_kwargs, file_of_run  # noqa: E402
 
 
 @pytest.fixture
@@ -30,9 +32,14 @@ def runs(tmp_path):
     return runs
 
 
+async def answer(request):
+    sent = (await request.body()).decode()
+    return PlainTextResponse(f"gradio's own{sent and ' ' + sent}")
+
+
 def client(runs, host="127.0.0.1", is_local=True, auth=None):
     app = Starlette(**app_kwargs(runs, host, is_local=is_local))
-    app.router.routes.append(Route("/{path:path}", lambda request: PlainTextResponse("gradio's own")))
+    app.router.routes.append(Route("/{path:path}", answer, methods=["GET", "POST"]))
     app.auth, app.tokens, app.cookie_id = auth, {"right": "anna"}, "7"
     return TestClient(app, base_url="http://127.0.0.1:7860")
 
@@ -105,3 +112,40 @@ def test_a_name_of_someone_elses_gets_no_answer(runs):
     open_to_others = client(runs, host="0.0.0.0", is_local=False)
     answer = open_to_others.get("/runs/test-1/index.html", headers={"host": "my-box:7860"})
     assert answer.status_code == 200
+
+
+FILE = {"meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.mark.parametrize("address", ["http://example.org/a.png", "https://example.org", " HTTP:example.org"])
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "", "application/json; charset=utf-8"])
+def test_no_file_that_is_sent_is_an_address(runs, address, kind):
+    body = json.dumps({"data": ["a", [{"layers": [FILE | {"path": address}]}]]})
+    answer = client(runs).post("/gradio_api/queue/join", content=body, headers={"content-type": kind})
+    assert (answer.status_code, answer.text) == (403, "nothing is fetched from elsewhere")
+
+
+@pytest.mark.parametrize(
+    "body", ['{"data": ["http://example.org", {"path": "/tmp/a.png"}]}', "no JSON", "[" * 10**5, ""]
+)
+def test_what_else_is_sent_arrives_whole(runs, body):
+    assert client(runs).post("/gradio_api/queue/join", content=body).text == f"gradio's own {body}".strip()
+
+
+def test_no_more_is_read_than_a_page_sends(runs):
+    assert client(runs).post("/gradio_api/queue/join", content=b"1" * (LONGEST_BODY + 1)).status_code == 413
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "my-box:7860", "abc.gradio.live"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://my-box:7861", "http://my-box:7860.evil.example"]
+)
+def test_pages_elsewhere_get_no_answer(runs, host, origin):
+    asking = client(runs, is_local=False)
+    for method in ("GET", "POST", "OPTIONS"):
+        answer = asking.request(method, "/gradio_api/upload", headers={"host": host, "origin": origin})
+        assert answer.status_code == 403 and "access-control-allow-origin" not in answer.headers
+    for own in (f"http://{host}", f"https://{host.upper()}"):
+        assert asking.post("/a", headers={"host": host, "origin": own}).status_code == 200
+    by_proxy = {"host": host, "origin": "https://flux.example", "x-forwarded-host": "flux.example"}
+    assert asking.post("/a", headers=by_proxy).status_code == 200

@@ -2,15 +2,18 @@
 
 Files of runs are served below `runs/`, and nothing else of the disk but what the page itself has uploaded or
 drawn. Requests to other hosts are refused on both sides: by the server, and by a policy that browsers keep.
+Pages elsewhere that a browser shows get no answer, whatever cookies it has of this one.
 """
 
 import io
+import json
 import mimetypes
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from PIL import Image
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -41,12 +44,15 @@ POLICY = "; ".join(
 NEVER = ("/proxy=", "/file=http:", "/file=https:", "/gradio_api/proxy=", "/gradio_api/file=http")
 """Ways in which Gradio would fetch from elsewhere for a reader."""
 
+LONGEST_BODY = 4 * 2**20
+"""Bytes of a request that is no upload; those of the page have some thousands."""
+
 SHOWN = frozenset({".png", ".webp", ".jpg", ".json", ".csv", ".html", ".txt"})
 """Endings of a run's files that are served."""
 
 
 class HomeOnly:
-    """Middleware: nothing is fetched from other hosts, and browsers are told so."""
+    """Middleware: nothing is fetched from other hosts, or by their pages, and browsers are told so."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -55,10 +61,23 @@ class HomeOnly:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        headers = Headers(scope=scope)
         path = unquote(scope["path"]).replace(":/", ":")
         if any(path.startswith(("/" + each.lstrip("/"), each)) for each in NEVER):
             await PlainTextResponse("nothing is fetched from elsewhere", 403)(scope, receive, send)
             return
+        if not _is_from_here(headers):
+            await PlainTextResponse("pages elsewhere get no answer", 403)(scope, receive, send)
+            return
+        if scope["method"] == "POST" and not headers.get("content-type", "").startswith("multipart/"):
+            body = await _read_body(receive)
+            if body is None:
+                await PlainTextResponse("more was sent than a page sends", 413)(scope, receive, send)
+                return
+            if _names_address(body):
+                await PlainTextResponse("nothing is fetched from elsewhere", 403)(scope, receive, send)
+                return
+            receive = _again(body, receive)
 
         async def told(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -71,6 +90,56 @@ class HomeOnly:
             await send(message)
 
         await self.app(scope, receive, told)
+
+
+def _is_from_here(headers: Headers) -> bool:
+    """Whether no page asks, or this one. Gradio answers all pages where it is not on a name of this machine.
+
+    A proxy may ask by a name of its own, and then says by which it was asked: a page elsewhere cannot.
+    """
+    origin = headers.get("origin")
+    names = {headers.get("host", "").lower(), headers.get("x-forwarded-host", "").lower()} - {""}
+    return origin is None or urlsplit(origin.lower()).netloc in names
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """All of a request's body; None for one that is too long."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > LONGEST_BODY:
+            return None
+        if not message.get("more_body"):
+            return body
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A body that was read, to be read once more; behind it, what comes."""
+    rest = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def read() -> Message:
+        return rest.pop() if rest else await receive()
+
+    return read
+
+
+def _names_address(body: bytes) -> bool:
+    """Whether a file in what was sent is an address, which Gradio would fetch for any of its components."""
+    try:
+        waiting = [json.loads(body)]
+    except (ValueError, RecursionError):  # which no one reads
+        return False
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            path = each.get("path")
+            if isinstance(path, str) and path.strip().lower().startswith(("http:", "https:")):
+                return True
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+    return False
 
 
 def file_of_run(root: Path, path: str) -> Path | None:
