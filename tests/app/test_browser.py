@@ -9,6 +9,7 @@ import os
 import runpy
 import shutil
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -285,3 +286,21 @@ def test_nothing_is_wider_than_the_window(browser, address, width, scheme):
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
     context.close()
+
+
+def test_what_is_drawn_to_paint_on_is_stopped_too_and_its_fields_are_checked(page, desk):
+    at, go = threading.Event(), threading.Event()
+    before = desk.queue.put(lambda job: (at.set(), go.wait(SLOW / 1000), desk.root)[-1])
+    assert at.wait(60)
+    tab(page, "Edit")
+    page.click("button:has-text('Mask: where it may change')")
+    page.click("#edit-draw")
+    page.wait_for_selector("#edit-status .waiting")
+    page.click("#edit-stop")
+    assert ended(page, "edit", "stopped") == "stopped before it began"
+    go.set()
+    assert [*before.states()][-1].phase == "done"
+    page.fill("label:has-text('Its settings') :is(input, textarea)", "what")
+    page.click("#edit-draw")
+    page.wait_for_selector("#edit-status .failed")
+    assert "'what' is no setting" in page.inner_text("#edit-status")

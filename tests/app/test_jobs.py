@@ -98,6 +98,9 @@ def test_who_waits_is_told_how_many_are_before_and_can_leave(queue):
     second, third = queue.put(stepping(1)), queue.put(stepping(1))
     assert [job.state.before for job in (second, third)] == [1, 2]
     second.cancel()
+    assert last(second).phase == "stopped", "at once, though the first is at work"
+    queue.put(stepping(1))
+    assert third.state.before == 1
     go.set()
     assert [last(job).phase for job in (first, second, third)] == ["done", "stopped", "done"]
 

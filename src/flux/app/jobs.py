@@ -63,12 +63,22 @@ class PageJob:
     def __init__(self, work: Callable[["PageJob"], Path]):
         self.work = work
         self.state = JobState()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition()  # over a lock that is its holder's to take again
         self._cancelled = threading.Event()
 
     def cancel(self) -> None:
         """End it: at once while it waits, else behind the step that is at work."""
-        self._cancelled.set()
+        with self._changed:
+            self._cancelled.set()
+            if self.state.phase == "waiting":
+                self.update(phase="stopped", message="stopped before it began")
+
+    def begin(self) -> bool:
+        """Take it to work; False for one that was cancelled before."""
+        with self._changed:
+            if not self.cancelled:
+                self.update(phase="working", before=0)
+            return not self.cancelled
 
     @property
     def cancelled(self) -> bool:
@@ -149,7 +159,7 @@ class JobQueue:
 
     def _count(self) -> None:
         """Tell each that waits how many are before it; the first in the list is at work, or about to be."""
-        for before, job in enumerate(self._waiting):
+        for before, job in enumerate([job for job in self._waiting if not job.cancelled]):
             if job.state.phase == "waiting":
                 job.update(before=before)
 
@@ -160,9 +170,7 @@ class JobQueue:
                 if not self._waiting:
                     return
                 job = self._waiting[0]
-            if job.cancelled:
-                job.update(phase="stopped", message="stopped before it began")
-            else:
+            if job.begin():
                 _do(job)
             with self._changed:
                 self._waiting.popleft()
@@ -172,7 +180,6 @@ class JobQueue:
 def _do(job: PageJob) -> None:
     """Do a job to its end, whatever that is; what goes wrong is said in the command line's words."""
     start = time.perf_counter()
-    job.update(phase="working", before=0)
     said: list[str] = []
 
     def on_line(line: str, is_warning: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 import gradio as gr
 
@@ -40,7 +40,7 @@ class JobPanel:
     more: further components that a finished job fills.
     """
 
-    _jobs: "WeakValueDictionary[tuple[str, str], PageJob]" = WeakValueDictionary()
+    _jobs: "WeakKeyDictionary[PageJob, tuple[str | None, str]]" = WeakKeyDictionary()
 
     def __init__(self, desk: Desk, kind: str, *, action: str):
         self.desk, self.kind = desk, kind
@@ -92,8 +92,7 @@ class JobPanel:
             except (ValueError, OSError, ImportError) as error:
                 yield [words.failure(str(error)), *nothing[1:]]
                 return
-            job = self.desk.put(asked)
-            self._jobs[request.session_hash, self.kind] = job
+            job = self.put(asked, request)
             before: JobState | None = None
             begun = [words.status(job.state), *nothing[1:]]
             begun[2 : 2 + len(hidden)] = hidden
@@ -125,8 +124,9 @@ class JobPanel:
                 return "", words.failure(str(error))
 
         def cancel(request: gr.Request) -> None:
-            if (job := self._jobs.get((request.session_hash, self.kind))) is not None:
-                job.cancel()
+            for job, (session, kind) in list(self._jobs.items()):
+                if (session, kind) == (request.session_hash, self.kind):
+                    job.cancel()
 
         many = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
         self.go.click(run, list(inputs), outputs, **many)
@@ -136,10 +136,16 @@ class JobPanel:
             None, kept, None, js=SAVE
         )
 
+    def put(self, asked: AskedRun, request: gr.Request) -> PageJob:
+        """Have a run made, which this tab's button stops."""
+        job = self.desk.put(asked)
+        self._jobs[job] = request.session_hash, self.kind
+        return job
+
     @classmethod
     def leave(cls, request: gr.Request) -> None:
         """The jobs of a reader who has closed the page are stopped."""
-        for (session, _), job in list(cls._jobs.items()):
+        for job, (session, _) in list(cls._jobs.items()):
             if session == request.session_hash:
                 job.cancel()
 

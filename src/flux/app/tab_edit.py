@@ -223,19 +223,19 @@ class EditTab:
         outputs = [self.photo, self.canvas, self.brush.editor, self.painted, self.panel.status, self.method]
         self.file.change(take, self.file, outputs, **quiet)
 
-        def draw(*values: Any) -> Any:
+        def draw(request: gr.Request, *values: Any) -> Any:
             """Draw the source, to be painted on."""
-            spec = self.ask(*[*values[:17], "none", *values[18:]])
             keys = ("seed", "width", "height", "guidance")
-            seed, *rest = (spec.get(key) for key in keys)
-            plain = {"prompts": [spec["source"]["prompt"]], "seeds": seed}
-            plain |= {key: value for key, value in zip(keys[1:], rest, strict=True) if value is not None}
             try:
+                spec = self.ask(*[*values[:17], "none", *values[18:]])
+                seed, *rest = (spec.get(key) for key in keys)
+                plain = {"prompts": [spec["source"]["prompt"]], "seeds": seed}
+                plain |= {key: value for key, value in zip(keys[1:], rest, strict=True) if value is not None}
                 asked = self.desk.read("test", plain)
             except (ValueError, OSError) as error:
                 yield words.failure(str(error)), gr.skip(), gr.skip(), gr.skip()
                 return
-            for state in self.desk.put(asked).states():
+            for state in self.panel.put(asked, request).states():
                 yield words.status(state), gr.skip(), gr.skip(), gr.skip()
             if state.phase == "done":
                 drawn = take_picture(next(state.folder.glob("picture-*.png")), self.desk.uploads, 1000)
@@ -257,7 +257,7 @@ class EditTab:
             choose, [self.which, self.made], [self.slider, self.facts, self.point, self.looks], **quiet
         )
 
-        def look(shown: Any, number: int | None, event: gr.SelectData) -> Any:
+        def look(request: gr.Request, shown: Any, number: int | None, event: gr.SelectData) -> Any:
             """Make the run again, and watch where a point of the edit looks."""
             folder, recipe = shown or (None, None)
             if folder is None:
@@ -269,7 +269,7 @@ class EditTab:
             except (ValueError, OSError) as error:
                 yield words.failure(str(error)), gr.skip()
                 return
-            for state in self.desk.put(asked).states():
+            for state in self.panel.put(asked, request).states():
                 yield words.status(state), gr.skip()
             if state.phase == "done":
                 place = state.folder / "watch" / Path(made.files["edit"]).with_suffix("")
