@@ -1,8 +1,12 @@
 """The page: its tabs over one desk, its looks, and the command that opens it."""
 
+import atexit
 import os
+import shutil
+import signal
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
@@ -37,15 +41,22 @@ def open_page(doc: str, argv: Sequence[str] = ()) -> int:
 
 
 def prepare() -> None:
-    """Import Gradio with its own reports turned off. Raises ImportError, one line, where it is missing."""
+    """Import Gradio with its own reports turned off. Raises ImportError, one line, where it is missing.
+
+    What it keeps of uploads and pictures goes when the process ends.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("GRADIO_TEMP_DIR", tempfile.mkdtemp(prefix="flux-page-"))
     need("gradio", "app", "the page")
+    if "GRADIO_TEMP_DIR" not in os.environ:
+        folder = os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="flux-page-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def _serve(options: PageOptions) -> int:
     from flux.app.desk import Desk
 
+    with suppress(ValueError):  # in a thread; elsewhere a service that is stopped closes as by Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     desk = Desk(options)
     blocks = build(desk)
     try:
