@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from flux.app.uploads import take_picture, take_spec
+from flux.pictures.opening import open_picture
 
 
 def save(path, kind, size=(40, 30)):
@@ -22,6 +23,28 @@ def test_a_picture_is_kept_as_it_is_under_its_digest(tmp_path, kind, ending):
     assert kept.parent == tmp_path / "uploads" and kept.suffix == ending and len(kept.stem) == 32
     assert kept.read_bytes() == file.read_bytes()
     assert take_picture(file, tmp_path / "uploads", 1) == kept
+
+
+def test_a_photo_of_a_phone_is_a_jpeg_with_more_behind_it(tmp_path):
+    file = tmp_path / "phone.jpg"
+    photo, more = (Image.new("RGB", (40, 30), colour) for colour in ("red", "blue"))
+    photo.save(file, format="MPO", save_all=True, append_images=[more])
+    kept = take_picture(file, tmp_path / "uploads", 1)
+    assert kept.suffix == ".jpg" and kept.read_bytes() == file.read_bytes()
+    assert open_picture(kept).getpixel((5, 5)) == (254, 0, 0)
+
+
+def test_a_large_photo_is_painted_on_in_small_and_its_mask_is_large(tmp_path):
+    pytest.importorskip("gradio", reason='the page needs gradio: pip install "flux[app]"')
+    from flux.app.brush import LONGEST_SIDE, Brush, mask_file
+
+    file = save(tmp_path / "large.png", "PNG", (3 * LONGEST_SIDE, 30))
+    shown = Brush.showing(file)["background"]
+    assert shown.size == (LONGEST_SIDE, 10)
+    painted = Image.new("RGBA", shown.size)
+    painted.paste((255, 0, 0, 255), (0, 0, 7, 10))
+    mask = Image.open(mask_file({"layers": [painted]}, file, tmp_path / "uploads"))
+    assert mask.size == (3 * LONGEST_SIDE, 30) and mask.getbbox() == (0, 0, 21, 30)
 
 
 def torn(path):

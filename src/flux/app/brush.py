@@ -12,6 +12,9 @@ from PIL import Image
 from flux.files import write_atomically
 from flux.pictures.opening import open_picture
 
+LONGEST_SIDE = 1600
+"""Pixels of what is painted on: of a phone's photo, all of them as a PNG would take a browser long to get."""
+
 
 class Brush:
     """Gradio's editor, with one colour and without tools that would change the picture."""
@@ -35,9 +38,10 @@ class Brush:
 
     @staticmethod
     def showing(picture: str | Path) -> dict[str, Any]:
-        """The editor's value: a picture with nothing painted on it."""
-        whole = open_picture(Path(picture))
-        return {"background": whole, "layers": [], "composite": None}
+        """The editor's value: a picture with nothing painted on it, in small where it is large."""
+        shown = open_picture(Path(picture))
+        shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+        return {"background": shown, "layers": [], "composite": None}
 
     @staticmethod
     def empty() -> None:

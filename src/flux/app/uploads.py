@@ -11,8 +11,8 @@ from flux.files import write_atomically
 from flux.pictures.opening import PictureError, open_picture
 from flux.text_files import parse_json
 
-KINDS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
-"""What is taken, by Pillow's name, and how it is kept."""
+KINDS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "MPO": ".jpg"}
+"""What is taken, by Pillow's name, and how it is kept. MPO is a JPEG with more behind it, as phones make."""
 MOST_MEGAPIXELS = 40
 LONGEST_SPEC = 2**20
 
@@ -36,7 +36,7 @@ def take_picture(file: str | Path, folder: Path, most_mib: int) -> Path:
     except Exception:  # what it is instead is said below
         kind, width, height = None, 0, 0
     if kind is not None and kind not in KINDS:
-        raise ValueError(f"{file.name}: is {kind}, and {', '.join(KINDS)} are taken: save it as PNG")
+        raise ValueError(f"{file.name}: is {kind}, and PNG, JPEG, WEBP are taken: save it as PNG")
     if width * height > MOST_MEGAPIXELS * 1e6:
         raise ValueError(
             f"{file.name}: has {width * height / 1e6:.0f} million pixels, and {MOST_MEGAPIXELS} are taken at "
