@@ -167,6 +167,8 @@ def test_a_link_out_of_the_uploads_is_no_way_out(desk, tmp_path):
         ({"source": "a", "edits": ["b"] * 3, "scan": {"strength": [0.1, 0.5, 1]}}, "9 pictures are more"),
         ({"prompts": ["a"], "layers": "all"}, "12 pictures are more than the 8"),
         ({"source": {"prompt": "a", "image": "PHOTO"}, "edits": ["b"], "pixels": 90000}, "90000 pixels are"),
+        ({"prompts": ["a", "b" * 10_001]}, "prompts[1]: has 10001 letters, and 10000 are read at most"),
+        ({"source": {"prompt": "b" * 10_001}, "edits": ["a"]}, "source.prompt: has 10001 letters"),
         ({"prompts": ["a"], "stepz": 3}, "unknown key"),
     ],
 )

@@ -44,6 +44,10 @@ PLACES = ("output", "overwrite")
 """Keys that say where a run goes, which is the page's to say."""
 
 
+LONGEST_TEXT = 10_000
+"""Letters of a prompt; no encoder reads as many, and many more take minutes that nobody can stop."""
+
+
 @dataclass(frozen=True)
 class AskedRun:
     """A spec that was read and checked. kind: a name of `STUDIES`."""
@@ -93,6 +97,7 @@ class Desk:
     def read(self, kind: str, asked: Mapping[str, Any], source: str = "the page") -> AskedRun:
         """Check what is asked for, with all files that it names. Raises ValueError or OSError, one line."""
         study, data = STUDIES[kind], self._with_own(kind, asked)
+        _require_short(data)
         spec_class = resolve_name(study.spec)
         with confined([self.root]):
             spec = read_spec(spec_class, data, source)
@@ -164,6 +169,20 @@ def kind_of(data: Mapping[str, Any]) -> str:
             f"no spec of {', '.join(DEMOS[kind] for kind in STUDIES)}: its keys are {shown(sorted(keys))}"
         )
     return fitting[0]
+
+
+def _require_short(value: Any, place: str = "") -> None:
+    """Raise ValueError for a text in a spec that is longer than any model reads."""
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise ValueError(
+            f"{place}: has {len(value)} letters, and {LONGEST_TEXT} are read at most: shorten it"
+        )
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _require_short(each, f"{place}.{key}" if place else key)
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            _require_short(each, f"{place}[{number}]")
 
 
 def _require_few(kind: str, spec: Spec, caps: JobCaps) -> None:
