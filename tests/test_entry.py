@@ -1,5 +1,6 @@
 """The outermost frame of every command: consoles of any encoding, Ctrl-C in imports, readers that leave."""
 
+import gc
 import importlib.util
 import io
 import json
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 import flux
-from flux.entry import INTERRUPTED, NOBODY_READS, UNWRITABLE, Console
+from flux.entry import INTERRUPTED, NOBODY_READS, SELDOM, UNWRITABLE, Console
 from flux.studies import cost
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -240,3 +241,24 @@ def test_main_reads_no_arguments_but_its_own(name, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.main() == 0 and [tuple(argv) for argv in calls] == [()]
+
+
+def test_a_command_looks_through_all_objects_seldom_and_leaves_the_thresholds_as_they_were():
+    before = gc.get_threshold()
+    with Console():
+        assert gc.isenabled() and gc.get_threshold() == (*before[:2], SELDOM)
+    assert gc.get_threshold() == before
+
+
+def test_a_command_that_ends_is_not_searched_for_garbage(tmp_path):
+    code = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count() > 1000))  # the last that is registered comes first
+from flux.entry import Console
+with Console():
+    pass
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": SITE}, capture_output=True, text=True
+    )
+    assert done.stdout == "True\n", done.stderr

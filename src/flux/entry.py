@@ -8,6 +8,8 @@ Imports next to nothing, and whatever is slow to import belongs inside the block
 the moment at which this one is there.
 """
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -17,6 +19,10 @@ UNWRITABLE, INTERRUPTED, NOBODY_READS = 2, 130, 141
 """Exit codes, as shells have them: of output that cannot be written, of Ctrl-C, and of a command whose output
 a program read that has ended."""
 
+SELDOM = 100
+"""After so many passes over younger objects Python's collector may walk through all that there are, not after
+10. While torch and transformers are imported, which make half a million that stay, it did so seven times."""
+
 
 class Console:
     """Around all that a command does, in `with`. Ends the process where the user or the reader has left.
@@ -25,6 +31,9 @@ class Console:
     """
 
     def __enter__(self) -> None:
+        self._thresholds = gc.get_threshold()
+        gc.set_threshold(*self._thresholds[:2], SELDOM)
+        atexit.register(gc.freeze)  # for Python looks for garbage once more where all memory is given back
         self._handler = signal.getsignal(signal.SIGINT)
         if self._handler is signal.default_int_handler:  # not where Ctrl-C is ignored, as behind nohup
             try:
@@ -38,6 +47,7 @@ class Console:
     def __exit__(self, kind: type[BaseException] | None, *more: object) -> None:
         if self._handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._handler)
+        gc.set_threshold(*self._thresholds)
         try:
             if kind is None or issubclass(kind, SystemExit):
                 _flush()
