@@ -1,5 +1,6 @@
 """GGUF files: unpacked as their own package does, kept packed in the model, refused in one line."""
 
+import os
 import struct
 import sys
 from dataclasses import replace
@@ -19,7 +20,9 @@ from flux.lora.applying import apply_loras
 from flux.lora.choice import LoraChoice
 from flux.lora.reading import read_lora
 from flux.model import Flux
+from flux.precision.choice import Precision
 from flux.util import load_ae, load_flow_model, load_models, load_t5
+from flux.weights.load import _kept_in as kept_in
 from flux.weights.load import load_flow_model as load_with_choice
 
 gguf = pytest.importorskip("gguf")
@@ -91,6 +94,27 @@ def test_a_precision_that_is_asked_for_unpacks(state, tmp_path, monkeypatch):
     monkeypatch.setenv("FLUX_MODEL", str(tmp_path / "a.gguf"))
     model = load_with_choice("flux-dev", "cpu", dtype=torch.bfloat16, packs=False)
     assert all(torch.equal(x, numbers[key].bfloat16()) for key, x in model.state_dict().items())
+
+
+def test_a_quantised_precision_is_given_plain_numbers(state, tmp_path, monkeypatch):
+    numbers, seen = write_gguf(tmp_path / "a.gguf", state, in_blocks("Q8_0")), []
+    monkeypatch.setenv("FLUX_MODEL", str(tmp_path / "a.gguf"))
+    monkeypatch.setattr(
+        "flux.precision.quantising.quantise",
+        lambda linear, scheme: seen.append((is_packed(linear), linear.weight.detach().clone())),
+    )
+    cpu = torch.device("cpu")
+    kept = kept_in(Precision("int8"), "flow model", cpu, lambda model, layer: None, SMALL_FLOW.depth)
+    load_with_choice("flux-dev", cpu, dtype=torch.float32, **kept)
+    assert len(seen) > 10 and not any(packed for packed, _ in seen)
+    assert any(torch.equal(seen[0][1], each) for each in numbers.values())
+
+
+def test_a_pipe_in_the_place_of_an_encoder(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "t5.gguf")
+    assert fails(
+        monkeypatch, tmp_path / "t5.gguf", "FLUX_T5", lambda *at: load_t5("cpu", 8, name="flux-dev")
+    ).endswith("t5.gguf is no regular file: name a weight file")
 
 
 def test_numbers_that_are_not_packed(state, tmp_path, monkeypatch):

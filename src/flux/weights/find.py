@@ -94,7 +94,7 @@ def find_text_encoder(
     for source, value in (("weights", weights), (part.env_var, os.environ.get(part.env_var))):
         if value:
             path = _opened(source, value)
-            found = path if path.is_file() else _encoder_within(path, part)
+            found = _encoder_within(path, part) if path.is_dir() else path
             if found is None:
                 raise CheckpointError(
                     f"{source} names {path}, which holds no {part.title}, neither {part.folder}/ "

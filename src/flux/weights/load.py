@@ -202,7 +202,8 @@ def _kept_in(
     """What the loader of a part is told of its precision. at: where to quantise."""
     if precision is None or not precision.is_quantised:
         return {"packs": precision is None}
-    return {"filled": Quantiser(precision, title, depth, before, at)}
+    # What a GGUF file has packed is unpacked, and quantised anew.
+    return {"filled": Quantiser(precision, title, depth, before, at), "packs": False}
 
 
 def _read_loras(name: str, spec: ModelSpec, given: Choices | None) -> tuple[Lora, ...]:
