@@ -195,7 +195,7 @@ OPTIONS: Mapping[str, CommandOption] = {
     "offload": CommandOption(
         "keep in the device's memory only the part of the model that is at work; or name a way: none, "
         "encoders (the same), modulation (that without its modulation layers), stream (a few blocks of it at "
-        "a time), auto (what fits)",
+        "a time; stream:12 while twelve stay), auto (what fits)",
         check_offload,
     ),
     "output_dir": CommandOption("made if it is missing; numbers count on from the highest there"),

@@ -8,7 +8,7 @@ import json
 import math
 import os.path
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +63,8 @@ class Grammar:
     series: keys, by what stands behind their last dot, of numbers or layers: `--seeds 0 1 2` is `"0 1 2"`.
     options: all keys, which may be typed with - for _, a switch with `no` before it to turn it off, and no
     words but theirs; empty: any key and other words too, for whoever reads the flags to judge.
-    letters: what single letters stand for, as in `-p "a cat"`. said: what else may follow a switch, by key.
+    letters: what single letters stand for, as in `-p "a cat"`. said: whether a word may
+    follow a switch, by key.
     """
 
     switches: frozenset[str] = frozenset()
@@ -71,7 +72,7 @@ class Grammar:
     series: frozenset[str] = frozenset()
     options: Sequence[str] = ()
     letters: Mapping[str, str] = field(default_factory=dict)
-    said: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    said: Mapping[str, Callable[[str], bool]] = field(default_factory=dict)
 
     def read(self, words: Sequence[str]) -> Flags:
         """Raises UsageError for an unknown option, a missing value, and a word that belongs to none."""
@@ -131,7 +132,7 @@ class Grammar:
             return True
         # Behind a switch that takes names, a slip of one is no spec: the key's own check tells the names.
         slip = key in self.said and WORD.fullmatch(rest[0]) is not None and not os.path.exists(rest[0])
-        return slip or rest[0] in SWITCHED | self.said.get(key, frozenset())
+        return slip or rest[0] in SWITCHED or (key in self.said and self.said[key](rest[0]))
 
     def _up_to_next_flag(self, rest: list[str]) -> list[str]:
         """Take words from `rest` until one is a flag."""

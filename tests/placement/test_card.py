@@ -12,7 +12,9 @@ from flux.studies.sweep import STUDY as SWEEP
 SPEC = (
     '{"source": "a hat", "edits": [{"prompt": "a red hat", "layers": [3]}], "model": "flux-dev", "steps": 2}'
 )
-LINE = re.compile(r"  offload (none|encoders|modulation|stream) +([0-9.]+) GB, in (\w+): (fits|does not fit)")
+LINE = re.compile(
+    r"  offload (none|encoders|modulation|stream(?::[0-9]+)?) +([0-9.]+) GB, in (\w+): (fits|does not fit)"
+)
 
 
 def test_an_edit_says_what_fits(tmp_path, capsys, monkeypatch):
@@ -31,6 +33,26 @@ def test_an_edit_says_what_fits(tmp_path, capsys, monkeypatch):
         "sampling",
         "fits",
     )
+
+
+def test_of_streaming_it_says_how_many_blocks_may_stay(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flux.studies.cost.speed", lambda device, dtype: 1e12)
+    (tmp_path / "my.json").write_text(SPEC)
+    for gib in ("16", "3"):
+        carry_out(EDIT, doc="", default=tmp_path / "my.json", argv=["my.json", "--dry-run", "--card", gib])
+    ways = [(way, fits) for way, _, _, fits in LINE.findall(capsys.readouterr().out)]
+    large, small = ways[:5], ways[5:]
+    assert [way.partition(":")[0] for way, _ in large] == [
+        "none",
+        "encoders",
+        "modulation",
+        "stream",
+        "stream",
+    ]
+    assert 0 < int(large[3][0].removeprefix("stream:")) < 57
+    assert [fits for _, fits in large] == ["does not fit"] * 3 + ["fits"] * 2
+    assert [way for way, _ in small] == ["none", "encoders", "modulation", "stream"]
 
 
 def test_a_sweep_counts_the_rows_of_a_task(tmp_path, capsys, monkeypatch):

@@ -16,7 +16,7 @@ EDIT = {"source": "a hat", "edits": [{"prompt": "a red hat", "layers": [3]}]}
 KEYS = {
     **dict.fromkeys((False, "none"), False),
     **dict.fromkeys((True, "encoders"), True),
-    **{name: name for name in ("modulation", "stream", "auto")},
+    **{name: name for name in ("modulation", "stream", "stream:12", "auto")},
 }
 
 
@@ -41,6 +41,7 @@ def test_what_is_none():
         (["--model.offload", "true"], True),
         (["--model.offload", "stream"], "stream"),
         (["--model.offload=auto"], "auto"),
+        (["--model.offload", "stream:12"], "stream:12"),
         (["--model.offload", "none"], False),
     ],
 )
@@ -58,6 +59,7 @@ def test_typed_for_a_demo(words, key, tmp_path):
         (["--offload", "True"], True),
         (["--nooffload"], False),
         (["--offload", "stream"], "stream"),
+        (["--offload", "stream:12"], "stream:12"),
         (["--offload=none"], False),
     ],
 )

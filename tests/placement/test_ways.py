@@ -5,10 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers_demos import small_models
+from helpers_placement import (
+    HOOKS,
+    PROMPTS,
+    SAMPLING,
+    SEEDS,
+    Reader,
+    latents,
+    names_sent,
+    same,
+)
 
 from flux.conditions import Conditions, Negative
 from flux.generate import Sampling, at_work, decode, encode, generate, sample_steps
-from flux.hooks import CopySource, Hooks
+from flux.hooks import Hooks
 from flux.integrators import INTEGRATORS
 from flux.lora.applying import LIVE, LiveUpdate, _add_update
 from flux.lora.reading import Stack
@@ -19,32 +29,8 @@ from flux.placement.modes import OFFLOADS, offload_key, offload_name
 from flux.placement.shares import modulated
 from flux.placement.work import kept_weights, remember
 
-SAMPLING = Sampling(steps=3, guidance=3.5, width=32, height=32)
 HALF = torch.bfloat16
 WAYS = ("encoders", "modulation", "stream")
-PROMPTS, SEEDS = ["a", "b"], [0, 1]
-
-HOOKS = {
-    "plain": None,
-    "skip": Hooks(skip=(1, 5)),
-    "halves": Hooks(skip={2: "attention", 6: "mlp"}),
-    "all skipped": Hooks(skip="all"),
-    "inject": Hooks(inject={1: CopySource(), 7: CopySource()}),
-    "attend": Hooks(attend={3: lambda q, k, v, site: v.transpose(1, 2).flatten(2)}),
-    "window": Hooks(skip=(0, 4)).within(1, 2),
-}
-
-
-def latents(models, offload=False, **how):
-    texts = encode(models, [*PROMPTS, "no"], offload=offload)
-    sampling = how.pop("sampling", SAMPLING)
-    return [
-        step.after for step in sample_steps(models, texts, PROMPTS, SEEDS, sampling, offload=offload, **how)
-    ]
-
-
-def same(found, expected):
-    return len(found) == len(expected) and all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize(
@@ -221,13 +207,6 @@ def test_a_master_keeps_dtypes_strides_and_numbers(lane):
 # --- Streaming -------------------------------------------------------------------------------------
 
 
-def names_sent(lane, models):
-    """Layers in the order in which they were fetched."""
-    blocks = kept_weights(models.flow, lane, "stream").blocks
-    numbers = {master.bytes.data_ptr(): number for number, master in enumerate(blocks.values())}
-    return [numbers[each.data_ptr()] for each in lane.sent if each.data_ptr() in numbers]
-
-
 def test_blocks_are_fetched_two_ahead_in_their_order(lane):
     models, seen = small_models(), []
     for number, block in enumerate((*models.flow.double_blocks, *models.flow.single_blocks)):
@@ -299,22 +278,6 @@ def test_decoding_by_a_master(lane):
 
 
 # --- LoRAs, T5 -------------------------------------------------------------------------------------
-
-
-class Reader(torch.nn.Module):
-    """T5 with random weights, which reads numbers."""
-
-    def __init__(self, layers=5):
-        super().__init__()
-        from transformers import T5Config, T5EncoderModel
-
-        shape = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=layers, num_heads=2, vocab_size=32)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.hf_module = T5EncoderModel(shape).eval().requires_grad_(False)
-
-    def forward(self, ids):
-        return self.hf_module(input_ids=ids)["last_hidden_state"]
 
 
 def test_blocks_of_t5_are_streamed_too(lane):

@@ -101,7 +101,7 @@ def spec(tmp_path, monkeypatch):
     """Demo 0, three pictures one by one, of a small model."""
     models = small_models()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(picture_run, "load", lambda spec, prompts: models)
+    monkeypatch.setattr(picture_run, "load", lambda spec, prompts, rows: models)
     values = {"prompts": ["a hat", "a boat", "a house"], "batch": 1, "steps": 1, "width": 32, "height": 32}
     return load_spec(TestSpec, None, values)
 

@@ -144,7 +144,7 @@ class Desk:
     def _make(self, asked: AskedRun, job: PageJob) -> Path:
         if self.models is None:
             raise ValueError(f"{self.model.name} is not loaded: {self.queue.loading.state.message}")
-        host = Host(load=lambda spec, prompts: self.models, watch=job.watch)
+        host = Host(load=lambda spec, prompts, rows: self.models, watch=job.watch)
         resolve_name(STUDIES[asked.kind].make)(asked.spec, host)
         return self.folder_of(asked)
 

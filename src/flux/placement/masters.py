@@ -6,11 +6,13 @@ is written into it while it is away is lost.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from flux.placement.lanes import Lane
 
@@ -22,10 +24,13 @@ MOST_BYTES = 2**30
 
 
 class Master:
-    """Tensors packed on the host, in order. They point there, and nowhere else, until `at`."""
+    """Tensors packed on the host, in order. They point there, and nowhere else, until `at`.
 
-    def __init__(self, tensors: Sequence[Tensor], lane: Lane):
-        self.tensors = tuple(tensors)
+    around: weights that are made of some of them, and go with them.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], lane: Lane, around: Sequence["ComposedWeight"] = ()):
+        self.tensors, self.around = tuple(tensors), tuple(around)
         self.starts = _starts(self.tensors)
         self.bytes = lane.hold(self.starts[-1])
         for tensor, view in zip(self.tensors, self._views(self.bytes), strict=True):
@@ -38,12 +43,15 @@ class Master:
 
     def at(self, room: Tensor) -> None:
         """Point the tensors into a copy of the bytes."""
-        for tensor, view in zip(self.tensors, self._views(room), strict=True):
-            tensor.data = view
+        self._point(room)
+        for each in self.around:
+            each.at(room.device)
 
     def home(self) -> None:
         """Point the tensors to the host."""
-        self.at(self.bytes)
+        self._point(self.bytes)
+        for each in self.around:
+            each.home()
 
     @property
     def is_home(self) -> bool:
@@ -52,6 +60,10 @@ class Master:
         return all(
             tensor.data_ptr() == view.data_ptr() for tensor, view in zip(self.tensors, views, strict=True)
         )
+
+    def _point(self, room: Tensor) -> None:
+        for tensor, view in zip(self.tensors, self._views(room), strict=True):
+            tensor.data = view
 
     def _views(self, room: Tensor) -> Iterator[Tensor]:
         for tensor, start in zip(self.tensors, self.starts, strict=False):
@@ -83,39 +95,79 @@ def _strides(tensor: Tensor) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class LooseTensor:
-    """A tensor of a kind of its own, such as some quantised weights, which is moved as its kind moves."""
+class ComposedWeight:
+    """A weight of a class of its own, such as torchao's, that is made of plain tensors: where they point, its
+    like is put in its place. host: the weight while they are on the host."""
 
     owner: nn.Module
     name: str
     host: Tensor
 
     def at(self, device: torch.device) -> None:
-        moved = self.host.to(device)
+        moved = self._moved(device)
         self._set(nn.Parameter(moved, False) if isinstance(self.host, nn.Parameter) else moved)
 
     def home(self) -> None:
         self._set(self.host)
+
+    def _moved(self, device: torch.device) -> Tensor:
+        return composed(self.host, device)
 
     def _set(self, tensor: Tensor) -> None:
         kind = self.owner._parameters if self.name in self.owner._parameters else self.owner._buffers
         kind[self.name] = tensor
 
 
-def loose_tensors(module: nn.Module) -> list[LooseTensor]:
-    """Those below a module."""
-    return [
-        LooseTensor(owner, name, tensor)
-        for owner in module.modules()
-        for name, tensor in chain(owner._parameters.items(), owner._buffers.items())
-        if tensor is not None and not is_plain(tensor)
-    ]
+class LooseTensor(ComposedWeight):
+    """One of which nobody knows what it is made of, and which is moved as its kind moves."""
+
+    def _moved(self, device: torch.device) -> Tensor:
+        return self.host.to(device)
+
+
+def composed_weights(*modules: nn.Module) -> list[ComposedWeight]:
+    """Those below modules, on the host: what is elsewhere is moved there first."""
+    found = []
+    for module in modules:
+        for owner in module.modules():
+            for name, tensor in [*owner._parameters.items(), *owner._buffers.items()]:
+                if tensor is not None and not is_plain(tensor):
+                    kind = ComposedWeight if is_traceable_wrapper_subclass(tensor) else LooseTensor
+                    if tensor.device.type not in ("cpu", "meta"):
+                        kind(owner, name, tensor.detach()).at(torch.device("cpu"))
+                    found.append(kind(owner, name, getattr(owner, name)))
+    return found
+
+
+def parts_of(tensor: Tensor) -> list[Tensor]:
+    """The plain tensors that a tensor is made of; none where nobody knows."""
+    if is_plain(tensor):
+        return [tensor]
+    if not is_traceable_wrapper_subclass(tensor):
+        return []
+    return [part for name in tensor.__tensor_flatten__()[0] for part in parts_of(getattr(tensor, name))]
+
+
+def composed(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the same class, around the very parts of `tensor`, which are on a device by now."""
+    if is_plain(tensor):
+        return tensor
+    names, context = tensor.__tensor_flatten__()
+    parts = {name: composed(getattr(tensor, name), device) for name in names}
+    if isinstance(context, dict):
+        context = {key: _on(value, device) for key, value in context.items()}
+    return type(tensor).__tensor_unflatten__(parts, context, tensor.shape, tensor.stride())
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    """What a weight knows of itself; nf4 of torchao where it is, too."""
+    return replace(value, device=device) if is_dataclass(value) and hasattr(value, "device") else value
 
 
 def tensors_of(*modules: nn.Module) -> list[Tensor]:
-    """Parameters and buffers that are plain runs of numbers, each once."""
+    """Parameters and buffers as plain runs of numbers, each once, with those that others are made of."""
     every = chain.from_iterable(chain(each.parameters(), each.buffers()) for each in modules)
-    return list({id(tensor): tensor for tensor in every if is_plain(tensor)}.values())
+    return list({id(part): part for tensor in every for part in parts_of(tensor)}.values())
 
 
 def is_plain(tensor: Tensor) -> bool:

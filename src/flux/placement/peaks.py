@@ -4,6 +4,7 @@ What layers take while they are at work is counted, operation by operation, on t
 weights are added up. Not predicted: what the driver and a device's own kernels take for themselves.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,12 +19,11 @@ from flux.models import ModelSpec
 from flux.modules.autoencoder import AutoEncoder
 from flux.placement.counting import LiveBytes
 from flux.placement.masters import bytes_of
-from flux.placement.modes import ENCODERS, MODULATION, NONE, STREAM
-from flux.placement.ring import AHEAD
-from flux.placement.shares import Shares, modulations_of, shares_of
+from flux.placement.modes import ENCODERS, MODULATION, NONE, STREAM, stream_key
+from flux.placement.shares import AHEAD, Shares, modulations_of, shares_of, staying_of
 from flux.placement.tables import MOST_TIMES
 from flux.precision.choice import Precision
-from flux.precision.sizes import flow_bytes, t5_bytes
+from flux.precision.sizes import saved_in, t5_bytes
 
 T5_BLOCKS, T5_WORDS = 24, 32128
 """Of T5 v1.1 XXL, the one that is large."""
@@ -61,10 +61,9 @@ class PeakBytes:
 
 @dataclass(frozen=True)
 class FlowBytes:
-    """A flow model's weights: a block's largest, all blocks', without modulation layers; those; the rest."""
+    """Of a flow model: each block without its modulation layers; the largest of these, all; the rest."""
 
-    block: float
-    blocks: float
+    blocks: tuple[float, ...]
     modulation: float
     modulations: float
     rest: float
@@ -76,11 +75,12 @@ def predict_peaks(
 ) -> list[PeakBytes]:
     """The peaks of every way, in the order in which they need less.
 
-    precision: of weights that are quantised; those of blocks are then not streamed, and stay.
+    Of streaming for each number of blocks that may stay, from the most to none.
+
+    precision: of weights that are quantised.
     """
     flow = _one_of_each(model, dtype)
-    weights = _flow_bytes(flow, model)
-    saved = model.flow_parameters * dtype.itemsize - flow_bytes(model, precision, dtype.itemsize)
+    weights = _flow_bytes(flow, model, dtype, precision)
     entering, sampling, entry = _sampled(flow, model, dtype, demand)
     tables = entry * min(demand.steps * demand.evaluations, MOST_TIMES)
     evaluating = entering + (1 + AHEAD) * weights.modulation
@@ -89,11 +89,10 @@ def predict_peaks(
     t5 = t5_bytes(model, precision, dtype.itemsize)
     reading = READING * model.t5_length**2
     words = min(T5_WORDS * model.params.context_in_dim * dtype.itemsize, t5)
-    kept = weights.rest + weights.blocks - saved
-    in_turn = kept if saved else weights.rest + (1 + AHEAD) * weights.block
-    t5_in_turn = t5 if saved else words + (1 + AHEAD) * (t5 - words) / T5_BLOCKS
+    t5_blocks = [(t5 - words) / T5_BLOCKS] * T5_BLOCKS
+    kept = weights.rest + sum(weights.blocks)
     modulated = tables + max(sampling, evaluating)
-    return [
+    peaks = [
         PeakBytes(
             NONE,
             t5 + reading,
@@ -102,13 +101,27 @@ def predict_peaks(
         ),
         PeakBytes(ENCODERS, t5 + reading, kept + weights.modulations + sampling, ae + decoding),
         PeakBytes(MODULATION, t5 + reading, kept + modulated, ae + decoding),
-        PeakBytes(
-            STREAM,
-            t5_in_turn + reading,
-            in_turn + modulated,
-            ae + decoding,
-        ),
     ]
+    for count in range(max(0, len(weights.blocks) - 2 - AHEAD), -1, -1):
+        there = weights.rest + _in_turn(weights.blocks, count)
+        if count == 0 or there + modulated < peaks[-1].sampling:  # rooms are as large as the largest block
+            encoding = words + _in_turn(t5_blocks, count) + reading
+            peaks.append(PeakBytes(stream_key(count), encoding, there + modulated, ae + decoding))
+    return peaks
+
+
+def peaks_of(way: str, peaks: Sequence[PeakBytes]) -> PeakBytes:
+    """Those of a way; of so many staying blocks that all do, those of `modulation`, which are the same."""
+    found = {each.way: each for each in peaks}
+    return found.get(way, found[MODULATION])
+
+
+def _in_turn(blocks: Sequence[float], count: int) -> float:
+    """What blocks take on the device of which so many stay and the others pass through."""
+    staying = {*staying_of(range(len(blocks)), count)}
+    passing = [size for i, size in enumerate(blocks) if i not in staying]
+    rooms = min(1 + AHEAD, len(passing))
+    return sum(blocks[i] for i in staying) + rooms * max(passing, default=0.0)
 
 
 def _one_of_each(model: ModelSpec, dtype: torch.dtype) -> Flux:
@@ -118,7 +131,7 @@ def _one_of_each(model: ModelSpec, dtype: torch.dtype) -> Flux:
         return Flux(params).to(dtype).requires_grad_(False)
 
 
-def _flow_bytes(flow: Flux, model: ModelSpec) -> FlowBytes:
+def _flow_bytes(flow: Flux, model: ModelSpec, dtype: torch.dtype, precision: Precision | None) -> FlowBytes:
     shares: Shares = shares_of(flow, modulation=True, stream=True)
     times = {
         **dict.fromkeys(flow.double_blocks, model.params.depth),
@@ -127,9 +140,11 @@ def _flow_bytes(flow: Flux, model: ModelSpec) -> FlowBytes:
     }
     blocks = {owner: bytes_of(tensors) for owner, tensors in shares.blocks.items()}
     modulations = {owner: bytes_of(tensors) for owner, tensors in shares.modulations.items()}
+    in_full = [size for owner, size in blocks.items() for _ in range(times[owner])]
     return FlowBytes(
-        block=max(blocks.values()),
-        blocks=sum(size * times[owner] for owner, size in blocks.items()),
+        blocks=tuple(
+            size - saved_in(model, layer, precision, dtype.itemsize) for layer, size in enumerate(in_full)
+        ),
         modulation=max(modulations.values()),
         modulations=sum(size * times[owner] for owner, size in modulations.items()),
         rest=bytes_of(shares.rest),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from flux.models import ModelSpec
-from flux.placement.modes import AUTO, NONE, Offload, offload_key
+from flux.placement.modes import AUTO, NONE, Offload, is_stream, offload_key, staying_blocks
 from flux.placement.peaks import Demand, PeakBytes, predict_peaks
 from flux.precision.choice import Precision
 
@@ -41,12 +41,21 @@ def pick_offload(
 
 
 def best_fit(peaks: Sequence[PeakBytes], free: float) -> tuple[str, str]:
-    """The first way that fits into so many bytes, or the last, and why, in words."""
+    """The first way that fits into so many bytes, or the last, and why, in words.
+
+    peaks: in the order in which they need less, so that of streaming as many blocks stay as fit.
+    """
     fitting = [each for each in peaks if each.most + SLACK <= free]
     picked = fitting[0] if fitting else peaks[-1]
-    needs = ", ".join(f"{each.way} {each.most / 1e9:.1f}" for each in peaks[: peaks.index(picked) + 1])
+    told = (each for each in peaks[: peaks.index(picked) + 1] if each is picked or not has_number(each.way))
+    needs = ", ".join(f"{each.way} {each.most / 1e9:.1f}" for each in told)
     why = f"as {free / 1e9:.1f} GB are free, and predicted to be needed are: {needs}"
     return picked.way, why if fitting else f"{why}, so that it may run out"
+
+
+def has_number(way: str) -> bool:
+    """Whether it is of streaming with some blocks that stay."""
+    return is_stream(way) and staying_blocks(way) > 0
 
 
 def free_bytes(device: torch.device) -> float:

@@ -9,9 +9,7 @@ from torch import Tensor
 
 from flux.placement.lanes import Lane
 from flux.placement.masters import Master
-
-AHEAD = 2
-"""How many masters are on their way while one is at work."""
+from flux.placement.shares import AHEAD
 
 
 @dataclass

@@ -2,11 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from flux.model import Flux
 from flux.placement.masters import tensors_of
+
+T = TypeVar("T")
+
+AHEAD = 2
+"""How many blocks are on their way while one is at work."""
 
 
 def blocks_of(module: nn.Module) -> tuple[nn.Module, ...]:
@@ -36,6 +42,17 @@ def modulated(module: nn.Module) -> dict[nn.Module, tuple[nn.Module, ...]]:
         return {}
     owners = (*blocks_of(module), module.final_layer)
     return {owner: layers for owner in owners if (layers := modulations_of(owner))}
+
+
+def staying_of(blocks: Sequence[T], count: int) -> tuple[T, ...]:
+    """Those of a number of blocks that stay, spread evenly, so that the next has time to come behind each.
+
+    All of them, if no more would pass through than there are rooms for.
+    """
+    many = len(blocks)
+    if count and many - count <= 1 + AHEAD:
+        return tuple(blocks)
+    return tuple(block for i, block in enumerate(blocks) if (i + 1) * count // many > i * count // many)
 
 
 @dataclass(frozen=True)

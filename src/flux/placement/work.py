@@ -11,10 +11,26 @@ from torch import Tensor, nn
 
 from flux.model import Flux, layers_of
 from flux.placement.lanes import Lane, lane_to
-from flux.placement.masters import LooseTensor, Master, loose_tensors, packed, tensors_of
-from flux.placement.modes import AUTO, MODULATION, STREAM, Offload, offload_key
+from flux.placement.masters import (
+    ComposedWeight,
+    Master,
+    composed_weights,
+    packed,
+    parts_of,
+    tensors_of,
+)
+from flux.placement.modes import (
+    AUTO,
+    MODULATION,
+    STREAM,
+    Offload,
+    is_stream,
+    kind_of,
+    offload_key,
+    staying_blocks,
+)
 from flux.placement.ring import Ring
-from flux.placement.shares import blocks_of, shares_of
+from flux.placement.shares import blocks_of, shares_of, staying_of
 from flux.placement.tables import ModulationTables, WeightsInTurn
 
 
@@ -62,6 +78,7 @@ class Turn:
         self.module, self.device, self.way, self.times = module, device, way, times
         self.lane = lane_to(device) if way else None
         self.kept: KeptWeights | None = None
+        self.passing: dict[nn.Module, Master] = {}
         self.ring: Ring | None = None
         self.tables: ModulationTables | None = None
         self.hooks: list[torch.utils.hooks.RemovableHandle] = []
@@ -73,7 +90,7 @@ class Turn:
             self.module.to(self.device)
         elif not self._is_there():
             self._bring(self.lane)
-        if isinstance(self.module, Flux) and self.way in (MODULATION, STREAM):
+        if isinstance(self.module, Flux) and kind_of(self.way) in (MODULATION, STREAM):
             waiting = None if self.kept is None else WeightsInTurn(self.lane, self.kept.modulations)
             self.tables = ModulationTables(self.module, self.times, waiting).__enter__()
 
@@ -87,11 +104,11 @@ class Turn:
             hook.remove()
         if self.ring is not None:
             self.ring.close()
-        self.tables, self.ring, self.hooks = None, None, []
+        self.tables, self.ring, self.hooks, self.passing = None, None, [], {}
         if self.kept is not None:
             self.kept.home()
         elif self.lane is not None:
-            kept_weights(self.module, self.lane, self.way)
+            kept_weights(self.module, self.lane, kind_of(self.way))
         elif self.way:
             self.module.cpu()
 
@@ -102,17 +119,20 @@ class Turn:
 
     def _bring(self, lane: Lane) -> None:
         """What is to be on the device all the time; blocks that do not fit pass through."""
-        self.kept = kept_weights(self.module, lane, self.way)
-        self.kept.bring(lane, self.device)
-        if self.kept.blocks:
-            self.ring = Ring(lane, list(self.kept.blocks.values()))
+        self.kept = kept_weights(self.module, lane, kind_of(self.way))
+        count = staying_blocks(self.way) if is_stream(self.way) else 0
+        staying = staying_of(tuple(self.kept.blocks), count)
+        self.kept.bring(lane, self.device, staying)
+        self.passing = {block: each for block, each in self.kept.blocks.items() if block not in staying}
+        if self.passing:
+            self.ring = Ring(lane, list(self.passing.values()))
             self.hooks.append(self.module.register_forward_pre_hook(self._start, with_kwargs=True))
-            for block, master in self.kept.blocks.items():
+            for block, master in self.passing.items():
                 self.hooks += _passing(block, master, self.ring)
 
     def _start(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         """An evaluation begins: the first of the blocks that it will not leave out are fetched."""
-        masters, plan = self.kept.blocks, kwargs.get("hooks")
+        masters, plan = self.passing, kwargs.get("hooks")
         skipped = {} if plan is None else plan.resolve(layers_of(module)).skip
         blocks = enumerate(blocks_of(module))
         self.ring.start(masters[each] for i, each in blocks if skipped.get(i) is not True and each in masters)
@@ -133,39 +153,55 @@ def _passing(block: nn.Module, master: Master, ring: Ring) -> list[torch.utils.h
 
 @dataclass(eq=False)
 class KeptWeights:
-    """A module's weights as they wait on the host. way: for which they were packed."""
+    """A module's weights as they wait on the host.
+
+    way: for which they were packed, see `modes.kind_of`. loose: of a class of their own, but of no block.
+    """
 
     way: Offload
     blocks: dict[nn.Module, Master]
     modulations: dict[nn.Module, Master]
     rest: list[Master]
-    loose: list[LooseTensor]
+    loose: list[ComposedWeight]
 
     @classmethod
     def of(cls, module: nn.Module, lane: Lane, way: Offload) -> "KeptWeights":
+        every = composed_weights(module)
         shares = shares_of(module, modulation=way in (MODULATION, STREAM), stream=way == STREAM)
-        return cls(
-            way,
-            {owner: Master(group, lane) for owner, group in shares.blocks.items() if group},
-            {owner: Master(group, lane) for owner, group in shares.modulations.items() if group},
-            packed(shares.rest, lane),
-            loose_tensors(module),
-        )
+        around = {id(part): each for each in every for part in parts_of(each.host)}
+
+        def masters(groups: dict[nn.Module, list[Tensor]]) -> dict[nn.Module, Master]:
+            """What is made of a group's tensors goes with them."""
+            made = {}
+            for owner, group in groups.items():
+                if group:
+                    goes = {id(each): each for part in group if (each := around.get(id(part))) is not None}
+                    made[owner] = Master(group, lane, tuple(goes.values()))
+            return made
+
+        blocks, modulations = masters(shares.blocks), masters(shares.modulations)
+        gone = {id(each) for master in (*blocks.values(), *modulations.values()) for each in master.around}
+        loose = [each for each in every if id(each) not in gone]
+        return cls(way, blocks, modulations, packed(shares.rest, lane), loose)
 
     @property
     def masters(self) -> list[Master]:
         return [*self.blocks.values(), *self.modulations.values(), *self.rest]
 
+    @property
+    def composed(self) -> list[ComposedWeight]:
+        return [*self.loose, *(each for master in self.masters for each in master.around)]
+
     def holds(self, module: nn.Module) -> bool:
         """Whether it keeps all that a module has now, and that is still where it waits."""
         own = [tensor for master in self.masters for tensor in master.tensors]
-        own += [each.host for each in self.loose]
-        now = tensors_of(module) + [each.host for each in loose_tensors(module)]
+        own += [each.host for each in self.composed]
+        now = tensors_of(module) + [each.host for each in composed_weights(module)]
         return {*map(id, own)} == {*map(id, now)} and all(master.is_home for master in self.masters)
 
-    def bring(self, lane: Lane, device: torch.device) -> None:
-        """The rest onto the device, to stay until `home`."""
-        for master in self.rest:
+    def bring(self, lane: Lane, device: torch.device, staying: Iterable[nn.Module]) -> None:
+        """The rest and some blocks onto the device, to stay until `home`."""
+        for master in (*self.rest, *(self.blocks[block] for block in staying)):
             room = lane.room(len(master))
             sent = lane.send(master.bytes, room, lane.mark())
             master.at(room)

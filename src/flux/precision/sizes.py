@@ -14,8 +14,15 @@ def flow_bytes(model: ModelSpec, precision: Precision | None, itemsize: int) -> 
     total = model.flow_parameters * itemsize
     if precision is None or not precision.is_quantised:
         return total
-    layers = (number for number in range(len(model.layers)) if number not in precision.keep)
-    return total - saved((rows_and_columns(model, number) for number in layers), precision, itemsize)
+    layers = range(len(model.layers))
+    return total - sum(saved_in(model, number, precision, itemsize) for number in layers)
+
+
+def saved_in(model: ModelSpec, layer: int, precision: Precision | None, itemsize: int) -> float:
+    """Bytes that a layer of the flow model takes less than in full."""
+    if precision is None or not precision.is_quantised or layer in precision.keep:
+        return 0.0
+    return saved([rows_and_columns(model, layer)], precision, itemsize)
 
 
 def t5_bytes(model: ModelSpec, precision: Precision | None, itemsize: int) -> float:

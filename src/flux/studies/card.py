@@ -4,7 +4,7 @@ import torch
 
 from flux.device import pick_dtype
 from flux.placement.peaks import PeakBytes, predict_peaks
-from flux.placement.picking import SLACK, card_bytes
+from flux.placement.picking import SLACK, best_fit, card_bytes, has_number
 from flux.studies.run import demand_of
 from flux.studies.spec import Spec
 
@@ -14,6 +14,7 @@ PHASES = ("encoding", "sampling", "decoding")
 def card_lines(spec: Spec, rows: int, gib: float) -> list[str]:
     """A line for each way: its predicted peak, in which phase that is, and whether a card has as much.
 
+    Of streaming the way in which the most blocks stay that fit, and that in which none does.
     rows: that are sampled side by side, at most.
     """
     dtype, precision = pick_dtype(spec.model.computes_in, torch.device("cuda")), spec.model.kept_in()
@@ -22,7 +23,11 @@ def card_lines(spec: Spec, rows: int, gib: float) -> list[str]:
     side_by_side = f"{demand.rows} row{'s' * (demand.rows != 1)} of {spec.width} x {spec.height}"
     weights = str(dtype).removeprefix("torch.") if precision is None else str(precision)
     title = f"of a card of {gib:g} GB, in {weights}, predicted for {side_by_side}:"
-    return [title, *(_line(each, card_bytes(gib)) for each in peaks)]
+    best = best_fit(peaks, card_bytes(gib))[0]
+    return [
+        title,
+        *(_line(each, card_bytes(gib)) for each in peaks if each.way == best or not has_number(each.way)),
+    ]
 
 
 def _line(peak: PeakBytes, room: float) -> str:

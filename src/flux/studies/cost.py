@@ -12,8 +12,8 @@ import torch
 
 from flux.device import pick_device, pick_dtype
 from flux.models import ModelSpec
-from flux.placement.modes import AUTO, MODULATION, STREAM
-from flux.placement.peaks import predict_peaks
+from flux.placement.modes import AUTO, MODULATION, is_stream
+from flux.placement.peaks import peaks_of, predict_peaks
 from flux.placement.picking import best_fit, free_bytes
 from flux.precision.sizes import flow_bytes, t5_bytes
 from flux.speed import require_attention, require_compiler
@@ -149,10 +149,11 @@ def cost(spec: Spec, work: Work) -> tuple[float, float]:
     decoding = spec.width * spec.height * model.ae_params.ch * 4 * dtype.itemsize
     libraries = 4e8 if device.type == "cpu" else 0
     encoders = parts.pop(1)  # which have read all prompts before the others come
-    if device.type == "cuda" and spec.model.offload in (MODULATION, STREAM, AUTO):
+    offload = spec.model.offload
+    if device.type == "cuda" and (offload in (MODULATION, AUTO) or is_stream(offload)):
         peaks = predict_peaks(model, dtype, demand_of(spec, max(work.batches)), precision)
-        picked = best_fit(peaks, free_bytes(device))[0] if spec.model.offload == AUTO else spec.model.offload
-        return seconds, next(each.most for each in peaks if each.way == picked)
+        picked = best_fit(peaks, free_bytes(device))[0] if offload == AUTO else offload
+        return seconds, peaks_of(picked, peaks).most
     weights = max(encoders, max(parts) if spec.model.offload else sum(parts))
     return seconds, weights + max(sampling, decoding) + libraries
 

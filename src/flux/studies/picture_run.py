@@ -77,11 +77,11 @@ class Progress:
 class Host:
     """What makes runs and looks on: a command, by default, or a page that holds models and shows each step.
 
-    load: gives the models of a spec for its prompts. watch: is told of every progress, and ends the run by
-    raising KeyboardInterrupt, as Ctrl-C does.
+    load: gives the models of a spec for its prompts, to sample so many rows at a time. watch: is told of
+    every progress, and ends the run by raising KeyboardInterrupt, as Ctrl-C does.
     """
 
-    load: Callable[[Spec, Sequence[str]], Models] = load
+    load: Callable[[Spec, Sequence[str], int], Models] = load
     watch: Callable[[Progress], None] = lambda progress: None
 
 
@@ -170,7 +170,7 @@ class PictureRun(Generic[S]):
         run.require_free(missing)
         left, record = set(missing), {}
         start = time.perf_counter()
-        models = host.load(spec, work.prompts)
+        models = host.load(spec, work.prompts, max(work.batches, default=1))
         loaded = time.perf_counter()
         with Bars(len(files), len(files) - len(missing), spec.steps) as bars, Writer[int](most=2) as writer:
             for progress in self.pictures(spec, models, missing, *([run] if self.goes_on else [])):

@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 from flux.entry import show
 from flux.flags import HELP, Grammar, Typed, UsageError, choices, cut, nearest, shown, typed
 from flux.outcome import mistake
-from flux.placement.modes import OFFLOADS
+from flux.placement.modes import is_offload
 from flux.studies.schema import DEMOS, SCHEMAS
 from flux.studies.spec import NOTHING, KeyPath, Problem, Section, StudySpec, ValidationError, dotted
 from flux.text_files import parse_json, read_text, unencodable
@@ -353,7 +353,7 @@ def _split(kind: type[StudySpec], argv: Sequence[str]) -> tuple[str | None, dict
     short = SHORT if "model" in kind.model_fields else {}
     switches = {"dry-run", *_switches(kind)}
     switches |= {typed for typed, key in short.items() if key in switches}
-    said = {key: frozenset(OFFLOADS) for key in switches if key.rpartition(".")[2] == "offload"}
+    said = {key: is_offload for key in switches if key.rpartition(".")[2] == "offload"}
     given = Grammar(frozenset(switches), SEVERAL, SERIES, said=said).read(argv)
     flags: dict[str, Any] = {}
     for key, value in ((short.get(key, key), value) for key, value in given.pairs):

@@ -141,8 +141,11 @@ def demand_of(spec: Spec, rows: int) -> Demand:
     return Demand(rows * (1 + beside), spec.width, spec.height, spec.steps)
 
 
-def load(spec: Spec, prompts: Sequence[str]) -> Models:
-    """The models of a spec for these prompts; says what was loaded where, and how long it took."""
+def load(spec: Spec, prompts: Sequence[str], rows: int = 1) -> Models:
+    """The models of a spec for these prompts; says what was loaded where, and how long it took.
+
+    rows: that will be sampled side by side, at most, by which offload `auto` picks.
+    """
     start = time.perf_counter()
     model = spec.model
     if configs[model.name].embedded:
@@ -158,7 +161,7 @@ def load(spec: Spec, prompts: Sequence[str]) -> Models:
         precision=model.kept_in(),
         weights=model.weights,
         offload=model.offload,
-        demand=demand_of(spec, getattr(spec, "batch", 0) + 1),
+        demand=demand_of(spec, rows),
         prompts=prompts,
         lora=None if model.lora is None else [LoraChoice(each.file, each.scale) for each in model.lora],
         lora_live=model.lora_live,

@@ -34,7 +34,7 @@ from flux.limits import (
 from flux.lora.choice import MOST_SCALE, choices_of_environment, split_scale
 from flux.lora.plan import plan_lora
 from flux.models import LayerName, ModelSpec, configs
-from flux.placement.modes import AUTO, OFFLOADS, STREAM, Offload, offload_key
+from flux.placement.modes import AUTO, OFFLOADS, STREAM_PATTERN, Offload, is_stream, offload_key
 from flux.precision.choice import BITS, FULL, PRECISIONS, Precision, kept
 from flux.text_files import check_encodable
 
@@ -391,9 +391,16 @@ def _offload(value: Any) -> Offload:
 NOT_AN_OFFLOAD = f"must be true or false, or one of {', '.join(OFFLOADS)}"
 OFFLOAD_ABOUT = (
     "none, false: all stays on the device; encoders, true: only the part that is at work; modulation: that "
-    "without its modulation layers; stream: a few blocks of it at a time; auto: what fits"
+    "without its modulation layers; stream: a few blocks of it at a time, stream:12: while 12 stay; auto: "
+    "what fits"
 )
-Offloading = Annotated[Offload, PlainValidator(_offload), WithJsonSchema({"enum": [False, True, *OFFLOADS]})]
+Offloading = Annotated[
+    Offload,
+    PlainValidator(_offload),
+    WithJsonSchema(
+        {"anyOf": [{"enum": [False, True, *OFFLOADS]}, {"type": "string", "pattern": STREAM_PATTERN}]}
+    ),
+]
 
 NOT_A_LAYER = "must be a layer's number or its name, such as double.3"
 
@@ -553,7 +560,7 @@ class ModelChoice(Section):
                 plan_lora(each.file, self.record, self.name)
             except CheckpointError as error:
                 yield Problem(("lora", i, "file"), str(error))
-        if self.compile and self.offload in (STREAM, AUTO):
+        if self.compile and (self.offload == AUTO or is_stream(self.offload)):
             text = "does not go with offload stream, which moves blocks one by one, nor with auto"
             yield Problem(("compile",), f"{text}: leave one out")
         if self.precision is not None:

@@ -39,7 +39,7 @@ from flux.models import FluxParams, ModelSpec, configs, spec_of
 from flux.modules.autoencoder import AutoEncoder
 from flux.modules.conditioner import HFEmbedder
 from flux.modules.known_texts import KnownTexts
-from flux.placement.modes import STREAM, Offload
+from flux.placement.modes import Offload, is_stream
 from flux.placement.peaks import Demand
 from flux.placement.picking import pick_offload
 from flux.placement.work import at_work, remember
@@ -148,9 +148,9 @@ def load_models(
     applied = {"live": lora_live, "keep": False, "at": device}
     first = {part: MergesFirst(() if lora_live else loras, part, device) for part in (FLOW_PART, T5_PART)}
     kept = _kept_in(precision, "T5 text encoder", device, first[T5_PART])
-    t5 = load_t5("cpu" if offload == STREAM else device, spec.t5_length, **text, **kept)
+    t5 = load_t5("cpu" if is_stream(offload) else device, spec.t5_length, **text, **kept)
     apply_loras(t5, loras, part=T5_PART, merged=first[T5_PART].merged, **applied)
-    with at_work(device, offload == STREAM and STREAM, t5):
+    with at_work(device, is_stream(offload) and offload, t5):
         t5 = _read(t5, "T5 encoder", prompts)
     clip = load_clip(device, **text)
     apply_loras(clip, loras, part=CLIP_PART, **applied)

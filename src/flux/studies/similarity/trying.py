@@ -222,7 +222,7 @@ class Trial:
         """The source, and the edit with each set."""
         if self._models is None:
             texts = [text for each in self.bench.pairs for text in each.prompts]
-            self._models = load(self.spec, list(dict.fromkeys(texts)))
+            self._models = load(self.spec, list(dict.fromkeys(texts)), self.asked.batch + 1)
         source, target = pair.prompts
         request = EditRequest(
             source,

@@ -14,7 +14,7 @@ from flux.studies.picture_run import COMMAND, Host, Progress
 from flux.studies.run import Bars, changed, load, sampling_of, say_damage, say_made_already
 from flux.studies.sweep.cells import Cell, Plan, Task
 from flux.studies.sweep.conclude import conclude, result_of
-from flux.studies.sweep.dry_run import estimate_sweep
+from flux.studies.sweep.dry_run import estimate_sweep, rows_together
 from flux.studies.sweep.engines import TRIES, Done, Run
 from flux.studies.sweep.folder import CellRow, CellTable, done_cells
 from flux.studies.sweep.make import Job
@@ -81,7 +81,7 @@ def engine(
         folder=run.path,
         asked=asked,
         sampling=sampling_of(spec),
-        load=partial(host.load, spec, asked.texts),
+        load=partial(host.load, spec, asked.texts, rows_together(asked)),
         offload=spec.model.offload,
         weights=spec.model.weights,
     )
@@ -94,17 +94,18 @@ def engine(
     device = pick_device(spec.model.device).type
     # Each worker sees one GPU, which is cuda:0 to it.
     anywhere = changed(spec, model=changed(spec.model, device=device))
-    job = replace(job, load=partial(load_same, anywhere, run.setting, asked.texts))
+    rows = rows_together(asked)
+    job = replace(job, load=partial(load_same, anywhere, run.setting, asked.texts, rows))
     return ray(job, device=device, address=spec.engine.address, workers=spec.engine.workers)
 
 
-def load_same(spec: SkipSpec, setting: Mapping[str, Any], prompts: Sequence[str]) -> Models:
+def load_same(spec: SkipSpec, setting: Mapping[str, Any], prompts: Sequence[str], rows: int = 1) -> Models:
     """Load the models on another machine; raises ValueError where it has other weights or another device."""
     here = setting_of(spec)
     if here != setting:
         said = difference({"spec": {}, "setting": here}, {}, setting)
         raise ValueError(f"{socket.gethostname()} has what is for {said}")
-    return load(spec, prompts)
+    return load(spec, prompts, rows)
 
 
 def rows_of(done: Done, asked: Plan, before: set[Cell]) -> list[CellRow]:
