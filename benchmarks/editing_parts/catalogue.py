@@ -177,10 +177,14 @@ def _masks() -> Iterator[Row]:
 def _finishes() -> Iterator[Row]:
     section = "what becomes of the latents, on FlowEdit at guidance 1 with the gate"
     row = Row("gated", GATED, section)
+    for peak in (0.2, 0.3, 0.4):
+        yield replace(row, name=f"gated, pasted, peak {peak}", paste=True, peak=peak)
+    row = replace(row, about="by the threshold alone", peak=0.0)
     for threshold in (0.14, 0.17, 0.2, 0.24, 0.28):
         name = f"at {threshold}"
         yield replace(row, name=f"gated, blended {name}", blend=threshold, sources=BOTH)
         yield replace(row, name=f"gated, pasted {name}", paste=True, threshold=threshold)
+    row = Row("gated", GATED, section)
     for residual in (False, True):
         about = "the photo's residual kept inside" if residual else "the photo's residual left out"
         name = f"gated, pasted, {'with' if residual else 'without'} residual"

@@ -119,7 +119,7 @@ def finish(models: Models, tasks: TaskSet, outcome: Outcome, row: Row) -> tuple[
     clean, latents = tasks.clean.to(outcome.latents), outcome.latents
 
     def own(threshold: float) -> Tensor:
-        return own_mask(clean, outcome.latents, size, outcome.spread, threshold=threshold)
+        return own_mask(clean, outcome.latents, size, outcome.spread, threshold=threshold, peak=row.peak)
 
     if row.blend is not None:
         latents = clean + own(row.blend) * (latents - clean)

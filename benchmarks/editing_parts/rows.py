@@ -12,7 +12,7 @@ STEPS = 16
 FEW, MANY = 99, 220
 """Pairs of a row: the first of the split, and all for the rows that decide."""
 
-DEFINING = ("name", "run", "blend", "paste", "threshold", "residual", "pairs")
+DEFINING = ("name", "run", "blend", "paste", "threshold", "peak", "residual", "pairs")
 """What decides a row's figures, of all that it has."""
 
 Named = tuple[str, Mapping[str, Any]]
@@ -48,10 +48,10 @@ class Row:
     """A row of the table, of section `section`.
 
     blend: threshold of the edit's own mask by which the final latents are blended with the source's.
-    paste: whether the result is pasted into the photo, "auto" as the package does. threshold: of the own mask
-    by which it is. residual: whether the photo's details stay inside it, "auto" as the package does. pairs:
-    how many it is measured on. bound: whether it knows what nobody knows and beats no default. sources: what
-    it is for.
+    paste: whether the result is pasted into the photo, "auto" as the package does. threshold, peak: of the
+    own mask by which it is. residual: whether the photo's details stay inside it, "auto" as the package does.
+    pairs: how many it is measured on. bound: whether it knows what nobody knows and beats no default.
+    sources: what it is for.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Row:
     blend: float | None = None
     paste: bool | Literal["auto"] = False
     threshold: float = 0.2
+    peak: float = 0.3
     residual: bool | Literal["auto"] = "auto"
     pairs: int = FEW
     bound: bool = False

@@ -26,26 +26,25 @@ def test_a_mask_is_packed_as_latents_are():
     torch.testing.assert_close(token_weights(mask)[1, 5], token)
 
 
-def own_by_hand(clean, edit, spread, threshold, softness) -> torch.Tensor:
+def own_by_hand(clean, edit, spread, threshold, peak, softness) -> torch.Tensor:
     """(2 h, 2 w), position by position, of one picture of 2 x 3 tokens."""
     change = unpack((edit - clean)[None].double(), 32, 48)[0]
     squared = (change**2).mean(dim=0)
-    mask = torch.zeros(4, 6, dtype=torch.float64)
+    r = torch.zeros(4, 6, dtype=torch.float64)
     for row in range(4):
         for column in range(6):
             around = squared[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-            r = around.mean().sqrt()
-            mask[row, column] = 1 / (
-                1 + torch.exp(-(r.log() - torch.tensor(threshold * spread).log()) / softness)
-            )
-    return mask
+            r[row, column] = around.mean().sqrt()
+    limit = torch.tensor(max(threshold * spread, peak * float(r.max())))
+    return 1 / (1 + torch.exp(-(r.log() - limit.log()) / softness))
 
 
-def test_an_edits_own_mask_is_the_formula():
+@pytest.mark.parametrize("peak", [0.0, 0.3, 0.95], ids=["no peak", "below the threshold", "above it"])
+def test_an_edits_own_mask_is_the_formula(peak):
     clean, edit = latents(1), latents(2)
-    mask = own_mask(clean, edit, (2, 3), 1.7, threshold=0.8, softness=0.3)
+    mask = own_mask(clean, edit, (2, 3), 1.7, threshold=0.8, peak=peak, softness=0.3)
     for row in range(3):
-        expected = own_by_hand(clean[row], edit[row], 1.7, 0.8, 0.3)
+        expected = own_by_hand(clean[row], edit[row], 1.7, 0.8, peak, 0.3)
         torch.testing.assert_close(unpacked(mask, (2, 3))[row].double(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -53,6 +52,15 @@ def test_an_edit_that_changed_nothing_has_an_empty_mask():
     clean = latents(1)
     assert own_mask(clean, clean, (2, 3)).max() < 1e-6
     assert own_mask(clean, clean + 5, (2, 3)).min() > 0.999
+
+
+def test_what_changed_little_beside_what_changed_much_is_left_out_of_its_own_picture_alone():
+    clean = torch.zeros(2, 64, 64)
+    grid = torch.full((2, 16, 16), 0.5)
+    grid[0, 2:7, 2:7] = 3.0
+    mask = unpacked(own_mask(clean, packed(grid), (8, 8)), (8, 8))
+    assert mask[0, 4, 4] > 0.99 and mask[0, 12, 12] < 0.05
+    assert mask[1].min() > 0.99
 
 
 def test_a_feather_is_a_gaussian_in_pixels():

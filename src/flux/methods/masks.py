@@ -5,8 +5,6 @@ weight for each position of the latent: (N, 2 h, 2 w) for a picture of h x w tok
 take it packed, (N, L, 64), as latents are (`packed`); looks take a weight for each token (`token_weights`).
 """
 
-import math
-
 import cv2
 import numpy as np
 import torch
@@ -40,17 +38,21 @@ def own_mask(
     spread: float = 1.0,
     *,
     threshold: float = 0.2,
+    peak: float = 0.3,
     softness: float = 0.15,
 ) -> Tensor:
     """Where an edit changed its source, packed, from both clean latents, packed too (N, L, 64).
 
     The change r of a position is the root of the 3 x 3 mean of the squared change, averaged over channels.
-    The mask is sigmoid((ln r - ln limit) / softness), limit being `threshold` times `spread`, the latents'
-    standard deviation: an absolute limit, since one by percentiles eats into edits. size: (h, w) in tokens.
+    The mask is sigmoid((ln r - ln limit) / softness). The limit is `threshold` times `spread`, the latents'
+    standard deviation, and at least `peak` times the largest r of the picture: where much was changed, what
+    changed a little beside it was not asked for. By percentiles it would eat into edits. size: (h, w) in
+    tokens.
     """
     squared = unpack((edit - clean) ** 2, 16 * size[0], 16 * size[1]).mean(dim=1)
     change = mean_around(squared, 3).clamp(min=1e-20).sqrt()
-    return packed(torch.sigmoid((change.log() - math.log(threshold * spread)) / softness))
+    limit = (peak * change.amax(dim=(1, 2), keepdim=True)).clamp(min=threshold * spread)
+    return packed(torch.sigmoid((change / limit).log() / softness))
 
 
 def mean_around(grid: Tensor, side: int) -> Tensor:

@@ -107,6 +107,7 @@ MASKS: tuple[PartRecord, ...] = (
         "flux.methods.masks:own_mask",
         {
             "threshold": Setting(0.2, 0.01, 10, "where it begins, as a share of the latents' spread"),
+            "peak": _share(0.3, "where it begins at the least, as a share of the largest change"),
             "softness": Setting(0.15, 0.001, 10, "how slowly it rises there"),
         },
     ),
