@@ -31,12 +31,17 @@ def test_what_it_left_alone_is_the_source_pixel_by_pixel():
     assert abs(levels[:, :24].astype(int) - drawn[:, :24]).mean() < 2
 
 
-def test_the_mask_is_the_change_against_the_spread():
+def test_the_mask_is_the_change_against_the_spread_and_the_most():
     edit = edited(4)
     change = ((edit.latents[1] - edit.latents[0]).double() ** 2).mean(dim=0)
+
+    def around(y, x):
+        return change[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].mean().sqrt().clamp(min=1e-10)
+
+    most = max(around(y, x) for y in range(change.shape[0]) for x in range(change.shape[1]))
+    limit = max(0.2 * SPREAD, 0.3 * float(most))
     for y, x in ((0, 0), (3, 3), (4, 4), (7, 11)):
-        around = change[max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].mean().sqrt().clamp(min=1e-10)
-        expected = 1 / (1 + (0.2 * SPREAD / around) ** (1 / 0.15))
+        expected = 1 / (1 + (limit / around(y, x)) ** (1 / 0.15))
         assert float(come_back(edit).mask[y, x]) == pytest.approx(float(expected), abs=1e-4)
 
 
