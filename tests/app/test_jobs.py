@@ -115,3 +115,15 @@ def test_who_looks_away_has_the_job_stopped(queue):
     assert job.cancelled
     go.set()
     assert last(job).phase == "stopped"
+
+
+def test_what_comes_first_is_not_waited_for_at_the_end():
+    at, go = threading.Event(), threading.Event()
+    queue = JobQueue(stepping(2, at, go))
+    assert at.wait(30)
+    closing = threading.Thread(target=queue.close)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
+    go.set()
+    assert last(queue.loading).phase == "stopped"

@@ -149,13 +149,14 @@ class JobQueue:
         return job
 
     def close(self) -> None:
-        """Stop what is at work, drop what waits, and end the thread."""
+        """Stop what is at work, drop what waits, and end the thread; what comes first is not waited for."""
         with self._changed:
             self._closed = True
             for job in self._waiting:
                 job.cancel()
             self._changed.notify_all()
-        self._thread.join(timeout=60)
+        if self.loading is None or self.loading.state.ended:
+            self._thread.join(timeout=60)
 
     def _count(self) -> None:
         """Tell each that waits how many are before it; the first in the list is at work, or about to be."""

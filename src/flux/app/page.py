@@ -1,9 +1,11 @@
 """The page: its tabs over one desk, its looks, and the command that opens it."""
 
 import atexit
+import errno
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -29,6 +31,8 @@ def open_page(doc: str, argv: Sequence[str] = ()) -> int:
         return 0
     try:
         options, notes = read_options(argv)
+        if not options.dry_run:
+            require_free(options.host, options.port)
         prepare()
     except (ValueError, ImportError) as error:
         return mistake(error)
@@ -70,6 +74,26 @@ def _serve(options: PageOptions) -> int:
         blocks.close(verbose=False)
         desk.close()
     return 0
+
+
+def require_free(host: str, port: int | None) -> None:
+    """Raise ValueError, one line, for an address on which no page can be opened; before a model is loaded."""
+    try:
+        found = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ValueError(f"--host {host}: {error.strerror}: name this machine, or 0.0.0.0 for all") from None
+    family, kind, _, _, address = found[0]
+    try:
+        with socket.socket(family, kind) as place:
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            place.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise ValueError(
+                f"--host {host}: is no address of this machine: 0.0.0.0 is all of them"
+            ) from None
+        reason = "is taken" if error.errno == errno.EADDRINUSE else f"cannot be opened ({error.strerror})"
+        raise ValueError(f"--port {port}: {reason}: choose another, or leave it out") from None
 
 
 def _load(desk: Any) -> int:
@@ -121,7 +145,7 @@ def launch(blocks: Any, desk: Any) -> tuple[Any, str, str | None]:
     style = files("flux.app").joinpath("page.css").read_text(encoding="utf-8")
     return blocks.queue(max_size=64, default_concurrency_limit=8).launch(
         share=options.share,
-        server_name=options.host,
+        server_name=f"[{options.host}]" if ":" in options.host else options.host,
         server_port=options.port,
         auth=options.user,
         prevent_thread_lock=True,
