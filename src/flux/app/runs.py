@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +42,12 @@ class ListedRun:
 
     @property
     def picture(self) -> Path | None:
-        return next((file for pattern in FIRST for file in sorted(self.folder.glob(pattern))), None)
+        found = (file for pattern in FIRST for file in sorted(self.folder.glob(pattern)))
+        return next((file for file in found if self._is_own(file)), None)
+
+    def _is_own(self, file: Path) -> bool:
+        """Whether it is in the run's folder, links followed: others are not served."""
+        return file.resolve().is_relative_to(self.folder.resolve())
 
     @property
     def page(self) -> str | None:
@@ -55,8 +61,11 @@ class ListedRun:
 
 def list_runs(root: Path, most: int = MOST) -> list[ListedRun]:
     """The runs below a folder, the newest first."""
-    files = sorted(_records(root), key=lambda file: file.stat().st_mtime, reverse=True)
-    return [_listed(root, file) for file in files[:most]]
+    found = []
+    for file in _records(root):
+        with suppress(OSError):  # others may take a run away meanwhile
+            found.append((file.stat().st_mtime, file))
+    return [_listed(root, file, when) for when, file in sorted(found, reverse=True)[:most]]
 
 
 def _records(root: Path) -> Iterator[Path]:
@@ -69,7 +78,7 @@ def _records(root: Path) -> Iterator[Path]:
             yield Path(place) / RECORD
 
 
-def _listed(root: Path, file: Path) -> ListedRun:
+def _listed(root: Path, file: Path, changed: float) -> ListedRun:
     record = read_json_object(file) or {}
     recipe = record.get("spec") if isinstance(record.get("spec"), dict) else {}
     try:
@@ -77,7 +86,7 @@ def _listed(root: Path, file: Path) -> ListedRun:
     except ValueError:
         kind = "other"
     folder = file.parent
-    place, when = folder.relative_to(root).as_posix(), datetime.fromtimestamp(file.stat().st_mtime)
+    place, when = folder.relative_to(root).as_posix(), datetime.fromtimestamp(changed)
     return ListedRun(folder, place, kind, _title(recipe) or folder.name, when, recipe)
 
 
