@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from flux.files import read_json_object
+
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SLOW = 120_000
@@ -126,6 +128,21 @@ def saved(page, kind, folder) -> Path:
     return file
 
 
+def paint(page, name):
+    """Draw over the middle of a picture with the mouse."""
+    canvas = page.locator(f"#{name} canvas").first
+    canvas.scroll_into_view_if_needed()
+    page.wait_for_timeout(1000)
+    box = canvas.bounding_box()
+    across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(across - 30, down - 20)
+    page.mouse.down()
+    page.mouse.move(across + 30, down - 20, steps=6)
+    page.mouse.move(across, down + 20, steps=6)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+
+
 def drop(page, kind, file):
     """Give the page a spec."""
     with page.expect_file_chooser() as chooser:
@@ -175,16 +192,7 @@ def test_layers_are_picked_and_a_mask_is_drawn_by_mouse(page, desk, tmp_path):
     ]
     page.click("button:has-text('Mask: where it may change')")
     page.check("#edit-mask-kind input[value=painted]")
-    canvas = page.locator("#edit-mask canvas").first
-    canvas.scroll_into_view_if_needed()
-    page.wait_for_timeout(1000)
-    box = canvas.bounding_box()
-    across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(across - 30, down - 20)
-    page.mouse.down()
-    page.mouse.move(across + 30, down - 20, steps=6)
-    page.mouse.move(across, down + 20, steps=6)
-    page.mouse.up()
+    paint(page, "edit-mask")
     page.click("button:has-text('More'):visible")
     steps(page, "edit", 2)
     page.wait_for_timeout(500)
@@ -197,6 +205,122 @@ def test_layers_are_picked_and_a_mask_is_drawn_by_mouse(page, desk, tmp_path):
     assert 0 < sum(mask.convert("L").histogram()[128:]) < mask.width * mask.height
     assert page.locator("#edit-slider img").count() >= 2
     assert "PSNR" in page.inner_text("#edit-facts")
+
+
+def test_a_part_of_a_photo_is_painted_and_drawn_anew(page, desk, tmp_path):
+    photo = ROOT / "json" / "photos" / "scene.png"
+    assert page.locator("#test-mask").count() == 0  # nothing to paint on yet
+    page.click("button:has-text('Start from a photo')")
+    page.set_input_files("#test-photo input[type=file]", str(photo))
+    page.wait_for_selector("#test-mask canvas")
+    paint(page, "test-mask")
+    steps(page, "test", 2)
+    page.click("#test-go")
+    ended(page, "test")
+    start = json.loads(saved(page, "test", tmp_path).read_text())["start"]
+    mask = Image.open(start["mask"]["where"]).convert("L")
+    assert mask.size == Image.open(photo).size
+    assert 0 < sum(mask.histogram()[128:]) < mask.width * mask.height
+
+
+def test_a_click_on_an_edit_says_what_that_point_looks_at(page, desk):
+    tab(page, "Edit")
+    page.click("button:has-text('More'):visible")
+    steps(page, "edit", 1)
+    page.click("#edit-go")
+    ended(page, "edit")
+    page.click("button:has-text('What does a point look at?')")
+    picture = page.locator("#edit-point img")
+    picture.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#edit-point img').naturalWidth === 384")
+    box = picture.bounding_box()
+    assert box["width"] > 300  # large enough to hit something on it
+    picture.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
+    page.wait_for_selector("#edit-looks img")
+    assert page.locator("#edit-looks img").count() >= 3
+    watched = [
+        read_json_object(file)["spec"]["watch"]
+        for file in desk.runs.glob("edit-*/run.json")
+        if (file.parent / "watch").is_dir()
+    ]
+    (x, y), *more = watched[-1]["points"]
+    assert abs(x - 96) <= 2 and abs(y - 32) <= 2 and not more
+
+
+def test_what_has_no_field_is_written_as_json_and_wins(page, tmp_path):
+    tab(page, "Edit")
+    page.click("button:has-text('More'):visible")
+    page.fill("#edit-more textarea", '{"edits": [}')
+    page.click("#edit-go")
+    page.wait_for_selector("#edit-status .failed")
+    assert page.inner_text("#edit-status").startswith("More keys: not valid JSON at line 1, column 12")
+    page.fill("#edit-more textarea", '{"edits": [{"prompt": "a house", "strengthh": 1}]}')
+    page.click("#edit-go")
+    page.wait_for_selector("#edit-status .failed:has-text('strengthh')")
+    page.fill("#edit-more textarea", '{"edits": [{"prompt": "a house", "strength": 0.5}], "batch": 2}')
+    spec = json.loads(saved(page, "edit", tmp_path).read_text())
+    assert (spec["edits"][0]["prompt"], spec["edits"][0]["strength"], spec["batch"]) == ("a house", 0.5, 2)
+
+
+def test_a_picture_is_made_by_keys_alone(page):
+    def tab_to(what, most=60):
+        for _ in range(most):
+            page.keyboard.press("Tab")
+            if page.evaluate(f"document.activeElement.matches({what!r})"):
+                return
+        raise AssertionError(f"no way to {what} by the key Tab")
+
+    tab_to("button[role=tab]")
+    tab_to("#test-prompt textarea")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("a small blue house")
+    tab_to("#test-seed input, #test-seed textarea")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("6")
+    tab_to("#test-steps input[type=number]")
+    page.keyboard.press("Control+a")
+    page.keyboard.type("2")
+    tab_to("#test-go")
+    page.keyboard.press("Enter")
+    ended(page, "test")
+    assert page.locator("#test-pictures img").count() == 1
+    tab_to("#test-save")
+
+
+def test_who_is_to_log_in_does(browser, desk, tmp_path):
+    from dataclasses import replace
+
+    from flux.app.page import build, launch, prepare
+
+    prepare()
+    before = desk.options
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    desk.options = replace(before, port=port, user=("anna", "secret"))
+    blocks = build(desk)
+    _, here, _ = launch(blocks, desk)
+    desk.options = before
+    context = browser.new_context()
+    try:
+        page = context.new_page()
+        page.set_default_timeout(SLOW)
+        page.goto(here)
+        page.wait_for_selector("input[type=password]")
+        assert page.locator("#test-go").count() == 0
+        assert page.request.get(f"{here}runs/anything/run.json").status == 401
+        for password in ("wrong", "secret"):
+            page.locator("input:not([type=password])").first.fill("anna")
+            page.fill("input[type=password]", password)
+            page.click("button:has-text('Log')")
+            if password == "wrong":
+                page.wait_for_timeout(1000)
+                assert page.locator("#test-go").count() == 0
+        page.wait_for_selector("#test-go")
+        assert page.request.get(f"{here}runs/anything/run.json").status == 404
+    finally:
+        context.close()
+        blocks.close(verbose=False)
 
 
 def test_a_run_is_stopped_in_its_middle_and_the_page_goes_on(page, desk):

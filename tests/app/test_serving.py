@@ -7,7 +7,7 @@ import pytest
 gradio = pytest.importorskip("gradio", reason='the page needs gradio: pip install "flux[app]"')
 
 from starlette.applications import Starlette  # noqa: E402
-from starlette.responses import PlainTextResponse  # noqa: E402
+from starlette.responses import PlainTextResponse, Response  # noqa: E402
 from starlette.routing import Route  # noqa: E402
 from starlette.testclient import TestClient  # noqa: E402
 
@@ -149,3 +149,33 @@ def test_pages_elsewhere_get_no_answer(runs, host, origin):
         assert asking.post("/a", headers={"host": host, "origin": own}).status_code == 200
     by_proxy = {"host": host, "origin": "https://flux.example", "x-forwarded-host": "flux.example"}
     assert asking.post("/a", headers=by_proxy).status_code == 200
+
+
+def test_a_file_of_gradios_page_is_read_and_compressed_once(runs):
+    brotli = pytest.importorskip("brotli")
+    reads = []
+    whole = b"export const a = 1;\n" * 99
+
+    def asset(request):
+        reads.append(request.url.path)
+        found = request.path_params["path"].startswith("index")
+        return Response(whole if found else b"", 200 if found else 404, media_type="text/javascript")
+
+    app = Starlette(**app_kwargs(runs, "127.0.0.1", is_local=True))
+    app.router.routes.append(Route("/assets/{path:path}", asset))
+    browser = TestClient(app, base_url="http://127.0.0.1:7860")
+
+    def ask(name, coding, **more):
+        with browser.stream("GET", f"/assets/{name}", headers={"accept-encoding": coding} | more) as answer:
+            return answer, b"".join(answer.iter_raw())
+
+    for _ in range(3):
+        answer, body = ask("index-1.js", "gzip, br", range="bytes=0-3")
+        assert (answer.status_code, answer.headers["content-encoding"]) == (200, "br")
+        assert brotli.decompress(body) == whole and len(body) == int(answer.headers["content-length"])
+        assert "immutable" in answer.headers["cache-control"] and "default-src" in str(answer.headers)
+        assert ask("index-1.js", "identity")[1] == whole
+    assert len(reads) == 2
+    for _ in range(2):  # what is not there may come
+        assert ask("other.js", "br")[0].status_code == 404
+    assert len(reads) == 4

@@ -34,18 +34,20 @@ class Brush:
             buttons=[],
             elem_id=name,
             elem_classes="brush",
+            visible=False,
         )
 
     @staticmethod
-    def showing(picture: str | Path) -> dict[str, Any]:
-        """The editor's value: a picture with nothing painted on it, in small where it is large."""
+    def showing(picture: str | Path) -> Any:
+        """The editor with a picture, in small where it is large, and nothing painted on it."""
         shown = open_picture(Path(picture))
         shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        return {"background": shown, "layers": [], "composite": None}
+        return gr.ImageEditor({"background": shown, "layers": [], "composite": None}, visible=True)
 
     @staticmethod
-    def empty() -> None:
-        return None
+    def empty() -> Any:
+        """No editor, since there is nothing to paint on."""
+        return gr.ImageEditor(None, visible=False)
 
 
 PAINTED = 24

@@ -1,6 +1,7 @@
 """Fields of a tab into a spec, and a spec into fields. Nothing here knows of components.
 
-What a spec holds that has no field is kept beside the fields, as `beside`, so that nothing of it is lost.
+What of a spec has no field stands as JSON in a field of its own, `more`, and wins over the others: all of a
+spec can be said on the page, and nothing of one that is loaded is lost.
 """
 
 import json
@@ -8,8 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flux.flags import typed
+from flux.text_files import parse_json
 
 Json = dict[str, Any]
+
+OWN = ("$schema", "model", "output", "overwrite")
+"""Keys that are the page's to say."""
 
 
 def without_empty(data: Mapping[str, Any]) -> Json:
@@ -17,10 +22,46 @@ def without_empty(data: Mapping[str, Any]) -> Json:
     return {key: value for key, value in data.items() if value not in (None, "", [], {})}
 
 
-def rest_of(data: Mapping[str, Any], shown: Sequence[str]) -> Json:
-    """What of a spec no field shows; what is the page's own to say is none of it."""
-    own = ("$schema", "model", "output", "overwrite")
-    return {key: value for key, value in data.items() if key not in shown and key not in own}
+def more_keys(text: str | None) -> Json:
+    """What was typed as further keys of a spec. Raises ValueError, one line."""
+    if not (text or "").strip():
+        return {}
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        raise ValueError(f'More keys: {error}: write a JSON object such as {{"batch": 1}}') from None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f'More keys: must be a JSON object such as {{"batch": 1}}; got {text.strip()[:60]!r}'
+        )
+    return found
+
+
+def more_text(keys: Mapping[str, Any]) -> str:
+    """The other way round: a key on a line."""
+    rows = (f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items())
+    return "{" + ",\n ".join(rows) + "}" if keys else ""
+
+
+def merged(fields: Mapping[str, Any], more: Mapping[str, Any]) -> Json:
+    """Fields with further keys, which win; in objects key by key."""
+    found = dict(fields)
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(found.get(key), dict)
+        found[key] = merged(found[key], value) if both else value
+    return found
+
+
+def rest_of(recipe: Mapping[str, Any], made: Mapping[str, Any]) -> Json:
+    """What of a recipe that of the fields lacks: merged into theirs it gives the recipe again."""
+    rest: Json = {}
+    for key, value in recipe.items():
+        if key in OWN or key in made and value == made[key]:
+            continue
+        other = made.get(key)
+        nested = isinstance(value, dict) and isinstance(other, dict) and other.keys() <= value.keys()
+        rest[key] = rest_of(value, other) if nested else value
+    return rest
 
 
 def numbers(text: Any) -> Any:
@@ -35,12 +76,6 @@ def lines(text: str | None) -> list[str]:
 
 
 # Generate
-
-GENERATE = (
-    *("prompts", "seeds", "per_prompt", "steps", "guidance", "width", "height"),
-    *("negative_prompt", "true_cfg", "prompt_2", "start"),
-)
-"""Keys of demo 0's spec that have fields, in the order of the fields; `start` has four."""
 
 
 def generate_spec(
@@ -57,13 +92,11 @@ def generate_spec(
     photo: str | None,
     strength: float,
     mask: str | None,
-    beside: Mapping[str, Any] | None = None,
+    more: str | None = None,
 ) -> Json:
     """Demo 0's spec of these fields. photo, mask: files that lie among the uploads."""
     second = lines(prompt_2)
     start = None if not photo else without_empty({"image": photo, "strength": strength, "mask": mask})
-    if start is not None and beside and isinstance(beside.get("start"), dict):
-        start = beside["start"] | start
     fields = {
         "prompts": lines(prompts) or [""],
         "seeds": numbers(seeds),
@@ -77,38 +110,31 @@ def generate_spec(
         "prompt_2": second if len(second) > 1 else (second or [None])[0],
         "start": start,
     }
-    kept = rest_of(beside or {}, GENERATE)
-    return kept | {key: value for key, value in fields.items() if value is not None}
+    return merged({key: value for key, value in fields.items() if value is not None}, more_keys(more))
 
 
 def generate_fields(spec: Any) -> dict[str, Any]:
-    """The fields of a spec of demo 0 that was read, by name, and under `beside` what has none."""
+    """The fields of a spec of demo 0 that was read, by name, as far as there are any."""
     recipe = spec.recipe()
     texts = [each if isinstance(each, str) else each["prompt"] for each in recipe["prompts"]]
-    plain = all(isinstance(each, str) and "\n" not in each for each in recipe["prompts"])
-    beside = rest_of(recipe, GENERATE)
-    if not plain:  # prompts with seeds of their own have no field
-        raise ValueError(
-            "prompts: some have seeds of their own, or several lines, for which there are no fields"
-        )
     start = recipe.get("start") or {}
     mask = start.get("mask") or {}
-    extra = {key: value for key, value in start.items() if key not in ("image", "strength", "mask", "sha256")}
-    if extra:
-        beside["start"] = extra
     return {
-        "prompts": "\n".join(texts),
+        "prompts": "\n".join(" ".join(lines(each)) for each in texts),
         "seeds": " ".join(map(str, recipe["seeds"])),
         "per_prompt": recipe.get("per_prompt", 1),
         **{key: recipe[key] for key in ("steps", "guidance", "width", "height")},
-        "negative_prompt": recipe.get("negative_prompt") or "",
+        "negative_prompt": _text(recipe.get("negative_prompt")),
         "true_cfg": recipe.get("true_cfg") or 1.0,
         "prompt_2": "\n".join(recipe.get("prompt_2") or ()),
         "photo": start.get("image"),
         "strength": start.get("strength", 0.8),
         "mask": mask.get("where"),
-        "beside": beside,
     }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 # Edit
@@ -116,12 +142,6 @@ def generate_fields(spec: Any) -> dict[str, Any]:
 SIDE_BY_SIDE = "side by side"
 """What the field of methods says where a spec names none."""
 MASKS = ("none", "painted", "auto", "velocity", "words")
-
-EDIT = (
-    *("source", "edits", "method", "layers", "strategy", "strength", "window", "seed", "steps", "guidance"),
-    *("width", "height", "mask", "watch"),
-)
-"""Keys of demo 4's spec that have fields."""
 
 
 def settings_of(text: str | None) -> Json:
@@ -163,21 +183,17 @@ def edit_spec(
     height: int,
     mask: str,
     mask_file: str | None,
-    beside: Mapping[str, Any] | None = None,
-    point: Sequence[int] | None = None,
+    more: str | None = None,
 ) -> Json:
     """Demo 4's spec of these fields. photo, mask_file: among the uploads. stop: 0 is behind the last step.
 
-    steps: 0 for the method's own. point: whose attention is watched in the edits.
+    steps: 0 for the method's own.
     """
     given = settings_of(settings)
     if given and method == SIDE_BY_SIDE:
         raise ValueError("settings: are a method's: choose one")
-    kept = rest_of(beside or {}, EDIT)
-    own = (beside or {}).get("source")
-    source = (own if isinstance(own, dict) else {}) | {"prompt": prompt or ""}
-    spec: Json = kept | {
-        "source": source | ({"image": photo} if photo else {}),
+    spec: Json = {
+        "source": {"prompt": prompt or ""} | ({"image": photo} if photo else {}),
         "edits": [*(lines(edits) or [""])],
         "layers": [*layers],
         "strategy": {"name": strategy} | ({} if strategy == "copy" else {strategy: amount}),
@@ -201,57 +217,92 @@ def edit_spec(
             raise ValueError(
                 "mask: nothing is painted: paint where the edit may change the picture, or choose another"
             )
-        spec["mask"] = mask_file
+        spec["mask"] = {"where": mask_file}
     elif mask != "none":
-        spec["mask"] = mask
-    if point is not None:
-        spec["watch"] = {"points": [[int(each) for each in point]]}
-    return spec
+        spec["mask"] = {"where": mask}
+    further = more_keys(more)
+    if further.get("sources"):  # each with edits of its own
+        del spec["source"], spec["edits"]
+    return merged(spec, further)
 
 
 def edit_fields(spec: Any) -> dict[str, Any]:
-    """The fields of a spec of demo 4 that was read, by name. Raises ValueError for one that has no fields."""
+    """The fields of a spec of demo 4 that was read, by name, as far as there are any."""
     recipe = spec.recipe()
-    if recipe.get("sources") is not None:
-        raise ValueError("sources: the page edits one source at a time: run this spec by demo_4_edit.py")
-    own = [
-        each
-        for each in recipe["edits"]
-        if any(value not in (None,) for key, value in each.items() if key != "prompt")
-    ]
-    if own or any("\n" in each["prompt"] for each in recipe["edits"]):
-        raise ValueError(
-            "edits: some have keys of their own, for which there are no fields: run it by demo_4_edit.py"
-        )
-    source, strategy = recipe["source"], recipe["strategy"]
+    first = (recipe.get("sources") or [{}])[0]
+    source = recipe.get("source") or first
+    edits = recipe.get("edits") or first.get("edit") or ()
+    strategy = recipe["strategy"]
     method = dict(recipe.get("method") or {"name": SIDE_BY_SIDE})
     name = method.pop("name")
-    strength, mask = recipe["strength"], recipe.get("mask") or {}
-    if isinstance(strength, list):
-        raise ValueError("strength: a number for each step has no field: run this spec by demo_4_edit.py")
-    where = mask.get("where")
-    if isinstance(where, list):
-        raise ValueError("mask: a box has no field: paint it, or run this spec by demo_4_edit.py")
-    window = recipe.get("window") or [0, 0]
-    beside = rest_of(recipe, EDIT)
-    if source.get("prompt_2"):
-        beside["source"] = {"prompt_2": source["prompt_2"]}
+    strength = recipe["strength"]
+    where = (recipe.get("mask") or {}).get("where")
+    start, stop = recipe.get("window") or (0, 0)
     return {
-        "prompt": source["prompt"],
+        "prompt": source.get("prompt") or "",
         "photo": source.get("image"),
-        "edits": "\n".join(each["prompt"] for each in recipe["edits"]),
+        "edits": "\n".join(" ".join(lines(each["prompt"])) for each in edits),
         "method": name,
         "settings": settings_text(method),
         "layers": list(recipe.get("layers") or ()),
         "strategy": strategy["name"],
         "amount": strategy.get("ratio") or strategy.get("threshold") or 0.5,
-        "strength": 1.0 if isinstance(strength, str) else strength,
+        "strength": strength if isinstance(strength, int | float) else 1.0,
         "fade": strength if isinstance(strength, str) else "constant",
-        "start": window[0],
-        "stop": window[1],
+        "start": start,
+        "stop": stop,
         "seed": str(recipe["seed"]),
         **{key: recipe[key] for key in ("steps", "guidance", "width", "height")},
-        "mask": "none" if where is None else where if where in MASKS else "painted",
-        "mask_file": None if where in (None, *MASKS) else where,
-        "beside": beside,
+        "mask": "painted" if isinstance(where, str) and where not in MASKS else _text(where) or "none",
+        "mask_file": where if isinstance(where, str) and where not in MASKS else None,
     }
+
+
+# Layers
+
+
+def layers_spec(
+    prompt: str, probe: str, other: str, layers: str, steps: int, seed: Any, more: str | None = None
+) -> Json:
+    """Demo 2's spec of these fields. other: whose keys and values `carry` takes."""
+    one = {"name": probe} | ({"sources": [other]} if probe == "carry" else {})
+    fields = {"prompts": [prompt], "probe": one, "layers": layers or "all", "steps": steps}
+    return merged(fields | {"seed": numbers(seed), "noise_floor": 0, "batch": 1}, more_keys(more))
+
+
+def layers_fields(spec: Any) -> dict[str, Any]:
+    """The fields of a spec of demo 2 that was read, by name, as far as there are any."""
+    recipe = spec.recipe()
+    probe, first = recipe.get("probe") or {"name": "skip"}, recipe["prompts"][0]
+    other = (probe.get("sources") or [""])[0]
+    return {
+        "prompt": first["prompt"],
+        "probe": probe["name"] if probe["name"] in PROBES else PROBES[0],
+        "other": _text(other),
+        "layers": ", ".join("+".join(map(str, group)) for group in recipe["layers"]),
+        "steps": recipe["steps"],
+        "seed": str(first["seed"]),
+    }
+
+
+PROBES = ("skip", "carry")
+"""Those of demo 2 that have fields."""
+
+
+# All
+
+
+def rest_beyond(asked: Any, spec: Mapping[str, Any], read: Any) -> Json:
+    """What of a spec that was read its fields do not say.
+
+    spec: that of the fields; read: reads one, as `flux.app.desk.Desk.read`.
+    """
+    own = {key: value for key, value in asked.recipe.items() if key not in OWN}
+    try:
+        made = read(asked.kind, spec).recipe
+    except (ValueError, OSError):
+        made = {}  # the fields alone say nothing that is whole
+    rest = rest_of(own, made)
+    if rest.get("sources"):
+        made = {key: value for key, value in made.items() if key not in ("source", "edits")}
+    return {key: value for key, value in rest.items() if value is not None or key in made}

@@ -135,6 +135,7 @@ class JobQueue:
         self._waiting: deque[PageJob] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self.loading: PageJob | None = None
         self.loading = None if first is None else self.put(first)
         self._thread = threading.Thread(target=self._go, name="jobs", daemon=True)
         self._thread.start()
@@ -160,9 +161,10 @@ class JobQueue:
 
     def _count(self) -> None:
         """Tell each that waits how many are before it; the first in the list is at work, or about to be."""
+        loading = bool(self._waiting) and self._waiting[0] is self.loading
         for before, job in enumerate([job for job in self._waiting if not job.cancelled]):
             if job.state.phase == "waiting":
-                job.update(before=before)
+                job.update(before=before, word="the model is being loaded" if loading and before else "")
 
     def _go(self) -> None:
         while True:

@@ -9,10 +9,14 @@ from flux.app import words
 from flux.app.desk import AskedRun, Desk, kind_of
 from flux.app.panel import JobPanel
 from flux.app.uploads import take_spec
+from flux.studies.schema import DEMOS
 
 
 class FilledTab(Protocol):
-    """A tab whose fields a spec of its kind fills. targets: the components; filled: their values."""
+    """A tab whose fields a spec of its kind fills.
+
+    targets: the components, More keys the last of them; filled: their values.
+    """
 
     kind: str
     panel: JobPanel
@@ -35,9 +39,9 @@ def filler(desk: Desk, tabs: Any, every: Sequence[FilledTab]) -> tuple[list[Any]
         kind = kind_of(data)
         tab = next((tab for tab in every if tab.kind == kind), None)
         if tab is None:
-            raise ValueError(f"{name}: is a spec of {kind}, for which there are no fields")
+            raise ValueError(f"{name}: is a spec of {DEMOS[kind]}, which has no tab: run it there")
         values = tab.filled(desk.read(kind, data, name))
-        said = words.loaded(name, values)
+        said = words.loaded(name, values[-1])
         filled = [
             value for each in every for value in (values if each is tab else [gr.skip()] * len(each.targets))
         ]

@@ -48,7 +48,7 @@ class PictureLoss:
 
 
 def lost_by_layers(folder: Path, loss: PictureLoss) -> dict[tuple[int, ...], float]:
-    """By group of layers, how much of the reference is lost, of those pictures of a sweep that are there."""
+    """By group of layers, how much of the reference is lost, of a sweep's first prompt so far."""
     reference = folder / Cell(0).file
     if not reference.is_file():
         return {}
@@ -56,5 +56,5 @@ def lost_by_layers(folder: Path, loss: PictureLoss) -> dict[tuple[int, ...], flo
     return {
         tuple(cell.part.layers): loss(reference, folder / cell.file)
         for cell in cells
-        if cell.part and not cell.repeat and (folder / cell.file).is_file()
+        if cell.part and not cell.repeat and cell.prompt == 0 and (folder / cell.file).is_file()
     }

@@ -143,7 +143,7 @@ def launch(blocks: Any, desk: Any) -> tuple[Any, str, str | None]:
 
     options = desk.options
     style = files("flux.app").joinpath("page.css").read_text(encoding="utf-8")
-    return blocks.queue(max_size=64, default_concurrency_limit=8).launch(
+    launched = blocks.queue(max_size=64, default_concurrency_limit=8).launch(
         share=options.share,
         server_name=f"[{options.host}]" if ":" in options.host else options.host,
         server_port=options.port,
@@ -163,3 +163,13 @@ def launch(blocks: Any, desk: Any) -> tuple[Any, str, str | None]:
         theme=theme(),
         css=style,
     )
+    _shorten(blocks.config)
+    return launched
+
+
+def _shorten(config: dict[str, Any]) -> None:
+    """Leave out what only other programs would ask for: half of what each load of the page sends."""
+    for component in config.get("components", ()):
+        for key in ("api_info", "api_info_as_input", "api_info_as_output", "example_inputs"):
+            if key in component:
+                component[key] = {}

@@ -1,7 +1,7 @@
 """What every tab has beside its fields: a button, the job's state, its pictures, and its spec as a file."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,19 +35,19 @@ class JobView:
 
 
 class JobPanel:
-    """The right side of a tab. Make it where it shall stand, then `connect` it.
-
-    more: further components that a finished job fills.
-    """
+    """The right side of a tab. Make it where it shall stand, then `connect` it."""
 
     _jobs: "WeakKeyDictionary[PageJob, tuple[str | None, str]]" = WeakKeyDictionary()
 
-    def __init__(self, desk: Desk, kind: str, *, action: str):
+    def __init__(self, desk: Desk, kind: str, *, action: str, idle: str):
+        """action: what its button says. idle: what stands there before the first job."""
         self.desk, self.kind = desk, kind
         with gr.Row(elem_classes="actions"):
-            self.go = gr.Button(action, variant="primary", elem_id=f"{kind}-go", min_width=120, scale=2)
-            self.stop = gr.Button("Stop", variant="stop", elem_id=f"{kind}-stop", min_width=80, scale=1)
-        self.status = gr.HTML("", elem_id=f"{kind}-status", padding=False)
+            self.go = gr.Button(action, variant="primary", elem_id=f"{kind}-go", min_width=120, scale=3)
+            self.stop = gr.Button(
+                "Stop", variant="stop", elem_id=f"{kind}-stop", min_width=80, scale=1, interactive=False
+            )
+        self.status = gr.HTML(words.idle(idle), elem_id=f"{kind}-status", padding=False)
 
     def frames(self) -> None:
         """Every step in small."""
@@ -61,11 +61,20 @@ class JobPanel:
             self.drop = gr.UploadButton(
                 "Load a spec", file_types=[".json"], elem_id=f"{kind}-drop", min_width=110, size="sm"
             )
-        with gr.Accordion("The spec of this picture", open=False):
+        with gr.Accordion("The spec of this picture", open=False, visible=False) as self.reading:
             self.text = gr.Code(
-                "", language="json", interactive=False, show_label=False, elem_id=f"{kind}-spec"
+                "",
+                language="json",
+                interactive=False,
+                show_label=False,
+                visible=False,
+                elem_id=f"{kind}-spec",
             )
             self.command = gr.HTML("", padding=False)
+
+    def told(self, state: JobState) -> dict[Any, Any]:
+        """What the status and the button Stop are in a state."""
+        return {self.status: words.status(state), self.stop: gr.Button(interactive=not state.ended)}
 
     def connect(
         self,
@@ -74,43 +83,39 @@ class JobPanel:
         live: Any,
         more: Sequence[Any],
         show: Callable[..., JobView],
-        on_the_way: Callable[[AskedRun, JobState], list[Any]] | None = None,
-        hidden: Sequence[Any] = (),
+        on_the_way: Callable[[AskedRun, JobState], dict[Any, Any]] | None = None,
+        begun: Mapping[Any, Any] | None = None,
     ) -> None:
         """Wire the buttons. ask: the spec of the inputs' values. live: the gallery of pictures.
 
         show: what to show of a finished job, from what was asked, its state, and the inputs' values.
-        on_the_way: values of `live` and `more` when the job has made files. hidden: what the first of `more`
-        are while it is at work.
+        on_the_way: what of `live` and `more` changes when the job has made files; begun: when it begins.
         """
-        outputs = [self.status, live, *more, self.film, self.text, self.command]
-        nothing = [gr.skip()] * len(outputs)
+        outputs = [self.status, self.stop, live, *more, self.film, self.reading, self.text, self.command]
 
-        def run(request: gr.Request, *values: Any) -> Iterator[list[Any]]:
+        def run(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
             try:
                 asked = self.desk.read(self.kind, ask(*values))
             except (ValueError, OSError, ImportError) as error:
-                yield [words.failure(str(error)), *nothing[1:]]
+                yield {self.status: words.failure(str(error))}
                 return
             job = self.put(asked, request)
             before: JobState | None = None
-            begun = [words.status(job.state), *nothing[1:]]
-            begun[2 : 2 + len(hidden)] = hidden
-            begun[-3] = ""
-            yield begun
+            yield self.told(job.state) | {self.film: ""} | dict(begun or {})
             for state in job.states():
-                shown = list(nothing)
-                shown[0] = words.status(state)
+                shown = self.told(state)
                 if state.seen and (before is None or state.seen is not before.seen):
-                    shown[1] = list(state.seen)
-                    shown[-3] = words.film(state.thumbs)
+                    shown |= {live: wall(state.seen), self.film: words.film(state.thumbs)}
                 if on_the_way is not None and before is not None and state.files != before.files:
-                    shown[1 : 2 + len(more)] = on_the_way(asked, state)
+                    shown |= on_the_way(asked, state)
                 if state.phase == "done":
                     made = show(asked, state, *values)
-                    shown[1] = list(made.pictures)
-                    shown[2 : 2 + len(more)] = list(made.more)
-                    shown[-2:] = [spec_text(asked), command_of(asked)]
+                    shown |= {live: wall(made.pictures), **dict(zip(more, made.more, strict=True))}
+                    shown |= {self.reading: gr.Accordion(visible=True)}
+                    shown |= {
+                        self.text: gr.Code(spec_text(asked), visible=True),
+                        self.command: command_of(asked),
+                    }
                 before = state
                 yield shown
 
@@ -148,6 +153,11 @@ class JobPanel:
         for job, (session, _) in list(cls._jobs.items()):
             if session == request.session_hash:
                 job.cancel()
+
+
+def wall(pictures: Sequence[Any]) -> Any:
+    """A gallery's pictures; it is not there while it has none, so that a browser need not load it."""
+    return gr.Gallery(list(pictures), visible=bool(pictures))
 
 
 def spec_text(asked: AskedRun) -> str:

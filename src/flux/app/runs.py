@@ -29,6 +29,9 @@ FIRST = (
 """Patterns of the picture that stands for a run, the best one first."""
 
 
+WORDS = {"test": "Generate", "edit": "Edit", "skip": "Layers", "layer": "every timestep"}
+
+
 @dataclass(frozen=True)
 class ListedRun:
     """A run that was found. place: its folder, relative to the output folder. title: its prompt or name."""
@@ -56,7 +59,12 @@ class ListedRun:
 
     @property
     def label(self) -> str:
-        return f"{self.when:%d %b %H:%M} · {self.kind} · {self.title}"
+        return f"{self.when:%d %b %H:%M} · {self.word} · {self.title}"
+
+    @property
+    def word(self) -> str:
+        """What made it: a tab of the page, or what else is known of it."""
+        return WORDS.get(self.kind, self.kind)
 
 
 def list_runs(root: Path, most: int = MOST) -> list[ListedRun]:

@@ -21,6 +21,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flux.app.assets import KeptAssets
 from flux.studies.folder import RECORD
 
 POLICY = "; ".join(
@@ -194,7 +195,7 @@ def _is_in(request: Request) -> bool:
 
 def app_kwargs(root: Path, host: str, *, is_local: bool) -> dict[str, Any]:
     """What Gradio's server is made with."""
-    middleware = [Middleware(HomeOnly)]
+    middleware = [Middleware(HomeOnly), Middleware(KeptAssets)]
     if is_local:  # a page elsewhere that a browser is led to by a name of its own gets no answer
         names = ["localhost", "127.0.0.1", "[::1]", host]
         middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=names))

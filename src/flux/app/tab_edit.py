@@ -1,5 +1,6 @@
 """The tab that edits a generated picture or a photo: demo 4."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ import gradio as gr
 from flux.app import words
 from flux.app.brush import Brush, mask_file
 from flux.app.desk import AskedRun, Desk
-from flux.app.fields import MASKS, SIDE_BY_SIDE, edit_fields, edit_spec
-from flux.app.inputs import guidance_field, photo_field, size_fields
+from flux.app.fields import MASKS, SIDE_BY_SIDE, edit_fields, edit_spec, more_text, rest_beyond
+from flux.app.inputs import guidance_field, more_field, photo_field, size_fields
 from flux.app.jobs import JobState
 from flux.app.made_edits import MadeEdit, made_edits
-from flux.app.panel import JobPanel, JobView
+from flux.app.panel import JobPanel, JobView, wall
 from flux.app.strip import chosen_in, layer_strip, measured, strip_value
 from flux.app.uploads import take_picture
 from flux.methods import DEFAULT_METHOD, METHODS
@@ -41,6 +42,7 @@ class EditTab:
                     elem_id="edit-prompt",
                 )
                 self.file = photo_field("Photo, if there is one (PNG, JPEG, WebP)", "edit-photo")
+                self.preview = gr.HTML("", padding=False)
                 self.edits = gr.Textbox(
                     "a big red house and a small yellow figure with arms down in the snow" if tiny else "",
                     label="Edits",
@@ -79,17 +81,18 @@ class EditTab:
                         self.steps = gr.Slider(
                             *(0, min(100, caps.steps), 0),
                             step=1,
-                            label="Steps, 0 for the usual",
+                            label="Steps",
+                            info="0: as many as usual",
                             min_width=160,
                             elem_id="edit-steps",
                         )
-                        self.guidance = guidance_field(record, "Guidance, side by side")
+                        self.guidance = guidance_field(record, "side by side")
                     with gr.Row():
                         self.width, self.height = size_fields(record, caps)
                     with gr.Row():
                         step = {"minimum": 0, "precision": 0, "min_width": 120}
-                        self.start = gr.Number(0, label="Window from step", **step)
-                        self.stop = gr.Number(0, label="to before step, 0 is all", **step)
+                        self.start = gr.Number(0, label="From step", info="the first is 0", **step)
+                        self.stop = gr.Number(0, label="To before step", info="0: to the end", **step)
                     with gr.Row():
                         self.strategy = gr.Dropdown(
                             STRATEGIES, value="copy", label="What is copied from the source", min_width=160
@@ -98,8 +101,14 @@ class EditTab:
                     self.fade = gr.Dropdown(
                         ["constant", "linear", "cosine"], value="constant", label="Strength from step to step"
                     )
+                    self.more = more_field(self.kind)
             with gr.Column(scale=6, min_width=320):
-                self.panel = JobPanel(desk, self.kind, action="Edit")
+                self.panel = JobPanel(
+                    desk,
+                    self.kind,
+                    action="Edit",
+                    idle="Source and edit come here, under a slider, with their scores.",
+                )
                 self.panel.frames()
                 with gr.Column(visible=False) as self.result:
                     self.which = gr.Dropdown([], label="Edit", interactive=True, elem_id="edit-which")
@@ -107,6 +116,7 @@ class EditTab:
                         label="Source and edit", max_height=640, format="png", elem_id="edit-slider"
                     )
                     self.facts = gr.HTML("", padding=False, elem_id="edit-facts")
+                    self._looking()
                 self.pictures = gr.Gallery(
                     label="Pictures",
                     show_label=False,
@@ -114,36 +124,38 @@ class EditTab:
                     object_fit="contain",
                     height="auto",
                     format="png",
+                    visible=False,
                     interactive=False,
                     buttons=["download", "fullscreen"],
                     elem_id="edit-pictures",
                     elem_classes="stage",
                 )
-                looking = gr.Accordion("What does this point look at?", open=False, visible=False)
-                with looking as self.watching:
-                    gr.HTML(
-                        "<p class='hint'>Click on the edit; it is made again, watched.</p>", padding=False
-                    )
-                    self.point = gr.Image(
-                        show_label=False,
-                        interactive=False,
-                        format="png",
-                        buttons=[],
-                        elem_id="edit-point",
-                    )
-                    self.looks = gr.Gallery(
-                        show_label=False,
-                        columns=3,
-                        height="auto",
-                        object_fit="contain",
-                        interactive=False,
-                        buttons=["fullscreen"],
-                        elem_id="edit-looks",
-                        elem_classes="stage",
-                    )
+                self.report = gr.HTML("", padding=False)
                 self.panel.files()
-        self.photo, self.painted, self.beside = gr.State(None), gr.State(None), gr.State({})
-        self.canvas, self.made = gr.State(None), gr.State([])
+        self.photo, self.painted = gr.State(None), gr.State(None)
+        self.canvas, self.made = gr.State(None), gr.State(None)
+
+    def _looking(self) -> None:
+        """What a point of the edit looks at: the edit to click on, and what was found."""
+        with gr.Accordion("What does a point look at?", open=False, elem_id="edit-watching"):
+            gr.HTML(
+                "<p class='hint'>Click on the edit: it is made again, and its attention watched.</p>",
+                padding=False,
+            )
+            self.point = gr.Image(
+                show_label=False, interactive=False, format="png", buttons=[], elem_id="edit-point"
+            )
+            self.looks = gr.Gallery(
+                show_label=False,
+                columns=3,
+                height="auto",
+                object_fit="contain",
+                visible=False,
+                interactive=False,
+                buttons=["fullscreen"],
+                elem_id="edit-looks",
+                elem_classes="stage",
+            )
 
     def _strip(self, chosen: Any = None) -> dict[str, Any]:
         record = self.desk.record
@@ -157,36 +169,38 @@ class EditTab:
             *(self.prompt, self.photo, self.edits, self.method, self.settings, self.strip, self.strategy),
             *(self.amount, self.strength, self.fade, self.start, self.stop, self.seed, self.steps),
             *(self.guidance, self.width, self.height, self.mask, self.brush.editor, self.canvas),
-            *(self.painted, self.beside),
+            *(self.painted, self.more),
         ]
 
-    def ask(self, *values: Any, point: Any = None) -> dict[str, Any]:
+    def ask(self, *values: Any) -> dict[str, Any]:
         """The spec of the fields' values."""
-        *fields, editor, canvas, painted, beside = values
+        *fields, editor, canvas, painted, more = values
         fields[5] = chosen_in(fields[5])
         if self.desk.record.guidance is None:
             fields[14] = None
         file = None
         if fields[17] == "painted" and canvas:
             file = mask_file(editor, canvas, self.desk.uploads) or painted
-        return edit_spec(*fields, file, beside, point)
+        return edit_spec(*fields, file, more)
 
     def show(self, asked: AskedRun, state: JobState, *values: Any) -> JobView:
         """The pictures of a finished run."""
         made = made_edits(state.folder)
-        pictures = [(open_picture(state.folder / file), name) for name, file in gallery_of(made)]
+        files = gallery_of(made) or [(file.stem, file.name) for file in sorted(state.folder.glob("*.png"))]
+        pictures = [(open_picture(state.folder / file), name) for name, file in files]
         first = made[0] if made else None
-        names = [(each.title, number) for number, each in enumerate(made)]
+        names = [(f"{number}: {each.prompt}", number - 1) for number, each in enumerate(made, start=1)]
         return JobView(
             pictures,
             [
                 gr.Column(visible=bool(made)),
-                gr.Accordion(visible=bool(made)),
                 gr.Dropdown(names, value=0 if made else None, visible=len(made) > 1),
                 first and slide(state.folder, first),
                 "" if first is None else facts_of(state.folder, first, state.lines),
-                first and open_picture(state.folder / first.files["edit"]),
-                [],
+                first and clickable(open_picture(state.folder / first.files["edit"])),
+                wall([]),
+                words.report_link(state.folder.relative_to(self.desk.root).as_posix())
+                + ("" if made else words.advice(state.lines)),
                 (str(state.folder), asked.recipe),
             ],
         )
@@ -195,53 +209,56 @@ class EditTab:
     def results(self) -> list[Any]:
         return [
             self.result,
-            self.watching,
             self.which,
             self.slider,
             self.facts,
             self.point,
             self.looks,
+            self.report,
             self.made,
         ]
 
     def connect(self) -> None:
-        hidden = [gr.Column(visible=False), gr.Accordion(visible=False)]
-        self.panel.connect(self.inputs, self.ask, self.pictures, self.results, self.show, hidden=hidden)
+        begun = {self.result: gr.Column(visible=False), self.report: ""}
+        self.panel.connect(self.inputs, self.ask, self.pictures, self.results, self.show, begun=begun)
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
         self.method.change(method_words, self.method, self.about, **quiet)
         self.strip.input(lambda: None, None, None, **quiet)
 
         def take(file: str | None) -> list[Any]:
             if file is None:
-                return [None, None, Brush.empty(), None, "", gr.skip()]
+                return [None, None, Brush.empty(), None, "", gr.skip(), ""]
             try:
                 kept = take_picture(file, self.desk.uploads, self.desk.options.upload)
             except (ValueError, OSError) as error:
-                return [None, None, Brush.empty(), None, words.failure(str(error)), gr.skip()]
-            return [str(kept), str(kept), Brush.showing(kept), None, "", DEFAULT_METHOD]
+                return [None, None, Brush.empty(), None, words.failure(str(error)), gr.skip(), ""]
+            photo = words.photo(kept)
+            return [str(kept), str(kept), Brush.showing(kept), None, "", DEFAULT_METHOD, photo]
 
         outputs = [self.photo, self.canvas, self.brush.editor, self.painted, self.panel.status, self.method]
+        outputs.append(self.preview)
         self.file.change(take, self.file, outputs, **quiet)
 
-        def draw(request: gr.Request, *values: Any) -> Any:
+        def draw(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
             """Draw the source, to be painted on."""
-            keys = ("seed", "width", "height", "guidance")
             try:
-                spec = self.ask(*[*values[:17], "none", *values[18:]])
-                seed, *rest = (spec.get(key) for key in keys)
-                plain = {"prompts": [spec["source"]["prompt"]], "seeds": seed}
-                plain |= {key: value for key, value in zip(keys[1:], rest, strict=True) if value is not None}
-                asked = self.desk.read("test", plain)
+                spec = self.ask(*values[:17], "none", *values[18:])
+                asked = self.desk.read("test", source_alone(spec))
             except (ValueError, OSError) as error:
-                yield words.failure(str(error)), gr.skip(), gr.skip(), gr.skip()
+                yield {self.panel.status: words.failure(str(error))}
                 return
             for state in self.panel.put(asked, request).states():
-                yield words.status(state), gr.skip(), gr.skip(), gr.skip()
+                yield self.panel.told(state)
             if state.phase == "done":
                 drawn = take_picture(next(state.folder.glob("picture-*.png")), self.desk.uploads, 1000)
-                yield words.status(state), str(drawn), Brush.showing(drawn), "painted"
+                yield {
+                    self.canvas: str(drawn),
+                    self.brush.editor: Brush.showing(drawn),
+                    self.mask: "painted",
+                    self.seed: str(asked.recipe["seeds"][0]),
+                }
 
-        drawn = [self.panel.status, self.canvas, self.brush.editor, self.mask]
+        drawn = [self.panel.status, self.panel.stop, self.canvas, self.brush.editor, self.mask, self.seed]
         self.draw.click(draw, self.inputs, drawn, concurrency_limit=None, **quiet)
 
         def choose(number: int | None, shown: Any) -> list[Any]:
@@ -250,37 +267,34 @@ class EditTab:
             if number is None or not 0 <= number < len(made):
                 return [gr.skip()] * 4
             each, place = made[number], Path(folder)
-            picture = open_picture(place / each.files["edit"])
-            return [slide(place, each), facts_of(place, each, ()), picture, []]
+            picture = clickable(open_picture(place / each.files["edit"]))
+            return [slide(place, each), facts_of(place, each, ()), picture, wall([])]
 
         self.which.input(
             choose, [self.which, self.made], [self.slider, self.facts, self.point, self.looks], **quiet
         )
 
-        def look(request: gr.Request, shown: Any, number: int | None, event: gr.SelectData) -> Any:
+        def look(
+            shown: Any, number: int | None, event: gr.SelectData, request: gr.Request
+        ) -> Iterator[dict[Any, Any]]:
             """Make the run again, and watch where a point of the edit looks."""
             folder, recipe = shown or (None, None)
             if folder is None:
                 return
             try:
                 made = made_edits(Path(folder))[number or 0]
-                x, y = photo_point(Path(folder), made, recipe, event.index)
-                asked = self.desk.read("edit", recipe | {"watch": {"points": [[x, y]]}})
+                point = photo_point(Path(folder), made, recipe, event.index)
+                asked = self.desk.read("edit", recipe | {"watch": {"points": [point]}})
             except (ValueError, OSError) as error:
-                yield words.failure(str(error)), gr.skip()
+                yield {self.panel.status: words.failure(str(error))}
                 return
             for state in self.panel.put(asked, request).states():
-                yield words.status(state), gr.skip()
+                yield self.panel.told(state)
             if state.phase == "done":
-                place = state.folder / "watch" / Path(made.files["edit"]).with_suffix("")
-                found = [place / "places.png", *sorted(place.glob("point-1-*.png")), place / "point-1.png"]
-                titles = ["the point", "where it looks", "in the other layers", "in all layers"]
-                names = [*titles[: len(found) - 1], "every layer and step"]
-                pictures = [(open_picture(each), name) for each, name in zip(found, names, strict=True)]
-                yield words.status(state), pictures
+                yield {self.looks: wall(looks_of(state.folder, made))}
 
         self.point.select(
-            *(look, [self.made, self.which], [self.panel.status, self.looks]),
+            *(look, [self.made, self.which], [self.panel.status, self.panel.stop, self.looks]),
             concurrency_limit=None,
             **quiet,
         )
@@ -289,22 +303,25 @@ class EditTab:
         """Values of `targets` for a spec that was read."""
         found = edit_fields(asked.spec)
         photo = found["photo"]
+        more = rest_beyond(asked, edit_spec(**found), self.desk.read)
         names = ("prompt", "photo", "edits", "method", "settings")
-        more = ("strategy", "amount", "strength", "fade", "start", "stop", "seed", "steps")
+        further = ("strategy", "amount", "strength", "fade", "start", "stop", "seed", "steps")
         guidance = gr.skip() if found["guidance"] is None else found["guidance"]
         return [
             *(found[name] for name in names),
             self._strip(found["layers"]),
-            *(found[name] for name in more),
+            *(found[name] for name in further),
             *(guidance, found["width"], found["height"], found["mask"]),
             Brush.showing(photo) if photo else Brush.empty(),
-            *(photo, found["mask_file"], found["beside"]),
+            *(photo, found["mask_file"]),
+            words.photo(Path(photo)) if photo else "",
+            more_text(more),
         ]
 
     @property
     def targets(self) -> list[Any]:
         """The components that a loaded spec fills."""
-        return self.inputs
+        return [*self.inputs[:-1], self.preview, self.more]
 
 
 def method_words(name: str) -> str:
@@ -316,13 +333,40 @@ def method_words(name: str) -> str:
     return f"<p class='hint'>{row.about} ({row.source}); {row.steps} steps. {known}</p>"
 
 
+def source_alone(spec: dict[str, Any]) -> dict[str, Any]:
+    """Demo 0's spec of the picture that a spec of demo 4 edits."""
+    source = spec.get("source")
+    if not isinstance(source, dict):
+        raise ValueError("source: stands under More keys: draw it there, or clear that field")
+    more = {key: spec[key] for key in ("steps", "width", "height", "guidance") if spec.get(key) is not None}
+    return {"prompts": [source["prompt"]], "seeds": spec["seed"]} | more
+
+
+SHOWS = {"edit": "edit", "plain": "without the source", "mask": "mask", "difference": "difference"}
+"""What stands under pictures of an edit, by kind, in this order; other kinds behind, by their names."""
+
+
 def gallery_of(made: list[MadeEdit]) -> list[tuple[str, str]]:
-    """Names and files of all pictures of a run, each once."""
-    found: dict[str, str] = {}
-    for each in made:
+    """Names and files of all pictures of a run, each once: sources, edits, and what explains them."""
+    found: dict[str, tuple[tuple[int, int], str]] = {}
+    order = ("source", *SHOWS)
+    for number, each in enumerate(made, start=1):
         for kind, file in each.files.items():
-            found.setdefault(file, kind if kind == "source" else f"{kind}, {each.title}")
-    return [(name, file) for file, name in found.items()]
+            own = "" if kind == "source" or len(made) == 1 else f" {number}"
+            rank = order.index(kind) if kind in order else len(order)
+            place = (rank, 0) if rank < 2 else (2, number)
+            found.setdefault(file, (place, f"{SHOWS.get(kind, kind)}{own}"))
+    return [(name, file) for file, (_, name) in sorted(found.items(), key=lambda item: item[1][0])]
+
+
+def looks_of(folder: Path, made: MadeEdit) -> list[tuple[Any, str]]:
+    """What was found of the one point that was watched, each picture with a name."""
+    place = folder / "watch" / Path(made.files["edit"]).with_suffix("")
+    maps = sorted(place.glob("point-1-*.png"))
+    titles = ["where it looks", "in the other layers", "in all layers"]
+    files = [place / "places.png", *maps, place / "point-1.png"]
+    names = ["the point", *titles[: len(maps)], "every layer and step"]
+    return [(open_picture(file), name) for file, name in zip(files, names, strict=True)]
 
 
 def slide(folder: Path, made: MadeEdit) -> tuple[Any, Any]:
@@ -337,15 +381,33 @@ def facts_of(folder: Path, made: MadeEdit, lines: Any) -> str:
     return words.facts(made.facts) + words.advice([*notices, *told]) + links
 
 
+CLICKED = 384
+"""The longer side, in pixels, from which on a picture is large enough to hit a place on it."""
+
+
+def _factor(picture: Any) -> int:
+    return max(1, CLICKED // max(picture.size))
+
+
+def clickable(picture: Any) -> Any:
+    """A small picture larger: Gradio counts clicks in a picture's own pixels, and enlarges none."""
+    factor = _factor(picture)
+    return picture.resize((picture.width * factor, picture.height * factor)) if factor > 1 else picture
+
+
 def photo_point(folder: Path, made: MadeEdit, recipe: dict[str, Any], at: Any) -> tuple[int, int]:
-    """Where a click on an edit is, in the pixels that its spec counts in: a photo's own, or the picture's."""
+    """Where a click is, in the pixels that a spec counts in: a photo's own, or the picture's.
+
+    at: across and down, on the edit as `clickable` shows it.
+    """
     from flux.photos.framing import frame_photo
 
-    x, y = (int(each) for each in at)
+    edit = open_picture(folder / made.files["edit"])
+    x, y = (int(each) // _factor(edit) for each in at)
     image = recipe["source"].get("image")
     if image is None:
         return x, y
-    photo, edit = open_picture(Path(image)), open_picture(folder / made.files["edit"])
+    photo = open_picture(Path(image))
     frame = frame_photo(photo.size, recipe.get("fit", "fit"), size=edit.size)
     left, top, right, bottom = frame.box
     across, down = (right - left) / edit.width, (bottom - top) / edit.height

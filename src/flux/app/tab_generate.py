@@ -7,8 +7,8 @@ import gradio as gr
 from flux.app import words
 from flux.app.brush import Brush, mask_file
 from flux.app.desk import AskedRun, Desk
-from flux.app.fields import generate_fields, generate_spec
-from flux.app.inputs import guidance_field, photo_field, size_fields, steps_field
+from flux.app.fields import generate_fields, generate_spec, more_text, rest_beyond
+from flux.app.inputs import guidance_field, more_field, photo_field, size_fields, steps_field
 from flux.app.jobs import JobState
 from flux.app.panel import JobPanel, JobView
 from flux.app.uploads import take_picture
@@ -47,7 +47,7 @@ class GenerateTab:
                     )
                 with gr.Row():
                     self.steps = steps_field(record, caps, "test-steps")
-                    self.guidance = guidance_field(record, "Guidance")
+                    self.guidance = guidance_field(record)
                 with gr.Row():
                     self.width, self.height = size_fields(record, caps)
                 with gr.Accordion("Start from a photo", open=False) as self.start:
@@ -59,7 +59,7 @@ class GenerateTab:
                         info="the share of the steps that is drawn anew",
                     )
                     self.brush = Brush(
-                        "test-mask", "Paint where it is drawn anew; nothing painted: everywhere"
+                        "test-mask", "Paint on the photo where it is drawn anew; nothing painted: everywhere"
                     )
                 with gr.Accordion("More", open=False):
                     self.negative = gr.Textbox(label="Negative prompt", info="needs the scale below, above 1")
@@ -72,8 +72,14 @@ class GenerateTab:
                         label="Keep prompt and seed in the file",
                         info="the PNG below says how it was made",
                     )
+                    self.more = more_field(self.kind)
             with gr.Column(scale=6, min_width=320):
-                self.panel = JobPanel(desk, self.kind, action="Generate")
+                self.panel = JobPanel(
+                    desk,
+                    self.kind,
+                    action="Generate",
+                    idle="The picture comes here, and below it every step on the way.",
+                )
                 self.pictures = gr.Gallery(
                     label="Pictures",
                     show_label=False,
@@ -82,6 +88,7 @@ class GenerateTab:
                     height="auto",
                     format="png",
                     preview=False,
+                    visible=False,
                     interactive=False,
                     buttons=["download", "fullscreen"],
                     elem_id="test-pictures",
@@ -91,24 +98,23 @@ class GenerateTab:
                 self.facts = gr.HTML("", padding=False, elem_id="test-facts")
                 self.panel.files()
         self.photo, self.mask = gr.State(None), gr.State(None)
-        self.beside = gr.State({})
 
     @property
     def inputs(self) -> list[Any]:
         return [
             *(self.prompts, self.seeds, self.count, self.steps, self.guidance, self.width, self.height),
             *(self.negative, self.true_cfg, self.prompt_2, self.photo, self.strength, self.brush.editor),
-            *(self.mask, self.beside, self.about),
+            *(self.mask, self.more, self.about),
         ]
 
     def ask(self, *values: Any) -> dict[str, Any]:
         """The spec of the fields' values."""
-        *fields, painted, mask, beside, _ = values
+        *fields, painted, mask, more, _ = values
         photo = fields[10]
         if self.desk.record.guidance is None:
             fields[4] = None
         drawn = mask_file(painted, photo, self.desk.uploads) if photo else None
-        return generate_spec(*fields, drawn or (mask if photo else None), beside)
+        return generate_spec(*fields, drawn or (mask if photo else None), more)
 
     def show(self, asked: AskedRun, state: JobState, *values: Any) -> JobView:
         """The pictures of a finished run."""
@@ -116,7 +122,7 @@ class GenerateTab:
         made = requests(asked.spec)
         pictures = [(open_picture(state.folder / each.file), f"seed {each.seed}") for each in made]
         seeds = ", ".join(dict.fromkeys(str(each.seed) for each in made))
-        named = {"Seed": seeds, "Time": f"{state.seconds:.1f} s", "Run": state.folder.name}
+        named = {"Seed": seeds, "Run": state.folder.name}
         links = words.downloads(state.folder, [each.file for each in made], bare=not about)
         html = words.facts(named) + links + words.advice(state.lines)
         return JobView(pictures, [html])
@@ -142,12 +148,14 @@ class GenerateTab:
         """Values of `targets` for a spec that was read."""
         found = generate_fields(asked.spec)
         photo = found["photo"]
+        more = rest_beyond(asked, generate_spec(**found), self.desk.read)
         names = ("prompts", "seeds", "per_prompt", "steps", "guidance", "width", "height", "negative_prompt")
         return [
             *(found[name] for name in names),
-            *(found["true_cfg"], found["prompt_2"], photo, found["strength"], found["mask"], found["beside"]),
+            *(found["true_cfg"], found["prompt_2"], photo, found["strength"], found["mask"]),
             Brush.showing(photo) if photo else Brush.empty(),
             gr.Accordion(open=bool(photo)),
+            more_text(more),
         ]
 
     @property
@@ -155,6 +163,6 @@ class GenerateTab:
         """The components that a loaded spec fills."""
         return [
             *(self.prompts, self.seeds, self.count, self.steps, self.guidance, self.width, self.height),
-            *(self.negative, self.true_cfg, self.prompt_2, self.photo, self.strength, self.mask, self.beside),
-            *(self.brush.editor, self.start),
+            *(self.negative, self.true_cfg, self.prompt_2, self.photo, self.strength, self.mask),
+            *(self.brush.editor, self.start, self.more),
         ]

@@ -7,6 +7,7 @@ import gradio as gr
 from flux.app import words
 from flux.app.desk import Desk
 from flux.app.loading import Fill
+from flux.app.panel import wall
 from flux.app.runs import ListedRun, list_runs
 from flux.pictures.opening import PictureError, open_picture
 
@@ -20,8 +21,10 @@ class RunsTab:
 
     def __init__(self, desk: Desk):
         self.desk = desk
-        with gr.Row(elem_classes="actions"):
-            self.which = gr.Dropdown([], label="Run", interactive=True, scale=4, elem_id="runs-which")
+        with gr.Row(elem_classes="actions", equal_height=True):
+            self.which = gr.Dropdown(
+                [], label="Run", interactive=True, scale=4, min_width=280, elem_id="runs-which"
+            )
             self.load = gr.Button("Load its spec", scale=1, min_width=150, elem_id="runs-load")
             self.again = gr.Button("Look again", scale=1, min_width=130, elem_id="runs-again")
         self.said = gr.HTML("", padding=False, elem_id="runs-status")
@@ -31,6 +34,7 @@ class RunsTab:
             height="auto",
             object_fit="cover",
             allow_preview=False,
+            visible=False,
             interactive=False,
             buttons=[],
             elem_id="runs-wall",
@@ -42,8 +46,8 @@ class RunsTab:
         """The list and the wall as they are now."""
         found = list_runs(self.desk.root)
         choices = [(each.label, each.place) for each in found]
-        hint = "" if found else "<p class='hint'>Nothing was made yet.</p>"
-        return [gr.Dropdown(choices, value=None), _wall(found), hint, ""]
+        hint = "" if found else words.idle("What the other tabs and the demos make is shown here.")
+        return [gr.Dropdown(choices, value=None), wall(_pictures(found)), hint, ""]
 
     def connect(self, tab: Any, fill: Fill, outputs: list[Any]) -> None:
         """Wire it. tab: that it stands on; when it is chosen, runs are looked for anew.
@@ -82,7 +86,7 @@ class RunsTab:
         self.load.click(load, self.which, [self.said, *outputs], **quiet)
 
 
-def _wall(found: list[ListedRun]) -> list[tuple[Any, str]]:
+def _pictures(found: list[ListedRun]) -> list[tuple[Any, str]]:
     pictures = []
     for each in [each for each in found if each.picture is not None][:SHOWN]:
         try:
@@ -90,5 +94,5 @@ def _wall(found: list[ListedRun]) -> list[tuple[Any, str]]:
         except PictureError:
             continue
         picture.thumbnail((SIDE, SIDE))
-        pictures.append((picture, f"{each.kind}: {each.title}"))
+        pictures.append((picture, each.word))
     return pictures

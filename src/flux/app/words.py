@@ -11,23 +11,32 @@ from urllib.parse import quote
 from PIL import Image
 
 from flux.app.desk import RUNS
+from flux.app.fields import more_keys
 from flux.app.jobs import JobState
 from flux.app.runs import ListedRun
 from flux.models import Layers
+from flux.pictures.opening import open_picture
+from flux.studies.run import PAGE
+
+PHOTO = 320
+"""The longer side, in pixels, of a photo that was given."""
 
 SMALL_TALK = ("; open ", " of memory", " cells are there")
 PHASES = {"sample": "drawing the source", "gate": "to noise and back", "mask": "looking for the mask"}
-KEPT = frozenset(
-    ("regions", "regional", "watch", "scan", "chain", "operators", "schedules", "outside", "start")
-)
-"""Keys whose being kept beside the fields is said; others stand at their defaults, as a rule."""
 PHASES |= {"edit": "editing", "invert": "to noise", "open": "opening"}
+
+
+def idle(text: str) -> str:
+    """What stands in the place of pictures before there are any."""
+    return f'<div class="status idle"><span>{escape(text)}</span></div>'
 
 
 def status(state: JobState) -> str:
     """The line that says how a job stands, with a bar."""
     if state.phase == "waiting":
         jobs = f"{state.before} job{'s' * (state.before != 1)}"
+        if state.word:
+            return _line("waiting", f"Waiting: {state.word}")
         return _line("waiting", f"Waiting: {jobs} before yours" if state.before else "Starting")
     if state.phase == "working":
         return _working(state)
@@ -69,11 +78,11 @@ def _is_small_talk(line: str) -> bool:
     return line.startswith(("open ", "made already")) or any(words in line for words in SMALL_TALK)
 
 
-def loaded(name: str, values: Sequence[Any]) -> str:
-    """That a spec fills the fields, and what of it none of them shows."""
-    beside = sorted(key for each in values if isinstance(each, dict) for key in each if key in KEPT)
-    more = f"; kept beside the fields: {', '.join(beside)}" if beside else ""
-    return _line("loaded", f"{name} fills the fields{more}")
+def loaded(name: str, more: str) -> str:
+    """That a spec fills the fields, and what of it stands under More keys."""
+    keys = sorted(more_keys(more))
+    said = f"; without a field, under More keys: {', '.join(keys)}" if keys else ""
+    return _line("loaded", f"{name} fills the fields{said}")
 
 
 def bars(lost: Mapping[tuple[int, ...], float], layers: Layers, measure: str) -> str:
@@ -95,9 +104,15 @@ def report(run: ListedRun | None) -> str:
         return f"<p class='hint'>{escape(run.place)} has no report: it was not finished.</p>"
     address = quote(run.page)
     return (
-        f"<p class='links'>{escape(run.label)} · <a href='{address}' target='_blank'>open alone</a></p>"
+        f"<p class='links'>{escape(run.label)} · <a href='{address}' target='_blank'>open it alone</a></p>"
         f"<iframe class='report' src='{address}' title='report of {escape(run.place)}'></iframe>"
     )
+
+
+def report_link(place: str) -> str:
+    """To a run's report. place: its folder, relative to the output folder."""
+    address = f"runs/{quote(place)}/{PAGE}"
+    return f"<p class='links'><a href='{address}' target='_blank'>Open the report</a></p>"
 
 
 def downloads(folder: Path, files: Sequence[str], *, bare: bool = False) -> str:
@@ -124,6 +139,15 @@ def as_data(picture: Image.Image) -> str:
     stream = io.BytesIO()
     picture.convert("RGB").save(stream, format="WEBP", quality=80)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def photo(file: Path) -> str:
+    """A photo in small, and how large it is."""
+    picture = open_picture(file)
+    size = f"{picture.width} x {picture.height}"
+    picture.thumbnail((PHOTO, PHOTO))
+    img = f'<img src="{as_data(picture)}" alt="the photo">'
+    return f'<figure class="photo">{img}<figcaption>{size}</figcaption></figure>'
 
 
 def facts(named: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
-from flux.confined import require_within
+from flux.confined import is_confined, require_within
 from flux.flags import Typed, cut
 from flux.formats.header import CheckpointError
 from flux.limits import (
@@ -353,6 +353,8 @@ def _folder(value: Any, info: ValidationInfo) -> Path:
 
 def _hub_or_folder(value: Any, info: ValidationInfo) -> Any:
     """A folder's absolute path where there is such a folder, else the text as it stands."""
+    if is_confined() and value in ("auto", "off"):
+        return value  # the keys' own words; as folders they lie outside
     place = absolute(whole_text(value), info) if isinstance(value, str) else None
     return str(place) if place is not None and place.is_dir() else value
 

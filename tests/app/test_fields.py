@@ -1,0 +1,89 @@
+"""A spec that is loaded fills the fields, and they and More keys give it again, whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flux.app.desk import kind_of
+from flux.app.fields import (
+    edit_fields,
+    edit_spec,
+    generate_fields,
+    generate_spec,
+    layers_fields,
+    layers_spec,
+    merged,
+    more_keys,
+    more_text,
+    rest_beyond,
+)
+
+TABS = {
+    "test": (generate_fields, generate_spec),
+    "edit": (edit_fields, edit_spec),
+    "skip": (layers_fields, layers_spec),
+}
+HOUSE, EDIT = "a big red house on the grass", {"source": "a big red house", "edits": ["a big blue house"]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "more"),
+    [
+        ({"prompts": [HOUSE]}, set()),
+        ({"prompts": [HOUSE, "two"], "seeds": "0-2", "steps": 3, "width": 64, "prompt_2": "b"}, set()),
+        ({"prompts": [{"prompt": HOUSE, "seed": 4}]}, {"prompts"}),
+        ({"prompts": [HOUSE], "start": {"image": "PHOTO", "strength": 0.5}}, set()),
+        ({"prompts": [HOUSE], "regions": [{"prompt": "a", "where": [0, 0, 64, 64]}]}, {"regions"}),
+        (EDIT, set()),
+        (
+            EDIT
+            | {"method": "flowedit", "strength": "cosine", "layers": [1, 5], "window": [1, 3], "steps": 4},
+            set(),
+        ),
+        (EDIT | {"method": "flowedit", "strength": [0.5, 0.25], "steps": 2}, {"strength"}),
+        (EDIT | {"edits": [{"prompt": "a blue house", "strength": 0.5}]}, {"edits"}),
+        (EDIT | {"method": "flowedit", "mask": [0, 0, 64, 64]}, {"mask"}),
+        (EDIT | {"method": "flowedit", "mask": {"where": "words", "feather": 3}}, {"mask"}),
+        (EDIT | {"watch": {"points": [[3, 3]]}}, {"watch"}),
+        (EDIT | {"checks": {"dino": "off"}, "batch": 1}, {"checks", "batch"}),
+        ({"source": {"prompt": HOUSE, "image": "PHOTO"}, "edits": ["a"], "method": "flowedit"}, set()),
+        ({"sources": [{"prompt": HOUSE, "edit": "a blue house"}, {"prompt": "a", "edit": "b"}]}, {"sources"}),
+        ({"prompts": [HOUSE], "layers": "0-3", "noise_floor": 0, "batch": 1}, set()),
+        ({"prompts": [HOUSE, "two"], "layers": [1], "noise_floor": 2}, {"prompts", "noise_floor", "batch"}),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_fields_and_more_keys_give_a_spec_again(desk, asked, more):
+    from flux.app.uploads import take_picture
+
+    root = Path(__file__).parents[2]
+    photo = take_picture(root / "json" / "photos" / "scene.png", desk.uploads, 8)
+    whole = desk.read(kind_of(asked), json.loads(json.dumps(asked).replace("PHOTO", str(photo))))
+    fields, spec = TABS[whole.kind]
+    found = fields(whole.spec)
+    rest = rest_beyond(whole, spec(**found), desk.read)
+    assert rest.keys() == more
+    assert desk.read(whole.kind, spec(**found, more=more_text(rest))).recipe == whole.recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[1]", "must be a JSON object"),
+        ("{'a': 1}", "not valid JSON at line 1, column 2"),
+        ('{"a": 1, "a": 2}', "More keys: "),
+    ],
+)
+def test_what_is_no_object_is_refused_in_one_line(text, said):
+    with pytest.raises(ValueError, match="^More keys: ") as error:
+        more_keys(text)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_more_keys_win_key_by_key():
+    assert merged({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 4}, "d": [5]}) == {
+        "a": {"b": 4, "c": 2},
+        "d": [5],
+    }
+    assert more_keys(" \n") == {} and more_text({}) == ""
