@@ -40,8 +40,9 @@ def draw_sweep(
     made: Callable[[Cell], bool] = lambda cell: True,
     probe: str | dict = "skip",
     windows: Sequence[Sequence[int]] | None = None,
+    **setting: object,
 ) -> Path:
-    """Write a sweep. change: by cell, repeats too. made: which cells are there.
+    """Write a sweep. change: by cell, repeats too. made: which cells are there. setting: beside `SETTING`.
 
     Of carry the source of a prompt is the next one, with its keys and values.
     """
@@ -62,8 +63,9 @@ def draw_sweep(
         recipe["probe"] = given
     if windows:
         recipe["windows"] = [list(window) for window in windows]
-    run = RunFolder.open(folder, recipe, SETTING)
-    plan = plan_of(recipe, SETTING)
+    setting = {**SETTING, **setting}
+    run = RunFolder.open(folder, recipe, setting)
+    plan = plan_of(recipe, setting)
     rows = []
     for cell in filter(made, plan.cells):
         image = drawn(cell.prompt, change(cell), size)

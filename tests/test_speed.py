@@ -9,7 +9,7 @@ from helpers_models import SMALL_FLOW, small_model
 from flux.hooks import CopySource, Hooks, TopRatio
 from flux.model import Flux
 from flux.speed import choose_attention, compile_blocks
-from flux.studies.reading import SpecError, load_spec
+from flux.studies.reading import load_spec
 from flux.studies.text.spec import TestSpec as TextSpec
 
 PARAMS = replace(SMALL_FLOW, depth=2, depth_single_blocks=2)
@@ -91,8 +91,9 @@ def test_specs_say_what_is_chosen_and_only_then():
     model = {"name": "flux-tiny", "compile": True, "attention": "cudnn"}
     chosen = load_spec(TextSpec, None, {"prompts": ["a dog"], "model": model})
     assert chosen.recipe()["model"] | model == chosen.recipe()["model"]
-    with pytest.raises(SpecError, match="model.compile: does not go with offload stream"):
-        load_spec(TextSpec, None, {"prompts": ["a dog"], "model": model | {"offload": "stream"}})
+    for way in ("modulation", "stream", "stream:4", "auto"):  # see placement/test_compiled.py
+        beside = load_spec(TextSpec, None, {"prompts": ["a dog"], "model": model | {"offload": way}})
+        assert beside.model.compile and beside.model.offload == way
 
 
 @pytest.mark.gpu

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.attention
+from torch import nn
 
 from flux.model import Flux
 
@@ -35,14 +36,19 @@ def compile_blocks(model: Flux, *, backend: str | Callable = "inductor") -> None
         require_compiler(next(model.parameters()).device)
     opaque = _opaque_class()
     for block in (*model.double_blocks, *model.single_blocks):
-        block.compile(backend=backend)
+        compiled = torch.compile(block.forward, backend=backend)
         # The one place where torch keeps what it calls in the block's place; copies of the block leave it.
-        block._compiled_call_impl = partial(_call, block._compiled_call_impl, opaque)
+        block._compiled_call_impl = partial(_call, block, compiled, opaque)
 
 
-def _call(compiled: Callable, opaque: type, *args: Any, **kwargs: Any) -> Any:
+def _call(block: nn.Module, compiled: Callable, opaque: type, *args: Any, **kwargs: Any) -> Any:
+    """Call a block whose hooks, by which weights come and go, are called around what is compiled."""
     hooks = {name: opaque(kwargs[name]) for name in ("inject", "attend") if kwargs.get(name) is not None}
-    return compiled(*args, **kwargs | hooks)
+    block.__dict__["forward"] = compiled
+    try:
+        return block._call_impl(*args, **kwargs | hooks)
+    finally:
+        del block.__dict__["forward"]
 
 
 @cache

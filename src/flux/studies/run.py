@@ -210,8 +210,15 @@ def loras_in_words(setting: Mapping[str, Any]) -> str:
     return ", ".join(f"{each['file']} × {each['scale']:g}" for each in setting["lora"])
 
 
+def kept_as(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run's setting says of `precision_record`."""
+    return {key: setting[key] for key in ("precision", "packed") if key in setting}
+
+
 def precision_in_words(setting: Mapping[str, Any]) -> str:
-    found = setting["precision"]
+    found = setting.get("precision")
+    if found is None:
+        return "full"
     return found if isinstance(found, str) else str(Precision(found["others"], tuple(found["keep"])))
 
 

@@ -34,7 +34,7 @@ from flux.limits import (
 from flux.lora.choice import MOST_SCALE, choices_of_environment, split_scale
 from flux.lora.plan import plan_lora
 from flux.models import LayerName, ModelSpec, configs
-from flux.placement.modes import AUTO, OFFLOADS, STREAM_PATTERN, Offload, is_stream, offload_key
+from flux.placement.modes import OFFLOADS, STREAM_PATTERN, Offload, offload_key
 from flux.precision.choice import BITS, FULL, PRECISIONS, Precision, kept
 from flux.text_files import check_encodable
 
@@ -562,9 +562,6 @@ class ModelChoice(Section):
                 plan_lora(each.file, self.record, self.name)
             except CheckpointError as error:
                 yield Problem(("lora", i, "file"), str(error))
-        if self.compile and (self.offload == AUTO or is_stream(self.offload)):
-            text = "does not go with offload stream, which moves blocks one by one, nor with auto"
-            yield Problem(("compile",), f"{text}: leave one out")
         if self.precision is not None:
             if self.precision.others in FULL and self.dtype not in ("auto", self.precision.others):
                 yield Problem(("precision",), f"dtype is {self.dtype}: leave one out", self.precision.others)

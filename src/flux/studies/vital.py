@@ -31,6 +31,10 @@ class VitalSet(Section):
         "is unknown",
     )
     weights: dict[str, Any] | None = Field(None, description="what the model's weights are known by")
+    precision: dict[str, Any] | str | None = Field(
+        None,
+        description="what the weights were quantised to; null: they were in full, or as the file has them",
+    )
 
 
 def read_vital_set(path: Path) -> VitalSet:

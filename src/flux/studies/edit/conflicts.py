@@ -114,7 +114,10 @@ def wanted_problems(spec: "EditSpec") -> Iterator[Problem]:
             yield Problem((*path, "prompt_2"), text, each.prompt_2)
     beside = [(path, item) for path, item in items_of(spec) if item.regions is not None]
     if spec.kept_source != "off" and (spec.method is not None or spec.chain):
-        text = "is for edits side by side, without a method or a chain, whose edits have a source each"
+        text = (
+            "is for edits side by side, without a method or a chain, whose edits have a source each: leave "
+        )
+        text += "it out, or the chain" if spec.chain else "it out, or the method"
         yield Problem(("kept_source",), text, spec.kept_source)
     if spec.method is not None and spec.two_passes:
         yield Problem(("two_passes",), "is for edits side by side: methods always take two", True)

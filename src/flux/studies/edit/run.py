@@ -28,7 +28,7 @@ from flux.studies.folder import RunFolder
 from flux.studies.layers import layer_file
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress, look_at
 from flux.studies.references import References
-from flux.studies.run import dino_source, lora_id, weights_folder
+from flux.studies.run import dino_source, lora_id, precision_in_words, precision_record, weights_folder
 from flux.studies.vital import read_vital_set
 from flux.weights.identity import weights_id
 from flux.weights.load import Models
@@ -164,6 +164,10 @@ def found_on_other_weights(spec: EditSpec) -> Iterator[str]:
         ours = weights_id(configs[spec.model.name], weights_folder(spec)) | lora_id(spec)
         if any(theirs.get(part.title) != ours.get(part.title) for part in (FLOW, LORA)):
             yield f"{file}: was found on other weights of {vital.model}; these may have other vital layers"
+        kept, now = {"precision": vital.precision}, precision_record(spec)
+        if vital.precision != now.get("precision"):
+            words = f"was found with weights in {precision_in_words(kept)}, and these are in"
+            yield f"{file}: {words} {precision_in_words(now)}; they may have other vital layers"
 
 
 RUN = PictureRun(work, pictures, report, notes=found_on_other_weights, goes_on=True)

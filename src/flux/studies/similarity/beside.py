@@ -11,6 +11,7 @@ from flux.extras import need
 from flux.studies.folder import RunFolder
 from flux.studies.pages.plots import Point, scatter_plot
 from flux.studies.pages.render import PagePicture
+from flux.studies.run import precision_in_words
 from flux.studies.similarity.findings import Layer, findings
 from flux.studies.similarity.inputs import model_layers
 from flux.studies.similarity.measures import MEASURES, Figures, Pair
@@ -36,7 +37,9 @@ class Side:
     @property
     def words(self) -> str:
         metric = self.spec.metrics[0]
-        return f"importance: 1 − mean {MEASURES[metric]}" if self.sweep.skips else axis(self.sweep, metric)
+        words = f"importance: 1 − mean {MEASURES[metric]}" if self.sweep.skips else axis(self.sweep, metric)
+        quantised = "precision" in self.sweep.setting
+        return f"{words}, weights in {precision_in_words(self.sweep.setting)}" if quantised else words
 
     def by_layers(self) -> dict[Group, tuple[Layer, float]]:
         """Of layers as wholes, in all steps: the figure by which this sweep's page ranks them."""

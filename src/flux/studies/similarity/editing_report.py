@@ -7,6 +7,7 @@ from typing import Any
 from flux.studies.folder import RunFolder
 from flux.studies.pages.plots import Dot, trade_off_plot
 from flux.studies.pages.render import PagePicture
+from flux.studies.run import kept_as
 from flux.studies.similarity.probed import Probed
 from flux.studies.similarity.recommending import Layers, TriedSet, front, paired, recommend, sets_along
 from flux.studies.similarity.trying import Trial
@@ -143,6 +144,7 @@ def _file(
         "notes": list(notes),
         "order": list(order),
         "weights": weights if isinstance(weights, dict) else None,
+        **kept_as(sweep.setting),
         "evidence": {
             **trial.bench.words,
             "may make less by": dict(trial.bench.free),

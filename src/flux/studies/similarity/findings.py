@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from flux.models import Layers
+from flux.studies.run import kept_as
 from flux.studies.similarity.importance import Summary, Vital, summary, vital_set
 from flux.studies.similarity.inputs import model_layers
 from flux.studies.similarity.measures import Figures, Pair
@@ -147,6 +148,7 @@ def vital_file(spec: DinoSpec, sweep: Sweep, found: Findings, model: Mapping[str
         "threshold": found.vital.threshold,
         "similarity": [means.get(layer) for layer in range(len(layers))],
         "weights": sweep.setting.get("weights") if isinstance(sweep.setting.get("weights"), dict) else None,
+        **kept_as(sweep.setting),
         "evidence": {
             "rule": spec.by,
             "among": spec.among,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from flux.studies.run import kept_as
 from flux.studies.similarity.findings import ComparedCell, Layer, names_of, summaries
 from flux.studies.similarity.inputs import model_layers
 from flux.studies.similarity.measures import MEASURES, Figures, Pair
@@ -107,6 +108,7 @@ def layers_file(spec: DinoSpec, sweep: Sweep, found: Probed, model: Mapping[str,
         "model": recipe["model"]["name"],
         "probe": {"name": sweep.probe.name, **dict(sweep.probe.options)},
         "weights": weights if isinstance(weights, dict) else None,
+        **kept_as(sweep.setting),
         "order": [
             {
                 "layers": list(each.part.layers),

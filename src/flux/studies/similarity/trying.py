@@ -27,7 +27,7 @@ from flux.pictures.files import to_pil
 from flux.pictures.metrics import psnr_outside
 from flux.studies.folder import RunFolder
 from flux.studies.reading import load_spec
-from flux.studies.run import load, sampling_of, weights_folder
+from flux.studies.run import load, precision_in_words, sampling_of, weights_folder
 from flux.studies.similarity.editing_spec import EditingSets, read_pairs
 from flux.studies.similarity.measuring import loaded
 from flux.studies.similarity.recommending import FREE, SIZES, Layers, TriedSet
@@ -164,7 +164,14 @@ def spec_of(sweep: Sweep, device: str, asked: EditingSets) -> SkipSpec:
     recipe = dict(sweep.recipe)
     recipe["model"] = {**recipe["model"], "device": device, "offload": asked.offload}
     spec = load_spec(SkipSpec, None, recipe)
-    there, here = sweep.setting.get("weights"), setting_of(spec)["weights"]
+    now = setting_of(spec)
+    there, here = (each.get("precision") for each in (sweep.setting, now))
+    if there != here:
+        first, second = (precision_in_words(each) for each in (sweep.setting, now))
+        raise ValueError(
+            f"{sweep.path} was made with weights in {first}, and its spec now says {second}: make it again"
+        )
+    there, here = sweep.setting.get("weights"), now["weights"]
     if there != here:
         raise ValueError(
             f"{sweep.path} was made with other weights of {spec.model.name}: make the sweep again with these"
