@@ -12,6 +12,8 @@ from torch import nn
 
 from flux.formats.packed import keep_packed
 from flux.hooks import Hooks
+from flux.lora.applying import LIVE, LiveUpdate, _add_update
+from flux.lora.reading import Stack
 from flux.placement.masters import composed, composed_weights, parts_of, tensors_of
 from flux.placement.shares import modulated
 from flux.placement.work import KeptWeights, at_work, kept_weights
@@ -54,6 +56,21 @@ def test_blocks_pass_through_with_their_quantised_weights(scheme, lane):
     assert not kept.loose
     full = kept_weights(small_models().flow, FakeLane(), "stream")
     assert sum(map(len, kept.blocks.values())) < 0.5 * sum(map(len, full.blocks.values()))
+
+
+@pytest.mark.parametrize("scheme", ["int8", "Q8_0"])
+def test_with_a_lora_beside_the_weights(scheme, lane):
+    models = quantised_models(scheme)
+    before = latents(models)
+    for name in ("double_blocks.1.img_attn.qkv", "single_blocks.2.linear1"):
+        linear = models.flow.get_submodule(name)
+        down, up = torch.randn(4, linear.in_features), torch.randn(linear.out_features, 4) / 8
+        linear.add_module(LIVE, LiveUpdate(Stack(down, up, None), torch.empty(0)))
+        linear.register_forward_hook(_add_update)
+    plain = latents(models)
+    assert not same(plain, before)
+    for way in ("modulation", "stream:4"):
+        assert same(latents(models, way), plain), way
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
