@@ -39,7 +39,7 @@ def test_a_large_photo_is_painted_on_in_small_and_its_mask_is_large(tmp_path):
     from flux.app.brush import LONGEST_SIDE, Brush, mask_file
 
     file = save(tmp_path / "large.png", "PNG", (3 * LONGEST_SIDE, 30))
-    shown = Brush.showing(file)["background"]
+    shown = Brush.value(file)["background"]
     assert shown.size == (LONGEST_SIDE, 10)
     painted = Image.new("RGBA", shown.size)
     painted.paste((255, 0, 0, 255), (0, 0, 7, 10))

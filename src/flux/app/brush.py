@@ -38,11 +38,16 @@ class Brush:
         )
 
     @staticmethod
-    def showing(picture: str | Path) -> Any:
-        """The editor with a picture, in small where it is large, and nothing painted on it."""
+    def value(picture: str | Path) -> dict[str, Any]:
+        """The editor's value: a picture with nothing painted on it, in small where it is large."""
         shown = open_picture(Path(picture))
         shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        return gr.ImageEditor({"background": shown, "layers": [], "composite": None}, visible=True)
+        return {"background": shown, "layers": [], "composite": None}
+
+    @staticmethod
+    def showing(picture: str | Path) -> Any:
+        """The editor with a picture."""
+        return gr.ImageEditor(Brush.value(picture), visible=True)
 
     @staticmethod
     def empty() -> Any:
