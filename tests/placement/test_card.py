@@ -87,6 +87,23 @@ def test_what_is_no_card(words, tmp_path, capsys):
     assert "goes with --dry-run, and is a GPU's memory in GB, such as 24" in said
 
 
+def test_a_source_that_is_kept_on_the_card_is_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("flux.studies.cost.speed", lambda device, dtype: 1e12)
+    (tmp_path / "my.json").write_text(SPEC)
+    sizes = {}
+    for place in ("host", "device"):
+        argv = ["my.json", "--dry-run", "--card", "24", "--steps", "20", "--kept_source", place]
+        assert carry_out(EDIT, doc="", default=tmp_path / "my.json", argv=argv) == 0
+        out = capsys.readouterr().out
+        sizes[place] = {way: float(size) for way, size, _, _ in LINE.findall(out)}
+        kept = float(re.search(r"are kept on the \w+: (\d+) MB", out)[1]) / 1000
+    assert kept > 0.5
+    assert all(
+        sizes["device"][way] - sizes["host"][way] == pytest.approx(kept, abs=0.11) for way in sizes["host"]
+    )
+
+
 @pytest.mark.parametrize("study, words", [(EDIT, []), (SWEEP, ["--prompts", "a", "--layers", "0"])])
 def test_what_the_machine_lacks_is_said_beforehand(study, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

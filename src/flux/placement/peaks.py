@@ -36,13 +36,17 @@ WAYS = (NONE, ENCODERS, MODULATION, STREAM)
 
 @dataclass(frozen=True)
 class Demand:
-    """What is made at a time: rows side by side, of so many pixels and steps. evaluations: for each step."""
+    """What is made at a time: rows side by side, of so many pixels and steps.
+
+    evaluations: for each step. held: bytes that stay on the device, such as a source's keys and values.
+    """
 
     rows: int
     width: int
     height: int
     steps: int
     evaluations: int = 1
+    held: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,10 @@ def predict_peaks(
     flow = _one_of_each(model, dtype)
     weights = _flow_bytes(flow, model, dtype, precision)
     entering, sampling, entry = _sampled(flow, model, dtype, demand)
+    entering, sampling = entering + demand.held, sampling + demand.held
     tables = entry * min(demand.steps * demand.evaluations, MOST_TIMES)
     evaluating = entering + (1 + AHEAD) * weights.modulation
-    decoding = decoder_bytes(model, dtype, demand)
+    decoding = decoder_bytes(model, dtype, demand) + demand.held
     ae = model.ae_parameters * 4
     t5 = t5_bytes(model, precision, dtype.itemsize)
     reading = READING * model.t5_length**2

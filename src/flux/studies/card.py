@@ -11,14 +11,14 @@ from flux.studies.spec import Spec
 PHASES = ("encoding", "sampling", "decoding")
 
 
-def card_lines(spec: Spec, rows: int, gib: float) -> list[str]:
+def card_lines(spec: Spec, rows: int, gib: float, held: float = 0.0) -> list[str]:
     """A line for each way: its predicted peak, in which phase that is, and whether a card has as much.
 
     Of streaming the way in which the most blocks stay that fit, and that in which none does.
-    rows: that are sampled side by side, at most.
+    rows: that are sampled side by side, at most. held: bytes that stay on it beside.
     """
     dtype, precision = pick_dtype(spec.model.computes_in, torch.device("cuda")), spec.model.kept_in()
-    demand = demand_of(spec, rows)
+    demand = demand_of(spec, rows, held)
     peaks = predict_peaks(spec.model.record, dtype, demand, precision)
     side_by_side = f"{demand.rows} row{'s' * (demand.rows != 1)} of {spec.width} x {spec.height}"
     weights = str(dtype).removeprefix("torch.") if precision is None else str(precision)

@@ -37,7 +37,8 @@ class Work:
     files: the pictures to make. batches: rows of each run of the sampler. prompts: each once.
     decoded: how many latents.
     models: those that are needed beside the spec's own, folder or hub name by title.
-    kept: files that are made with the pictures and are none, such as latents.
+    kept: files that are made with the pictures and are none, such as latents. held: bytes that stay on the
+    device, with 2 a number, such as a source's keys and values.
     evaluations: of one row, all together; None where every row takes one a step. notes: further lines.
     """
 
@@ -47,6 +48,7 @@ class Work:
     decoded: int
     models: Mapping[str, str] = field(default_factory=dict)
     kept: Sequence[str] = ()
+    held: float = 0.0
     evaluations: float | None = None
     notes: Sequence[str] = ()
 
@@ -151,7 +153,7 @@ def cost(spec: Spec, work: Work) -> tuple[float, float]:
     encoders = parts.pop(1)  # which have read all prompts before the others come
     offload = spec.model.offload
     if device.type == "cuda" and (offload in (MODULATION, AUTO) or is_stream(offload)):
-        peaks = predict_peaks(model, dtype, demand_of(spec, max(work.batches)), precision)
+        peaks = predict_peaks(model, dtype, demand_of(spec, max(work.batches), work.held), precision)
         picked = best_fit(peaks, free_bytes(device))[0] if offload == AUTO else offload
         return seconds, peaks_of(picked, peaks).most
     weights = max(encoders, max(parts) if spec.model.offload else sum(parts))

@@ -149,7 +149,7 @@ class PictureRun(Generic[S]):
     def describe(self, spec: S, card: float | None = None) -> str:
         """What `--dry-run` says; with `card`, of a card of so many GB too."""
         work = self.work(spec)
-        more = [] if card is None else card_lines(spec, max(work.batches, default=1), card)
+        more = [] if card is None else card_lines(spec, max(work.batches, default=1), card, work.held)
         return "\n".join([estimate(spec, work), *more])
 
     def _make_pictures(self, spec: S, run: RunFolder, host: Host) -> tuple[dict[str, float], Results]:

@@ -135,10 +135,13 @@ def dino_source(spec: Spec, wanted: str) -> str:
     return str(folder / "dino") if folder and (folder / "dino").is_dir() else HUB_DINO
 
 
-def demand_of(spec: Spec, rows: int) -> Demand:
-    """What a run of the sampler asks for: `rows` side by side, those of a negative prompt beside them."""
+def demand_of(spec: Spec, rows: int, held: float = 0.0) -> Demand:
+    """What a run of the sampler asks for: `rows` side by side, those of a negative prompt beside them.
+
+    held: bytes that stay on the device beside.
+    """
     beside = getattr(spec, "true_cfg", None) is not None and not getattr(spec, "two_passes", False)
-    return Demand(rows * (1 + beside), spec.width, spec.height, spec.steps)
+    return Demand(rows * (1 + beside), spec.width, spec.height, spec.steps, held=held)
 
 
 def load(spec: Spec, prompts: Sequence[str], rows: int = 1) -> Models:

@@ -46,12 +46,22 @@ def _source_of(request: EditRequest) -> tuple:
 
 def kept_note(spec: EditSpec) -> tuple[str, ...]:
     """What `--dry-run` says of sources that are kept."""
-    every = [each for each in requests(spec) if each.keep != "off"]
-    if not every:
+    most = _most_bytes(spec)
+    if not most:
         return ()
-    most = max(kept_bytes(each, spec.model.record.params, 2) for each in every)
     place = "" if spec.kept_source == "auto" else f" on the {spec.kept_source}"
     return (f"  the source's keys and values are kept{place}: {most / 1e6:.0f} MB with 2 bytes a number",)
+
+
+def held_bytes(spec: EditSpec) -> float:
+    """How much of a source that is kept stays on the device for sure, with 2 bytes a number."""
+    return _most_bytes(spec) if spec.kept_source == "device" else 0.0
+
+
+def _most_bytes(spec: EditSpec) -> float:
+    """Of the sources that are kept, the largest, with 2 bytes a number."""
+    every = (each for each in requests(spec) if each.keep != "off")
+    return max((kept_bytes(each, spec.model.record.params, 2) for each in every), default=0.0)
 
 
 def kept_record(kept: KeptSource) -> dict[str, Any]:

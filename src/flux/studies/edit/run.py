@@ -18,7 +18,7 @@ from flux.photos.paste import PASTE_BELOW
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.edit.figures import FIGURES, as_text
-from flux.studies.edit.keeping import KeptSources, kept_note, kept_record
+from flux.studies.edit.keeping import KeptSources, held_bytes, kept_note, kept_record
 from flux.studies.edit.report import report
 from flux.studies.edit.requests import file_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
@@ -46,6 +46,7 @@ def work(spec: EditSpec) -> Work:
         decoded=sum(rows),
         models=dino,
         kept=watch_files(spec),
+        held=held_bytes(spec),
         notes=(*_notes(spec), *kept_note(spec)),
         evaluations=None if spec.true_cfg is None else 2 * sum(rows) * spec.steps,
     )
