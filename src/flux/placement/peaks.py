@@ -116,7 +116,7 @@ def predict_peaks(
 
 
 def peaks_of(way: str, peaks: Sequence[PeakBytes]) -> PeakBytes:
-    """Those of a way; of so many staying blocks that all do, those of `modulation`, which are the same."""
+    """Those of a way; of so many staying blocks that nothing is saved, about those of `modulation`."""
     found = {each.way: each for each in peaks}
     return found.get(way, found[MODULATION])
 
