@@ -14,6 +14,15 @@ from flux.app.page import require_free
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def heeded():
+    """Ctrl-C is not ignored by what is started, as it is where tests run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to be caught")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_page_that_is_stopped_leaves_nothing(tmp_path, how):
