@@ -14,7 +14,8 @@ TRANSFORMERS ?= 4.45.2 4.57.6 5.6.2 pinned
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 QUANT := $(VENV)/quant
-OF_TORCHAO := tests/precision tests/benchmarks/test_precision_bench.py \
+OF_TORCHAO := tests/precision tests/placement/test_quantised.py tests/placement/test_peaks.py \
+	tests/benchmarks/test_precision_bench.py \
 	"tests/test_docs_pages.py::test_the_commands_of[precision]"
 VERSIONS := .versions
 OF_TRANSFORMERS := tests/modules/test_conditioner.py tests/weights tests/pictures/test_features.py \
