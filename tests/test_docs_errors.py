@@ -3,6 +3,7 @@
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ def pattern(said: str) -> str:
 @pytest.mark.parametrize(("said", "mistake"), list(zip(ERRORS, MISTAKES, strict=False)), ids=MISTAKES)
 def test_a_mistake(said, mistake, here, monkeypatch, capsys):
     words = shlex.split(mistake)
+    monkeypatch.delitem(sys.modules, "my_probes", raising=False)  # which another page's commands have made
     while "=" in words[0]:
         monkeypatch.setenv(*words.pop(0).split("=", 1))
     try:
