@@ -237,6 +237,7 @@ def edit_fields(spec: Any) -> dict[str, Any]:
     name = method.pop("name")
     strength = recipe["strength"]
     where = (recipe.get("mask") or {}).get("where")
+    painted = where if isinstance(where, str) and where not in MASKS else None
     start, stop = recipe.get("window") or (0, 0)
     return {
         "prompt": source.get("prompt") or "",
@@ -253,8 +254,8 @@ def edit_fields(spec: Any) -> dict[str, Any]:
         "stop": stop,
         "seed": str(recipe["seed"]),
         **{key: recipe[key] for key in ("steps", "guidance", "width", "height")},
-        "mask": "painted" if isinstance(where, str) and where not in MASKS else _text(where) or "none",
-        "mask_file": where if isinstance(where, str) and where not in MASKS else None,
+        "mask": "painted" if painted is not None else _text(where) or "none",
+        "mask_file": painted,
     }
 
 

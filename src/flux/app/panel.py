@@ -155,6 +155,12 @@ class JobPanel:
                 job.cancel()
 
 
+def empty_wall(elem_id: str, columns: int, **looks: Any) -> gr.Gallery:
+    """A gallery without pictures, which `wall` gives it."""
+    common = {"show_label": False, "height": "auto", "object_fit": "contain", "interactive": False}
+    return gr.Gallery(columns=columns, visible=False, elem_id=elem_id, elem_classes="stage", **common | looks)
+
+
 def wall(pictures: Sequence[Any]) -> Any:
     """A gallery's pictures; it is not there while it has none, so that a browser need not load it."""
     return gr.Gallery(list(pictures), visible=bool(pictures))

@@ -13,7 +13,7 @@ from flux.app.fields import MASKS, SIDE_BY_SIDE, edit_fields, edit_spec, more_te
 from flux.app.inputs import guidance_field, more_field, photo_field, size_fields
 from flux.app.jobs import JobState
 from flux.app.made_edits import MadeEdit, made_edits
-from flux.app.panel import JobPanel, JobView, wall
+from flux.app.panel import JobPanel, JobView, empty_wall, wall
 from flux.app.strip import chosen_in, layer_strip, measured, strip_value
 from flux.app.uploads import take_picture
 from flux.methods import DEFAULT_METHOD, METHODS
@@ -117,18 +117,8 @@ class EditTab:
                     )
                     self.facts = gr.HTML("", padding=False, elem_id="edit-facts")
                     self._looking()
-                self.pictures = gr.Gallery(
-                    label="Pictures",
-                    show_label=False,
-                    columns=3,
-                    object_fit="contain",
-                    height="auto",
-                    format="png",
-                    visible=False,
-                    interactive=False,
-                    buttons=["download", "fullscreen"],
-                    elem_id="edit-pictures",
-                    elem_classes="stage",
+                self.pictures = empty_wall(
+                    "edit-pictures", 3, label="Pictures", format="png", buttons=["download", "fullscreen"]
                 )
                 self.report = gr.HTML("", padding=False)
                 self.panel.files()
@@ -145,17 +135,7 @@ class EditTab:
             self.point = gr.Image(
                 show_label=False, interactive=False, format="png", buttons=[], elem_id="edit-point"
             )
-            self.looks = gr.Gallery(
-                show_label=False,
-                columns=3,
-                height="auto",
-                object_fit="contain",
-                visible=False,
-                interactive=False,
-                buttons=["fullscreen"],
-                elem_id="edit-looks",
-                elem_classes="stage",
-            )
+            self.looks = empty_wall("edit-looks", 3, buttons=["fullscreen"])
 
     def _strip(self, chosen: Any = None) -> dict[str, Any]:
         record = self.desk.record

@@ -10,7 +10,7 @@ from flux.app.desk import AskedRun, Desk
 from flux.app.fields import generate_fields, generate_spec, more_text, rest_beyond
 from flux.app.inputs import guidance_field, more_field, photo_field, size_fields, steps_field
 from flux.app.jobs import JobState
-from flux.app.panel import JobPanel, JobView
+from flux.app.panel import JobPanel, JobView, empty_wall
 from flux.app.uploads import take_picture
 from flux.pictures.opening import open_picture
 from flux.studies.text.requests import requests
@@ -80,19 +80,13 @@ class GenerateTab:
                     action="Generate",
                     idle="The picture comes here, and below it every step on the way.",
                 )
-                self.pictures = gr.Gallery(
+                self.pictures = empty_wall(
+                    "test-pictures",
+                    1,
                     label="Pictures",
-                    show_label=False,
-                    columns=1,
-                    object_fit="contain",
-                    height="auto",
                     format="png",
                     preview=False,
-                    visible=False,
-                    interactive=False,
                     buttons=["download", "fullscreen"],
-                    elem_id="test-pictures",
-                    elem_classes="stage",
                 )
                 self.panel.frames()
                 self.facts = gr.HTML("", padding=False, elem_id="test-facts")

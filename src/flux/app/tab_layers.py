@@ -11,7 +11,7 @@ from flux.app.fields import layers_fields, layers_spec, more_text, rest_beyond
 from flux.app.inputs import more_field, steps_field
 from flux.app.jobs import JobState
 from flux.app.measuring import PictureLoss, lost_by_layers
-from flux.app.panel import JobPanel, JobView, wall
+from flux.app.panel import JobPanel, JobView, empty_wall, wall
 from flux.app.strip import scaled, strip_value
 from flux.models import Layers
 from flux.pictures.opening import open_picture
@@ -65,18 +65,7 @@ class LayersTab:
                     idle="A bar for each layer comes here, as long as what its picture loses.",
                 )
                 self.bars = gr.HTML("", padding=False, elem_id="skip-bars")
-                self.pictures = gr.Gallery(
-                    show_label=False,
-                    columns=4,
-                    visible=False,
-                    height="auto",
-                    object_fit="contain",
-                    format="png",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="skip-pictures",
-                    elem_classes="stage",
-                )
+                self.pictures = empty_wall("skip-pictures", 4, format="png", buttons=["fullscreen"])
                 self.use = gr.Button(
                     "Show this on the strip of Edit", size="sm", elem_id="skip-use", visible=False
                 )

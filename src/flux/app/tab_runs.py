@@ -7,7 +7,7 @@ import gradio as gr
 from flux.app import words
 from flux.app.desk import Desk
 from flux.app.loading import Fill
-from flux.app.panel import wall
+from flux.app.panel import empty_wall, wall
 from flux.app.runs import ListedRun, list_runs
 from flux.pictures.opening import PictureError, open_picture
 
@@ -28,18 +28,7 @@ class RunsTab:
             self.load = gr.Button("Load its spec", scale=1, min_width=150, elem_id="runs-load")
             self.again = gr.Button("Look again", scale=1, min_width=130, elem_id="runs-again")
         self.said = gr.HTML("", padding=False, elem_id="runs-status")
-        self.wall = gr.Gallery(
-            show_label=False,
-            columns=6,
-            height="auto",
-            object_fit="cover",
-            allow_preview=False,
-            visible=False,
-            interactive=False,
-            buttons=[],
-            elem_id="runs-wall",
-            elem_classes="stage",
-        )
+        self.wall = empty_wall("runs-wall", 6, object_fit="cover", allow_preview=False, buttons=[])
         self.report = gr.HTML("", padding=False, elem_id="runs-report")
 
     def look(self) -> list[Any]:
