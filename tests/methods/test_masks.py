@@ -26,7 +26,7 @@ def test_a_mask_is_packed_as_latents_are():
     torch.testing.assert_close(token_weights(mask)[1, 5], token)
 
 
-def own_by_hand(clean, edit, spread, threshold, peak, softness) -> torch.Tensor:
+def own_by_hand(clean, edit, spread, threshold, peak, whole, softness) -> torch.Tensor:
     """(2 h, 2 w), position by position, of one picture of 2 x 3 tokens."""
     change = unpack((edit - clean)[None].double(), 32, 48)[0]
     squared = (change**2).mean(dim=0)
@@ -35,16 +35,20 @@ def own_by_hand(clean, edit, spread, threshold, peak, softness) -> torch.Tensor:
         for column in range(6):
             around = squared[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
             r[row, column] = around.mean().sqrt()
-    limit = torch.tensor(max(threshold * spread, peak * float(r.max())))
-    return 1 / (1 + torch.exp(-(r.log() - limit.log()) / softness))
+    plain = 1 / (1 + torch.exp(-(r / (threshold * spread)).log() / softness))
+    if plain.mean() > whole:
+        return plain
+    limit = max(threshold * spread, peak * float(r.max()))
+    return 1 / (1 + torch.exp(-(r / limit).log() / softness))
 
 
+@pytest.mark.parametrize("whole", [0.2, 0.95], ids=["a whole scene", "a part of one"])
 @pytest.mark.parametrize("peak", [0.0, 0.3, 0.95], ids=["no peak", "below the threshold", "above it"])
-def test_an_edits_own_mask_is_the_formula(peak):
+def test_an_edits_own_mask_is_the_formula(peak, whole):
     clean, edit = latents(1), latents(2)
-    mask = own_mask(clean, edit, (2, 3), 1.7, threshold=0.8, peak=peak, softness=0.3)
+    mask = own_mask(clean, edit, (2, 3), 1.7, threshold=0.8, peak=peak, whole=whole, softness=0.3)
     for row in range(3):
-        expected = own_by_hand(clean[row], edit[row], 1.7, 0.8, peak, 0.3)
+        expected = own_by_hand(clean[row], edit[row], 1.7, 0.8, peak, whole, 0.3)
         torch.testing.assert_close(unpacked(mask, (2, 3))[row].double(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -55,12 +59,17 @@ def test_an_edit_that_changed_nothing_has_an_empty_mask():
 
 
 def test_what_changed_little_beside_what_changed_much_is_left_out_of_its_own_picture_alone():
-    clean = torch.zeros(2, 64, 64)
-    grid = torch.full((2, 16, 16), 0.5)
+    clean = torch.zeros(3, 64, 64)
+    grid = torch.zeros(3, 16, 16)
+    grid[0, :, :10] = 0.5
     grid[0, 2:7, 2:7] = 3.0
+    grid[1, :, :10] = 0.5
+    grid[2] = 0.5  # a night: all changes, the sky far more than the ground
+    grid[2, :8] = 3.0
     mask = unpacked(own_mask(clean, packed(grid), (8, 8)), (8, 8))
-    assert mask[0, 4, 4] > 0.99 and mask[0, 12, 12] < 0.05
-    assert mask[1].min() > 0.99
+    assert mask[0, 4, 4] > 0.99 and mask[0, 12, 4] < 0.05
+    assert mask[1, 4, 4] > 0.99 and mask[1, 12, 4] > 0.99
+    assert mask[2].min() > 0.99
 
 
 def test_a_feather_is_a_gaussian_in_pixels():

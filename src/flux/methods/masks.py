@@ -39,6 +39,7 @@ def own_mask(
     *,
     threshold: float = 0.2,
     peak: float = 0.3,
+    whole: float = 0.75,
     softness: float = 0.15,
 ) -> Tensor:
     """Where an edit changed its source, packed, from both clean latents, packed too (N, L, 64).
@@ -46,13 +47,21 @@ def own_mask(
     The change r of a position is the root of the 3 x 3 mean of the squared change, averaged over channels.
     The mask is sigmoid((ln r - ln limit) / softness). The limit is `threshold` times `spread`, the latents'
     standard deviation, and at least `peak` times the largest r of the picture: where much was changed, what
-    changed a little beside it was not asked for. By percentiles it would eat into edits. size: (h, w) in
-    tokens.
+    changed a little beside it was not asked for. Not so where the mask by the threshold alone has more than
+    `whole` for its mean: there the scene was to change, and its quiet parts belong to it. By percentiles it
+    would eat into edits. size: (h, w) in tokens.
     """
     squared = unpack((edit - clean) ** 2, 16 * size[0], 16 * size[1]).mean(dim=1)
     change = mean_around(squared, 3).clamp(min=1e-20).sqrt()
-    limit = (peak * change.amax(dim=(1, 2), keepdim=True)).clamp(min=threshold * spread)
-    return packed(torch.sigmoid((change / limit).log() / softness))
+    everywhere = _above(threshold * spread, change, softness)
+    largest = change.amax(dim=(1, 2), keepdim=True)
+    narrower = _above((peak * largest).clamp(min=threshold * spread), change, softness)
+    scene = everywhere.mean(dim=(1, 2), keepdim=True) > whole
+    return packed(torch.where(scene, everywhere, narrower))
+
+
+def _above(limit: Tensor | float, change: Tensor, softness: float) -> Tensor:
+    return torch.sigmoid((change / limit).log() / softness)
 
 
 def mean_around(grid: Tensor, side: int) -> Tensor:
