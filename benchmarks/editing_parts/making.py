@@ -119,7 +119,8 @@ def finish(models: Models, tasks: TaskSet, outcome: Outcome, row: Row) -> tuple[
     clean, latents = tasks.clean.to(outcome.latents), outcome.latents
 
     def own(threshold: float) -> Tensor:
-        return own_mask(clean, outcome.latents, size, outcome.spread, threshold=threshold, peak=row.peak)
+        settings = {"threshold": threshold, "peak": row.peak, "whole": row.whole}
+        return own_mask(clean, outcome.latents, size, outcome.spread, **settings)
 
     if row.blend is not None:
         latents = clean + own(row.blend) * (latents - clean)

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from flux.methods.masks import own_mask
+
 STEPS = 16
 FEW, MANY = 99, 220
 """Pairs of a row: the first of the split, and all for the rows that decide."""
 
-DEFINING = ("name", "run", "blend", "paste", "threshold", "peak", "residual", "pairs")
+DEFINING = ("name", "run", "blend", "paste", "threshold", "peak", "whole", "residual", "pairs")
 """What decides a row's figures, of all that it has."""
 
 Named = tuple[str, Mapping[str, Any]]
@@ -39,8 +41,9 @@ class Run:
 
     @property
     def key(self) -> str:
-        """The same for equal runs."""
-        return json.dumps(asdict(self), sort_keys=True, default=list)
+        """The same for equal runs; those behind an edit's own mask are equal while that is found alike."""
+        found = {"own_mask": own_mask.__kwdefaults__} if self.mask == "own" else {}
+        return json.dumps(asdict(self) | found, sort_keys=True, default=list)
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Row:
     """A row of the table, of section `section`.
 
     blend: threshold of the edit's own mask by which the final latents are blended with the source's.
-    paste: whether the result is pasted into the photo, "auto" as the package does. threshold, peak: of the
-    own mask by which it is. residual: whether the photo's details stay inside it, "auto" as the package does.
+    paste: whether the result is pasted into the photo, "auto" as the package does. threshold, peak, whole: of
+    the own mask by which it is. residual: whether the photo's details stay inside it, "auto" as the package does.
     pairs: how many it is measured on. bound: whether it knows what nobody knows and beats no default.
     sources: what it is for.
     """
@@ -62,6 +65,7 @@ class Row:
     paste: bool | Literal["auto"] = False
     threshold: float = 0.2
     peak: float = 0.3
+    whole: float = 0.75
     residual: bool | Literal["auto"] = "auto"
     pairs: int = FEW
     bound: bool = False

@@ -30,6 +30,7 @@ from editing_parts.tasks import KINDS, draw  # noqa: E402
 
 from flux.hooks import Hooks  # noqa: E402
 from flux.methods import defaults  # noqa: E402
+from flux.methods.masks import own_mask  # noqa: E402
 from flux.tiny.judge import load_judge  # noqa: E402
 from flux.util import TINY_WEIGHTS, configs  # noqa: E402
 
@@ -170,6 +171,13 @@ class Still:
 
     def measure(self, pictures):
         return {"made": [1.0] * len(pictures)}
+
+
+def test_a_run_behind_its_own_mask_is_another_one_when_that_is_found_otherwise(monkeypatch):
+    behind, plain = Run("flowedit", mask="own"), Run("flowedit")
+    before = behind.key, plain.key
+    monkeypatch.setitem(own_mask.__kwdefaults__, "whole", 0.5)
+    assert behind.key != before[0] and plain.key == before[1]
 
 
 def test_what_was_asked_before_is_remembered_unless_hooks_take_part():
