@@ -52,8 +52,8 @@ class Row:
 
     blend: threshold of the edit's own mask by which the final latents are blended with the source's.
     paste: whether the result is pasted into the photo, "auto" as the package does. threshold, peak, whole: of
-    the own mask by which it is. residual: whether the photo's details stay inside it, "auto" as the package does.
-    pairs: how many it is measured on. bound: whether it knows what nobody knows and beats no default.
+    the own mask by which it is. residual: whether the photo's details stay inside it, "auto" as the package
+    does. pairs: how many it is measured on. bound: whether it knows what nobody knows and beats no default.
     sources: what it is for.
     """
 
