@@ -93,3 +93,13 @@ def test_only_those_in_doubt_are_tried_again():
     again = [step for step in steps if step.phase == "again"]
     assert [step.index for step in again] == list(range(4))
     assert all(step.edit.shape == (3, 6, 64) for step in steps)
+
+
+def test_the_fit_compares_prompts_alone_whatever_edits_move_away_from():
+    task = small_task()
+    away = replace(task, field=replace(task.field, away=(task.field.empty, 4.0)))  # they count together
+    edit = torch.randn(3, 6, 64, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(fit(away, edit, 0.8), fit(task, edit, 0.8))
+    assert task.field.counts == [2 + 2] * 3
+    last_of(away, doubt=-10)
+    assert task.field.counts == [2 + 2 + 4 * 3 + 2] * 3, "in the edit itself they do move away"

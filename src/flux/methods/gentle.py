@@ -65,7 +65,8 @@ def fit(task: EditTask, edit: Tensor, level: float) -> Tensor:
     t, noise = task.times[index], task.field.of_edits(task.noise(task.steps))
     z = (1 - t) * edit + t * noise
     bare = {"look": None, "operators": (), "source_schedule": None, "edit_schedule": None, "watch": None}
-    plain = replace(task.field, **bare)
+    # Of a source there is no velocity that moved away from a negative prompt to compare with.
+    plain = replace(task.field, **bare, away=None)
     velocities = plain.pair(z, z, t, Evaluation(index, task.steps), (1.0, 1.0), apart=True)
     v_source, v_edit = ((v - (noise - edit)).square().mean(dim=(1, 2)) for v in velocities)
     return v_source - v_edit
