@@ -1,46 +1,60 @@
 """FlowEdit against the formula written out, and what every method owes: rows by themselves, counts."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from helpers_methods import small_task, velocity_of
 
 from flux.methods import defaults
 from flux.methods.flowedit import flowedit
+from flux.methods.noise import noise
 
 
 def plainly(task, pair: int, settings) -> torch.Tensor:
-    """arXiv 2412.08629, algorithm 1, for one source and edit, step by step."""
+    """arXiv 2412.08629, algorithm 1, for one source and edit: the walk by differences, then plain steps."""
     x = task.clean[task.field.of[pair]].double()
     z, steps = x, len(task.times) - 1
-    first = round(settings["start"] * steps)
-    plain = steps - round(settings["last"] * steps)
-    for i in range(first, steps):
+    first, plain = round(settings["start"] * steps), round(settings["last"] * steps)
+
+    def noise(step: int, draw: int = 0) -> torch.Tensor:
+        return task.noise(step * settings["draws"] + draw)[task.field.of[pair]].double()
+
+    for i in range(first, steps - plain):
         t, dt = task.times[i], task.times[i + 1] - task.times[i]
-        noises = [
-            task.noise(i * settings["draws"] + d)[task.field.of[pair]].double()
-            for d in range(settings["draws"])
-        ]
-        if i >= plain:
-            if i == plain:
-                z = z + (1 - t) * x + t * noises[0] - x
-            z = z + dt * velocity_of(task, z, t, "edit", pair, settings["guidance"])
-            continue
         change = 0
-        for noise in noises:
-            z_source = (1 - t) * x + t * noise
+        for draw in range(settings["draws"]):
+            z_source = (1 - t) * x + t * noise(i, draw)
             v_edit = velocity_of(task, z + z_source - x, t, "edit", pair, settings["guidance"])
             change += v_edit - velocity_of(task, z_source, t, "source", pair, settings["source_guidance"])
-        z = z + dt * change / len(noises)
+        z = z + dt * change / settings["draws"]
+    if not plain:
+        return z
+    begun = max(first, steps - plain)
+    level = task.times[begun]
+    z = z - x + (1 - level) * x + level * noise(begun)
+    for t, t_next in pairwise(task.times[begun:]):
+        z = z + (t_next - t) * velocity_of(task, z, t, "edit", pair, settings["guidance"])
     return z
 
 
-@pytest.mark.parametrize("changes", [{}, {"last": 0.5}, {"draws": 2}, {"start": 0.5}])
+OVERLAPPING = ({"last": 1.0}, {"start": 0.5, "last": 0.75}, {"start": 0.0, "last": 1.0})
+
+
+@pytest.mark.parametrize("changes", [{}, {"last": 0.5}, {"draws": 2}, {"start": 0.5}, *OVERLAPPING])
 def test_it_is_the_papers_formula(changes):
     task, settings = small_task(), defaults("flowedit") | changes
     *_, last = flowedit(task, **settings)
     for pair in range(3):
         expected = plainly(task, pair, settings)
         torch.testing.assert_close(last.edit[pair].double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_plain_steps_alone_are_image_to_image():
+    settings = defaults("flowedit") | {"start": 0.0, "last": 1.0}
+    *_, last = flowedit(small_task(), **settings)
+    *_, sampled = noise(small_task(), strength=1.0, guidance=settings["guidance"])
+    torch.testing.assert_close(last.edit, sampled.edit, rtol=0, atol=1e-5)
 
 
 def test_an_edit_does_not_depend_on_those_beside_it():

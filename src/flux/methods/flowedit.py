@@ -14,11 +14,12 @@ def flowedit(
     """Walk from source to edit along v_edit - v_source, with the source noised afresh at each step.
 
     start: the share of steps left out at the noisy end (n_max = 24 of 28: 4 / 28). last: the share of steps
-    at the clean end that sample the edit plainly (n_min). draws: noises per step that are averaged (n_avg).
+    at the clean end that sample the edit plainly (n_min); where these are all that are left, it is image to
+    image. draws: noises per step that are averaged (n_avg).
     """
     x, edit = task.clean, task.field.of_edits(task.clean)
     first, steps = begin(task.times, start), task.steps
-    plain_from = steps - round(last * steps)
+    plain_from = max(first, steps - round(last * steps))
     for index in range(first, steps):
         t, t_next = task.times[index], task.times[index + 1]
         at = Evaluation(index, steps)
