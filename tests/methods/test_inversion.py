@@ -8,6 +8,7 @@ from flux.hooks import Hooks, LookAtSource
 from flux.integrators import INTEGRATORS
 from flux.methods import PINNINGS
 from flux.methods.inversion import invert, reconstruct, replay
+from flux.methods.operators import velo_edit
 
 
 def outcome(run):
@@ -137,6 +138,37 @@ def together(task, z_source, z_edit, t, pair):
 
     first = velocity_of(task, z_source, t, "source", pair, 1, Hooks(inject={3: keep}))
     return first, velocity_of(task, z_edit, t, "edit", pair, 3, Hooks(inject={3: put}))
+
+
+@pytest.mark.parametrize(
+    "pinning, name",
+    [*((pinning, "euler") for pinning in PINNINGS), ("exact", "euler-released"), ("right", "midpoint")],
+)
+def test_the_way_straight_back_leads_to_the_picture(pinning, name):
+    """VeloEdit's reference alone, at whatever nudge, from wherever the model is asked."""
+    task = small_task(steps=3, operators=(velo_edit(0.0),))
+    for nudge in (1.0, 1.15):
+        trajectory = inverted(task, integrator=name, nudge=nudge)
+        *_, last = replay(task, trajectory, guidances=(1, 3), pinning=pinning)
+        torch.testing.assert_close(last.edit, task.field.of_edits(task.clean), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("pinning", ["right", "exact"])
+def test_velo_edit_in_a_replay_written_out(pinning):
+    task = small_task(steps=3, operators=(velo_edit(0.5),))
+    trajectory, times = inverted(task, nudge=1.15), task.times
+    *_, last = replay(task, trajectory, guidances=(1, 3), pinning=pinning)
+    way = [latent.double() for _, latent in trajectory.back]
+    for pair, source in ((0, 0), (2, 1)):
+        z, taken = way[0][source], []
+        for i in range(3):
+            t, ahead = (times[i + 1], way[i + 1] - way[i]) if pinning == "exact" else (times[i], 0 * way[i])
+            v = velocity_of(task, z + ahead[source], t, "edit", pair, 3)
+            back = (z - 1.15 * task.clean[source].double()) / times[i]
+            taken.append(back.abs() >= 0.5 * (back.abs() + (v - back).abs()))
+            z = z + (times[i + 1] - times[i]) * torch.where(taken[-1], back, v)
+        assert 0.02 < torch.stack(taken).double().mean() < 0.98
+        torch.testing.assert_close(last.edit[pair].double(), z / 1.15, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["euler", "euler-released"])

@@ -104,9 +104,10 @@ class Conditioning:
 class Beside:
     """A source and its edit at one evaluation, row by row of the edits; latents and velocities (N, L, 64).
 
-    z_source, z_edit: where the model was asked, at noise level t. v_source: the source's velocity.
-    clean: the source's latent. mask: where the edit may change it, packed from the latent's own grid as
-    latents are, (N, L, 64) in [0, 1], equal over a position's channels; None without one. See `masks.py`.
+    z_source, z_edit: where they are, at noise level t; the model may be asked ahead of there, see `replay`.
+    v_source: the source's velocity. clean: the source's latent, where its way ends. mask: where the edit may
+    change it, packed from the latent's own grid as latents are, (N, L, 64) in [0, 1], equal over a position's
+    channels; None without one. See `masks.py`.
     """
 
     z_source: Tensor
@@ -243,11 +244,13 @@ class Field:
         guidances: tuple[float, float],
         *,
         apart: bool = False,
+        here: tuple[Tensor, Tensor, float] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The velocities of sources at z_source, (S, L, 64), and of edits at z_edit, (N, L, 64).
 
         apart: every edit has its source at a place of its own; z_source and its velocities are (N, L, 64).
-        guidances: the sources' and the edits'.
+        guidances: the sources' and the edits'. here: where sources and edits are, and at which noise level,
+        for operators; None: where the model is asked.
         """
         self._count(2)
         sources, of = self.sources, self.of
@@ -264,8 +267,9 @@ class Field:
             self._count(2)
             against = self._velocity(both, t, at, sources.joined(self._against()), guidance, hooks)
             v_edit = self._moved_away(v_edit, against[len(z_source) :])
-        own = rows_of(z_source, of), z_edit, rows_of(v_source, of)
-        beside = Beside(*own, t, at, self.of_edits(self.clean), self.mask)
+        at_source, at_edit, level = here or (z_source, z_edit, t)
+        own = rows_of(at_source, of), at_edit, rows_of(v_source, of)
+        beside = Beside(*own, level, at, self.of_edits(self.clean), self.mask)
         if self.edit_schedule is not None:
             cosines = cosine_similarity(v_edit.flatten(1), beside.v_source.flatten(1)).tolist()
             self.alike.update((member, (t, each)) for member, each in zip(self.members, cosines, strict=True))

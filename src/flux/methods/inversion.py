@@ -8,7 +8,7 @@ little above 1 before they are inverted, by which plain Euler inversions end nea
 """
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -94,13 +94,15 @@ def replay(
       there as it is here (DirectEdit); an edit that asks for nothing new is then the picture, step by step.
       Raises ValueError for inversions that are not Euler's.
     """
-    count, field = len(task.clean), task.field
+    # Operators that lead back to the source lead to where its own way ends, a nudge and all.
+    count, field = len(task.clean), replace(task.field, clean=trajectory.points[0][1])
+    asked = _ahead(task, trajectory) if pinning == "exact" else _here
 
     def velocity(z: Tensor, t: float, at: Evaluation) -> Tensor:
-        return torch.cat(field.pair(z[:count], z[count:], t, at, guidances))
+        where, level = asked(z, t, at)
+        here = z[:count], z[count:], t
+        return torch.cat(field.pair(where[:count], where[count:], level, at, guidances, here=here))
 
-    if pinning == "exact":
-        velocity = _ahead(task, trajectory, velocity)
     pinned = _pins(trajectory, pinning)
     pin = None if pinned is None else lambda index, both: torch.cat((pinned(index), both[count:]))
     start = torch.cat((trajectory.noise, field.of_edits(trajectory.noise)))
@@ -152,15 +154,19 @@ def _pins(trajectory: Trajectory, pinning: str) -> Callable[[int], Tensor] | Non
     return lambda index: trajectory.back[index + 1][1]
 
 
-def _ahead(task: EditTask, trajectory: Trajectory, velocity: Velocity) -> Velocity:
-    """The velocity at the place from which the inversion came here, as far from the trajectory as here."""
+def _here(z: Tensor, t: float, at: Evaluation) -> tuple[Tensor, float]:
+    return z, t
+
+
+def _ahead(task: EditTask, trajectory: Trajectory) -> Callable[..., tuple[Tensor, float]]:
+    """From a place to the one from which the inversion came here, as far from the trajectory as here."""
     name = trajectory.integrator.name
     if name not in ("euler", "euler-released"):
         raise ValueError(f'pinning "exact" takes integrator euler or euler-released; got {name}')
 
-    def ahead(z: Tensor, t: float, at: Evaluation) -> Tensor:
+    def ahead(z: Tensor, t: float, at: Evaluation) -> tuple[Tensor, float]:
         (_, here), (t_next, there) = trajectory.back[at.index : at.index + 2]
         offset = torch.cat((there - here, task.field.of_edits(there - here)))
-        return velocity(z + offset, t_next if name == "euler" else t, at)
+        return z + offset, t_next if name == "euler" else t
 
     return ahead
