@@ -14,6 +14,7 @@ from editing_parts.measuring import Column, Figures, Measures
 from editing_parts.tasks import TaskSet, to_model
 from flux.extras import need
 from flux.modules.pretrained import load_whole
+from flux.pictures.directions import ClipTexts
 from flux.pictures.features import Clip, pretrained
 
 CLIP, DINO = "openai/clip-vit-large-patch14", "facebook/dino-vitb8"
@@ -34,6 +35,12 @@ MEASURES = Measures(
         Column("ssim_whole", "SSIM x 100 to the source, whole picture"),
         Column("clip", "CLIP score with the edit's prompt, whole picture", "{:.2f}"),
         Column("clip_edited", "CLIP score with the edit's prompt, edited region", "{:.2f}"),
+        Column("clip_image", "100 times the cosine of source and edit, by CLIP, whole picture", "{:.2f}"),
+        Column(
+            "clip_direction",
+            "100 times the cosine of the ways from source to edit, of pictures and of prompts, by CLIP",
+            "{:.2f}",
+        ),
         Column("share", "share of the picture that its mask covers", "{:.3f}", paired=False),
         Column("evaluations", "evaluations of the model for one row, its source's included"),
         Column("rebuilt", "PSNR to the autoencoder's reconstruction when nothing is asked, dB", paired=False),
@@ -50,12 +57,12 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class PieYardstick:
-    """What the folder's edits are held against. clip: how well a picture, uint8, fits a prompt."""
+    """What the folder's edits are held against."""
 
     tasks: TaskSet
     structure: Distance
     lpips: Distance
-    clip: Callable[[np.ndarray, str], float]
+    clip: "ClipScores"
 
     def measure(self, pictures: np.ndarray) -> Figures:
         """All columns that pictures alone tell."""
@@ -65,7 +72,7 @@ class PieYardstick:
     @torch.inference_mode()
     def _row(self, index: int, picture: np.ndarray) -> dict[str, float]:
         images = need("torchmetrics", "bench", "PIE-Bench's metrics").functional.image
-        photo, prompt = self.tasks.photos[index], self.tasks.pairs[index].prompts[1]
+        photo, prompts = self.tasks.photos[index], self.tasks.pairs[index].prompts
         edited = self.tasks.differs[index][..., None]
         found = {"structure": 1000 * float(self.structure(*map(_tensor, (photo, picture))))}
         for name, where in (("", ~edited), ("_whole", np.ones_like(edited))):
@@ -81,10 +88,11 @@ class PieYardstick:
             found[f"ssim{name}"] = 100 * float(
                 images.structural_similarity_index_measure(*both, data_range=1.0)
             )
-        found["clip"] = self.clip(picture, prompt)
-        found["clip_edited"] = (
-            self.clip(np.where(edited, picture, 0).astype(np.uint8), prompt) if edited.any() else float("nan")
-        )
+        cut_out = np.where(edited, picture, 0).astype(np.uint8)
+        found["clip"] = self.clip.text(picture, prompts[1])
+        found["clip_edited"] = self.clip.text(cut_out, prompts[1]) if edited.any() else float("nan")
+        found["clip_image"] = self.clip.image(photo, picture)
+        found["clip_direction"] = self.clip.direction((photo, picture), prompts)
         return found
 
 
@@ -99,33 +107,32 @@ def squeeze_lpips() -> Distance:
     return image.LearnedPerceptualImagePatchSimilarity(net_type="squeeze").eval()
 
 
-def clip_score(source: str = CLIP) -> Callable[[np.ndarray, str], float]:
-    """100 times the cosine of a picture and a prompt, not below 0 (arXiv 2104.08718 without its factor)."""
-    from transformers import AutoTokenizer, CLIPTextModelWithProjection
+class ClipScores:
+    """What CLIP says of an edit, 100 times cosines; pictures are uint8, (H, W, 3)."""
 
-    clip = Clip(source)
-    tokenizer = pretrained(AutoTokenizer.from_pretrained, source)
-    text = pretrained(partial(load_whole, CLIPTextModelWithProjection), source, config=_text_config(source))
-    text = text.eval().requires_grad_(False)
-    most = text.config.max_position_embeddings
+    def __init__(self, source: str = CLIP):
+        self.clip, self.texts = Clip(source), ClipTexts(source)
 
-    def score(picture: np.ndarray, prompt: str) -> float:
-        read = tokenizer([prompt], return_tensors="pt", truncation=True, max_length=most)
-        said = text(input_ids=read["input_ids"], attention_mask=read["attention_mask"]).text_embeds[0]
-        seen = torch.from_numpy(clip.embed([Image.fromarray(picture)])[0, 0])
-        return max(0.0, 100 * float(functional.cosine_similarity(seen, said.float(), dim=0)))
+    def text(self, picture: np.ndarray, prompt: str) -> float:
+        """Of a picture and a prompt, not below 0 (arXiv 2104.08718 without its factor)."""
+        return max(0.0, _cosine(self._seen(picture)[0], self.texts.embed([prompt])[0]))
 
-    return score
+    def image(self, photo: np.ndarray, picture: np.ndarray) -> float:
+        """Of a source and its edit."""
+        return _cosine(*self._seen(photo, picture))
+
+    def direction(self, pictures: tuple[np.ndarray, np.ndarray], prompts: tuple[str, str]) -> float:
+        """Of the ways from source to edit, of pictures and of prompts (arXiv 2108.00946); 0 for no way."""
+        (photo, picture), (before, after) = self._seen(*pictures), self.texts.embed(prompts)
+        return _cosine(picture - photo, after - before)
+
+    def _seen(self, *pictures: np.ndarray) -> np.ndarray:
+        return self.clip.embed([Image.fromarray(each) for each in pictures])[:, 0]
 
 
-def _text_config(source: str):
-    from transformers import AutoConfig
-
-    config = pretrained(AutoConfig.from_pretrained, source)
-    if not hasattr(config, "text_config"):
-        return config
-    config.text_config.projection_dim = config.projection_dim
-    return config.text_config
+def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return 100 * float(a @ b) / lengths if lengths > 1e-12 else 0.0
 
 
 def structure_distance(source: str = DINO) -> Distance:
@@ -166,4 +173,4 @@ def load(clip: str = CLIP, dino: str = DINO) -> Callable[[TaskSet], PieYardstick
     """The models of all metrics; ImportError or OSError, in one line, for what is missing."""
     need("torchmetrics", "bench", "PIE-Bench's metrics")
     lpips = squeeze_lpips()
-    return partial(PieYardstick, structure=structure_distance(dino), lpips=lpips, clip=clip_score(clip))
+    return partial(PieYardstick, structure=structure_distance(dino), lpips=lpips, clip=ClipScores(clip))

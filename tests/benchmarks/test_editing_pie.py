@@ -82,7 +82,7 @@ def yardstick(models_of_metrics):
         pie_metrics.PieYardstick,
         structure=pie_metrics.structure_distance(models_of_metrics / "dino"),
         lpips=distance,
-        clip=pie_metrics.clip_score(models_of_metrics / "clip"),
+        clip=pie_metrics.ClipScores(models_of_metrics / "clip"),
     )
 
 
@@ -176,7 +176,7 @@ def test_the_clip_score_is_a_hundred_times_the_cosine(models_of_metrics):
     from transformers import AutoTokenizer, CLIPModel
 
     model = CLIPModel.from_pretrained(models_of_metrics / "clip").eval().requires_grad_(False)
-    score = pie_metrics.clip_score(models_of_metrics / "clip")
+    scored = pie_metrics.ClipScores(models_of_metrics / "clip")
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     clip = pie_metrics.Clip(models_of_metrics / "clip")
     seen = torch.from_numpy(clip.embed([Image.fromarray(picture)])[0, 0])
@@ -187,8 +187,31 @@ def test_the_clip_score_is_a_hundred_times_the_cosine(models_of_metrics):
         pixels = torch.zeros(1, 3, *[model.config.vision_config.image_size] * 2)
         said = model(input_ids=ids, pixel_values=pixels).text_embeds[0]
         scores.append(max(0.0, 100 * float(seen @ said)))
-        assert score(picture, prompt) == pytest.approx(scores[-1], abs=1e-3)
+        assert scored.text(picture, prompt) == pytest.approx(scores[-1], abs=1e-3)
     assert scores[0] != scores[1]
+
+
+def test_clip_holds_edits_against_their_source_and_against_the_way_of_their_prompts(models_of_metrics):
+    """By the cosines written out, on features of a model of transformers."""
+    from transformers import AutoTokenizer, CLIPModel
+
+    model = CLIPModel.from_pretrained(models_of_metrics / "clip").eval().requires_grad_(False)
+    scored = pie_metrics.ClipScores(models_of_metrics / "clip")
+    photo, edit = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    seen = scored.clip.embed([Image.fromarray(each) for each in (photo, edit)])[:, 0].astype(np.float64)
+    assert scored.image(photo, edit) == pytest.approx(100 * float(seen[0] @ seen[1]), abs=1e-3)
+    assert scored.image(photo, photo) == pytest.approx(100, abs=1e-3)
+    prompts, said = ("a red boat", "the sky on a hat"), []
+    tokenizer = AutoTokenizer.from_pretrained(models_of_metrics / "clip")
+    for prompt in prompts:
+        pixels = torch.zeros(1, 3, *[model.config.vision_config.image_size] * 2)
+        found = model(input_ids=tokenizer([prompt], return_tensors="pt").input_ids, pixel_values=pixels)
+        said.append(found.text_embeds[0].double().numpy())
+    ways = seen[1] - seen[0], said[1] - said[0]
+    cosine = ways[0] @ ways[1] / np.linalg.norm(ways[0]) / np.linalg.norm(ways[1])
+    assert scored.direction((photo, edit), prompts) == pytest.approx(100 * cosine, abs=1e-2)
+    assert scored.direction((edit, photo), prompts) == pytest.approx(-100 * cosine, abs=1e-2)
+    assert scored.direction((photo, photo), prompts) == scored.direction((photo, edit), prompts[:1] * 2) == 0
 
 
 def test_a_folder_is_edited_measured_and_shown(folder, yardstick, tmp_path):
@@ -203,6 +226,7 @@ def test_a_folder_is_edited_measured_and_shown(folder, yardstick, tmp_path):
     facts = {"model": "small", "weights": {}, "sources": "photos", "split": folder.name}
     kinds = [case.attribute for case in cases]
     text = editing.show(table, rows, facts, kinds, "plain", pie_metrics.MEASURES)
+    assert "| clip image | clip direction |" in text
     assert "| masked | 3 |" in text and "psnr, by kind" in text
     records = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert records[1]["figures"]["psnr"][0] > records[0]["figures"]["psnr"][0]

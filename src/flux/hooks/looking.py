@@ -1,17 +1,31 @@
 """The injection of edits whose sources stand beside them, each edit with a source of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flux.hooks.copying import select_tokens
-from flux.hooks.plan import Select, Site
+from flux.hooks.plan import Injection, Select, Site
 from flux.math import among, rows_of
 
 Strength = Callable[[int, int], float]
 """Takes a step, from 0, and the number of steps; returns 0 (an edit's own) to 1 (its source's)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ByLayer:
+    """An injection of its own in each layer, for an edit that looks at its source by roles.
+
+    hows: by the layer's number. said: what they do, in words.
+    """
+
+    hows: Mapping[int, Injection]
+    said: str = ""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
+        return self.hows[site.layer](q, k, v, site)
 
 
 @dataclass(frozen=True, eq=False)

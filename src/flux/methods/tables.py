@@ -108,6 +108,7 @@ MASKS: tuple[PartRecord, ...] = (
         {
             "threshold": Setting(0.2, 0.01, 10, "where it begins, as a share of the latents' spread"),
             "peak": _share(0.3, "where it begins at the least, as a share of the largest change"),
+            "whole": _share(0.75, "the mean from which on it is a whole scene's, and peak does not count"),
             "softness": Setting(0.15, 0.001, 10, "how slowly it rises there"),
         },
     ),

@@ -21,7 +21,7 @@ BY_METHOD = frozenset(
 )
 """Keys of the spec that came with methods."""
 
-EITHER_WAY = GUIDED | {"regional", "reference"}
+EITHER_WAY = GUIDED | {"regional", "reference", "roles"}
 """Keys that came later, and are for edits side by side too."""
 
 NEEDS_METHOD = "is for edits by a method: name one, as in --method flowedit"
@@ -200,6 +200,6 @@ def _alone(spec: "EditSpec", method: MethodChoice, but: str) -> Iterator[Problem
     places: list[tuple[KeyPath, Any]] = [((), spec), *items_of(spec)]
     places += [(("sources", i), each) for i, each in enumerate(spec.sources or ())]
     for path, place in places:
-        for name in ("layers", "outside", "mask", "operators"):
+        for name in ("layers", "outside", "roles", "mask", "operators"):
             if name != but and (value := getattr(place, name, None)) is not None:
                 yield Problem((*path, name), text, as_written(value))

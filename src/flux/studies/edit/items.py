@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from flux.files import sha256_of
-from flux.flags import nearest
+from flux.flags import choices, nearest
 from flux.limits import MOST_PIXELS, MOST_PROMPTS
 from flux.methods import STRATEGIES
-from flux.methods.tables import MASKS
+from flux.methods.tables import MASKS, SIDES, PartRecord
+from flux.studies.edit.choices import setting_problems
 from flux.studies.given import APicture, Box, Sha256, Sparse, changed_file, picture_file, read_box
 from flux.studies.layers import LayerChoice
 from flux.studies.prompts import OnePrompt, Prompt
 from flux.studies.spec import (
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainValidator,
     Problem,
@@ -85,6 +87,25 @@ Strength = Annotated[
 """A number; with a method also a fade, or a number for each step."""
 
 
+class RoleItem(Section):
+    """How an edit looks at its source in some layers. What it leaves out, the edit or the spec says."""
+
+    layers: LayerChoice = Field(
+        description="the layers, as `layers` of the spec has them; of a layer the last role counts"
+    )
+    side: Literal[tuple(SIDES)] = Field(
+        "everywhere", description="; ".join(f"{name}: {about}" for name, about in SIDES.items())
+    )
+    what: Literal["keys", "values", "both"] | None = Field(
+        None, description="what is taken; null: what the strategy copies"
+    )
+    strength: Strength | None = Field(None, description="its own strength")
+    window: Window | None = Field(None, description="its own step window")
+
+
+Roles = Several[RoleItem]
+
+
 # Where it may change it
 
 
@@ -144,8 +165,9 @@ Where = Annotated[
 
 
 class MaskChoice(Sparse):
-    """Where an edit may change its source."""
+    """Where an edit may change its source. Further keys are settings of a mask that is found."""
 
+    model_config = ConfigDict(extra="allow")
     text_key: ClassVar[str] = "where"
     quiet: ClassVar[frozenset[str]] = frozenset({"threshold", "feather", "sha256"})
 
@@ -165,8 +187,20 @@ class MaskChoice(Sparse):
     def digest(self) -> str | None:
         return sha256_of(self.where) if isinstance(self.where, Path) else None
 
+    @property
+    def row(self) -> PartRecord | None:
+        """What finds it; None for one that is given."""
+        return next((row for row in MASKS if row.name == self.where), None)
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """The settings that the spec gives."""
+        threshold = {} if self.threshold is None else {"threshold": self.threshold}
+        return threshold | dict(self.model_extra or {})
+
     def problems(self) -> Iterator[Problem]:
         yield from changed_file(("where",), self.where, self.digest, self.sha256)
+        yield from self._setting_problems()
         known = FOUND.get(self.where)
         if self.threshold is not None and known is None:
             able = ", ".join(name for name, bounds in FOUND.items() if bounds is not None)
@@ -175,8 +209,18 @@ class MaskChoice(Sparse):
             text = f"must be between {known.lowest:g} and {known.highest:g}"
             yield Problem(("threshold",), text, self.threshold)
 
+    def _setting_problems(self) -> Iterator[Problem]:
+        """What is wrong with further keys."""
+        known = {} if self.row is None else self.row.settings
+        given = dict(self.model_extra or {})
+        for key in [key for key in given if key not in known]:
+            able = [*type(self).model_fields, *(name for name in known if name != "threshold")]
+            yield Problem((key,), f"unknown key, {choices(able, key)}", given.pop(key))
+        yield from setting_problems(str(self.where), known, given)
+
     def as_json(self) -> dict[str, Any]:
-        return super().as_json() | ({"sha256": self.digest} if self.digest else {})
+        digest = {"sha256": self.digest} if self.digest else {}
+        return super().as_json() | dict(self.model_extra or {}) | digest
 
 
 def _mask(value: Any) -> Any:
@@ -189,11 +233,18 @@ AMask = Annotated[
 ]
 
 
+def role_conflicts(item: Any) -> Iterator[Problem]:
+    """What stands twice where layers have roles."""
+    for name in ("layers", "outside") if item.roles is not None else ():
+        if getattr(item, name) is not None:
+            yield Problem((name,), "roles stand in its place: name one of both")
+
+
 class EditItem(Sparse):
     """One edit. What it does not say itself, it takes from the spec."""
 
     text_key: ClassVar[str] = "prompt"
-    quiet: ClassVar[frozenset[str]] = frozenset({"outside", "mask", "after", "prompt_2", "regions"})
+    quiet: ClassVar[frozenset[str]] = frozenset({"outside", "mask", "after", "prompt_2", "regions", "roles"})
 
     prompt: Prompt = Field(description="what the edited picture shows")
     seeds: Seeds | None = Field(None, description="several pairs of source and edit, one from each seed")
@@ -215,6 +266,10 @@ class EditItem(Sparse):
         None,
         description="parts of the edited picture with prompts of their own, in the source's pixels",
     )
+    roles: Roles | None = Field(None, description="its own roles, in the place of layers and outside")
+
+    def problems(self) -> Iterator[Problem]:
+        yield from role_conflicts(self)
 
 
 # What is edited

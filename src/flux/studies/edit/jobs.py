@@ -5,10 +5,11 @@ Imports no torch: sources are opened, framed and checked, and edits counted, bef
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -17,7 +18,7 @@ from flux.methods.lookup import find_method
 from flux.photos.framing import Frame, frame_photo
 from flux.photos.wanted import RegionPlace
 from flux.pictures.opening import PictureError, open_picture
-from flux.studies.edit.choices import setting_problems
+from flux.studies.edit.choices import as_word, setting_problems
 from flux.studies.edit.items import FOUND, EditItem, MaskChoice, Strategy
 from flux.studies.edit.scanning import cells_of
 from flux.studies.edit.sources import SourceItem
@@ -36,16 +37,54 @@ MADE = ("edit", "full", "mask")
 """Pictures of an edit: at the model's size, at the source's own, and where it changed."""
 
 
+class FoundMask(NamedTuple):
+    """A mask that is found: its name, its settings as they are given, and how softly it ends, in pixels."""
+
+    where: str
+    settings: tuple[tuple[str, float], ...]
+    feather: float | None
+
+
 @dataclass(frozen=True)
-class Way:
-    """How an edit looks at its source, and which mask is found for it; edits of one way run together."""
+class LayerRole:
+    """How an edit looks at its source in some layers, with all that it takes from the spec."""
 
     layers: tuple[int, ...]
-    outside: tuple[int, ...]
-    strategy: Strategy
+    side: str
+    keys: bool
+    values: bool
     strength: float | str | tuple[float, ...]
     window: tuple[int, int] | None
-    mask: tuple[str, float | None, float | None] | None
+
+    @property
+    def in_words(self) -> str:
+        what = {(True, True): "", (True, False): ", keys only", (False, True): ", values only"}
+        strength, steps = self.strength, self.window
+        several = isinstance(strength, tuple)
+        how = " ".join(map(as_word, strength)) if several else as_word(strength)
+        return (
+            f"layers {', '.join(map(str, self.layers))} {self.side}"
+            f"{what.get((self.keys, self.values), ', nothing copied')}"
+            f"{'' if strength == 1 else f', strength {how}'}"
+            f"{f', steps {steps[0]} to {steps[1] - 1}' if steps else ''}"
+        )
+
+
+@dataclass(frozen=True)
+class Way:
+    """How an edit looks at its source, and which mask is found for it; edits of one way run together.
+
+    roles: of layers, the last one of a layer counts.
+    """
+
+    roles: tuple[LayerRole, ...]
+    strategy: Strategy
+    mask: FoundMask | None
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers in which it looks at its source, not only outside the mask."""
+        return looked_in(self.roles)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +142,7 @@ class EditJob:
 
     @property
     def way(self) -> Way:
-        spec, edit, mask = self.spec, self.edit, self.mask
-        found = mask is not None and mask.where in FOUND
-        window = spec.window if edit.window is None else edit.window
-        return Way(
-            layers=_layers(spec, spec.layers if edit.layers is None else edit.layers),
-            outside=_layers(spec, spec.outside if edit.outside is None else edit.outside),
-            strategy=spec.strategy if edit.strategy is None else edit.strategy,
-            strength=spec.strength if edit.strength is None else edit.strength,
-            window=window,
-            mask=(str(mask.where), mask.threshold, mask.feather) if found else None,
-        )
+        return way_of(self.spec, self.edit, self.mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +160,50 @@ class Batch:
         ]
 
 
-def _layers(spec: EditSpec, choice: object) -> tuple[int, ...]:
-    return () if choice is None else layer_numbers(choice, spec.model)
+def way_of(spec: EditSpec, edit: EditItem, mask: MaskChoice | None = None) -> Way:
+    found = mask is not None and mask.where in FOUND
+    return Way(
+        roles=tuple(roles_of(spec, edit)),
+        strategy=spec.strategy if edit.strategy is None else edit.strategy,
+        mask=FoundMask(str(mask.where), tuple(mask.settings.items()), mask.feather) if found else None,
+    )
+
+
+def looked_in(roles: Iterable[LayerRole]) -> tuple[int, ...]:
+    """The layers in which an edit looks at its source, not only outside the mask; ascending."""
+    sides = {layer: role.side for role in roles for layer in role.layers}
+    return tuple(layer for layer in sorted(sides) if sides[layer] in ("everywhere", "inside"))
+
+
+def roles_of(spec: EditSpec, edit: EditItem) -> Iterator[LayerRole]:
+    """How an edit looks at its source, its own words before those of the spec.
+
+    Of `layers` and `outside`, a layer that stands in both looks everywhere.
+    """
+
+    def own(name: str) -> Any:
+        value = getattr(edit, name)
+        return getattr(spec, name) if value is None else value
+
+    strategy, strength, window = (own(name) for name in ("strategy", "strength", "window"))
+    roles = edit.roles
+    if roles is None and edit.layers is None and edit.outside is None:
+        roles = spec.roles
+    if roles is None:
+        for name, side in (("outside", "outside"), ("layers", "everywhere")):
+            choice = own(name)
+            layers = () if choice is None else layer_numbers(choice, spec.model)
+            yield LayerRole(layers, side, strategy.keys, strategy.values, strength, window)
+        return
+    for role in roles:
+        yield LayerRole(
+            layer_numbers(role.layers, spec.model),
+            role.side,
+            strategy.keys if role.what is None else role.what != "values",
+            strategy.values if role.what is None else role.what != "keys",
+            strength if role.strength is None else role.strength,
+            window if role.window is None else role.window,
+        )
 
 
 def jobs_of(spec: EditSpec) -> list[EditJob]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from flux.hooks import Select, TopRatio
+from flux.hooks.looking import ByLayer
 from flux.methods.stable_flow import Edit
 from flux.studies.edit.figures import PASTED
 from flux.studies.edit.spec import EditSpec
@@ -67,6 +68,8 @@ def _how(edit: Edit) -> str:
 def _parts(edit: Edit) -> dict[str, str]:
     """What decides an edit beside its prompt and seed, in words, by what it is; empty where it is usual."""
     how = edit.how
+    if isinstance(how, ByLayer):
+        return {"layers": how.said, **dict.fromkeys(("select", "copied", "strength", "steps"), "")}
     copied = "keys only" if how.keys else "values only" if how.values else "nothing copied"
     return {
         "layers": f"layers {', '.join(map(str, edit.layers)) or 'none'}",

@@ -1,10 +1,11 @@
 """A spec's edits as requests to the method, one per seed, and the file of each of their pictures."""
 
-from flux.hooks import AboveThreshold, CopySource, Select, TopRatio
+from flux.hooks import CopySource
 from flux.methods.stable_flow import Edit, EditRequest, Row
-from flux.studies.edit.spec import EditItem, EditSpec, Strategy
+from flux.studies.edit.jobs import way_of
+from flux.studies.edit.spec import EditItem, EditSpec
 from flux.studies.edit.wanted import negative_of, own_regions, regional_of
-from flux.studies.layers import layer_numbers
+from flux.studies.edit.ways import injection_of, select_of
 from flux.studies.run import sampling_of
 
 
@@ -42,28 +43,20 @@ def items_of(spec: EditSpec, seed: int) -> list[tuple[int, EditItem]]:
 
 def edit_of(spec: EditSpec, item: EditItem) -> Edit:
     """An edit with all it takes from the spec."""
-
-    def own_or_specs(name: str):
-        value = getattr(item, name)
-        return getattr(spec, name) if value is None else value
-
-    strategy = own_or_specs("strategy")
+    way = way_of(spec, item)
+    *outside, role = way.roles
+    by_roles = any(each.layers for each in outside) or role.side != "everywhere"
+    if by_roles or not isinstance(role.strength, float | int):
+        how = injection_of(way, spec.model.record.layers)
+        return Edit(item.prompt, tuple(how.hows), how, own_regions(spec, item))
     how = CopySource(
-        keys=strategy.keys,
-        values=strategy.values,
-        strength=own_or_specs("strength"),
-        select=select_of(strategy),
-        steps=own_or_specs("window"),
+        keys=role.keys,
+        values=role.values,
+        strength=role.strength,
+        select=select_of(way.strategy),
+        steps=role.window,
     )
-    layers = layer_numbers(own_or_specs("layers"), spec.model)
-    return Edit(item.prompt, layers, how, own_regions(spec, item))
-
-
-def select_of(strategy: Strategy) -> Select | None:
-    """Which image tokens a strategy copies; None for all."""
-    if strategy.name == "ratio":
-        return TopRatio(strategy.ratio)
-    return AboveThreshold(strategy.threshold) if strategy.name == "threshold" else None
+    return Edit(item.prompt, role.layers, how, own_regions(spec, item))
 
 
 def mask_of(spec: EditSpec, seed: int, row: Row) -> str | None:

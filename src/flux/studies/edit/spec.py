@@ -24,7 +24,18 @@ from flux.studies.edit.conflicts import (
     with_method,
     without_method,
 )
-from flux.studies.edit.items import AMask, APasting, EditItem, Source, Sparse, Strategy, Strength
+from flux.studies.edit.items import (
+    AMask,
+    APasting,
+    EditItem,
+    RoleItem,
+    Roles,
+    Source,
+    Sparse,
+    Strategy,
+    Strength,
+    role_conflicts,
+)
 from flux.studies.edit.scanning import Scan, scan_problems
 from flux.studies.edit.sources import SourceItem, Sources
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
@@ -104,7 +115,7 @@ def _complete_method(data: dict[str, Any]) -> dict[str, Any]:
         return data
     if data.get("steps") is None:
         data = data | {"steps": usual_steps(row, record)}
-    if data.get("layers") is None and row.layers:
+    if data.get("layers") is None and data.get("roles") is None and row.layers:
         data = data | {"layers": row.layers}
     if data.get("guidance") is None and record.guidance is not None and "guidance" in row.settings:
         own = given.get("guidance")
@@ -210,6 +221,11 @@ class EditSpec(Guided, Spec):
         "and its keys and values are kept: on the device, on the host, or auto, by their size",
     )
     chain: bool = Field(False, description="each edit goes on from the one before it, or from its `after`")
+    roles: Roles | None = Field(
+        None,
+        description="in the place of layers and outside: objects that say for some layers on which side of "
+        "the mask an edit looks at its source, whether for keys, values or both, how much and when",
+    )
 
     @classmethod
     def from_flags(cls, flags: dict[str, Any]) -> dict[str, Any]:
@@ -249,8 +265,11 @@ class EditSpec(Guided, Spec):
             data["method"] = DEFAULT_METHOD
         if data.get("method") is not None:
             return _complete_method(data)
+        usual = {name: value for name, value in SIDE_BY_SIDE.items() if data.get(name) is None}
+        if data.get("roles") is not None:
+            usual.pop("layers", None)
         # In the run's spec, so that it is no run of those that were made before edits were pasted.
-        return data | {name: value for name, value in SIDE_BY_SIDE.items() if data.get(name) is None}
+        return data | usual
 
     @property
     def pictures(self) -> tuple[SourceItem, ...]:
@@ -295,6 +314,7 @@ class EditSpec(Guided, Spec):
         if wrong := list(missing(self)) or list(too_many(self)):
             yield from wrong
             return
+        yield from role_conflicts(self)
         yield from self._choice_problems(self)
         for path, item in items_of(self):
             yield from below(path, self._choice_problems(item))
@@ -313,6 +333,13 @@ class EditSpec(Guided, Spec):
         for name in ("layers", "outside"):
             if (layers := getattr(chosen, name)) is not None:
                 yield from layer_problems((name,), layers, self.model, any_model=self.any_model)
+        yield from self._step_problems(chosen)
+        for i, role in enumerate(chosen.roles or ()):
+            wrong = layer_problems(("layers",), role.layers, self.model, any_model=self.any_model)
+            yield from below(("roles", i), [*wrong, *self._step_problems(role)])
+
+    def _step_problems(self, chosen: "EditSpec | EditItem | RoleItem") -> Iterator[Problem]:
+        """What is wrong with a window, and with a strength for each step."""
         if chosen.window is not None and chosen.window[1] > self.steps:
             yield Problem(
                 ("window",), f"stop must be at most {self.steps}, the number of steps", list(chosen.window)
@@ -325,13 +352,13 @@ class EditSpec(Guided, Spec):
         recipe = super().recipe()
         if self.method is not None:
             recipe["method"] = {"name": self.method.name, **self.settings}
-        for name in ("layers", "outside"):
-            if (choice := getattr(self, name)) is not None:
-                recipe[name] = list(layer_numbers(choice, self.model))
-        for path, item in items_of(self):
+        for path, item in ((), self), *items_of(self):
+            place = reduce(getitem, path, recipe)
             for name in ("layers", "outside"):
                 if (choice := getattr(item, name)) is not None:
-                    reduce(getitem, path, recipe)[name] = list(layer_numbers(choice, self.model))
+                    place[name] = list(layer_numbers(choice, self.model))
+            for i, role in enumerate(item.roles or ()):
+                place["roles"][i]["layers"] = list(layer_numbers(role.layers, self.model))
         later = {} if self.scan is None else {"scan": self.scan.as_numbers(self.model)}
         later |= {"chain": True} if self.chain else {}
         recipe = {name: value for name, value in recipe.items() if name not in ("scan", "chain")} | later

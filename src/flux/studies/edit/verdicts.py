@@ -18,6 +18,7 @@ from PIL import Image
 
 from flux.device import pick_device
 from flux.hooks import AboveThreshold, TopRatio
+from flux.hooks.looking import ByLayer
 from flux.methods.stable_flow import Edit, EditRequest, Row
 from flux.pictures.metrics import Dino, Score, changed_share, did_nothing, difference, lost_source, score
 from flux.studies.edit.figures import figures_of
@@ -194,6 +195,9 @@ def _to_free(spec: EditSpec, edit: Edit) -> Iterator[str]:
     how = edit.how
     if len(edit.layers) > 1:
         yield f"fewer layers than {len(edit.layers)}"
+    if isinstance(how, ByLayer):
+        yield from _to_redo()
+        return
     if how.strength > 0.5:
         yield f"a strength below {how.strength:g}"
     if spec.steps > 1:
@@ -212,6 +216,9 @@ def _to_bind(spec: EditSpec, edit: Edit) -> Iterator[str]:
     how = edit.how
     if len(edit.layers) < len(spec.model.record.layers):
         yield f"more layers than {len(edit.layers)}"
+    if isinstance(how, ByLayer):
+        yield "a prompt closer to the source's"
+        return
     if how.strength < 1:
         yield "strength 1"
     if how.steps and how.steps != (0, spec.steps):

@@ -5,6 +5,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from flux.hooks import AboveThreshold, Select, TopRatio
+from flux.hooks.looking import ByLayer
 from flux.methods.field import Look, Operator, Schedule
 from flux.methods.looks import Curve, Role, cosine, linear, listed, look_at_source
 from flux.methods.lookup import find_method, load_function
@@ -13,47 +15,65 @@ from flux.methods.tables import MASKS, OPERATORS, build, part_record
 from flux.methods.task import EditTask
 from flux.models import Layers
 from flux.studies.edit.choices import ScheduleChoice
-from flux.studies.edit.jobs import Way
-from flux.studies.edit.requests import select_of
+from flux.studies.edit.items import Strategy
+from flux.studies.edit.jobs import FoundMask, Way
 from flux.studies.edit.spec import EditSpec
 
 FADES: dict[str, Curve] = {"linear": linear(1, 0), "cosine": cosine(1, 0)}
 
 
 def look_of(way: Way, layers: Layers) -> Look | None:
-    """Where edits of a way look at their sources; a layer that is named twice looks everywhere."""
-    strategy, strength = way.strategy, way.strength
-    if not isinstance(strength, float | int):
-        strength = FADES[strength] if isinstance(strength, str) else listed(strength)
+    """Where edits of a way look at their sources."""
+    select = select_of(way.strategy)
     roles = [
-        Role(named, side, strategy.keys, strategy.values, strength, way.window, select_of(strategy))
-        for named, side in ((way.outside, "outside"), (way.layers, "everywhere"))
-        if named
+        Role(each.layers, each.side, each.keys, each.values, _curve(each.strength), each.window, select)
+        for each in way.roles
+        if each.layers
     ]
     return look_at_source(roles, layers) if roles else None
+
+
+def injection_of(way: Way, layers: Layers, mask: Tensor | None = None) -> ByLayer:
+    """The same for a batch of a source and one edit. mask: the edit's, packed, (1, L, 64)."""
+    look = look_of(way, layers)
+    plan = {} if look is None else look((0,), 1, mask).inject
+    hows = {layer: how for layer, (how,) in plan.items()}
+    return ByLayer(hows, "; ".join(each.in_words for each in way.roles if each.layers))
+
+
+def _curve(strength: float | str | tuple[float, ...]) -> float | Curve:
+    """A strength as a spec has it: a number, a fade by its name, or a number for each step."""
+    if isinstance(strength, float | int):
+        return strength
+    return FADES[strength] if isinstance(strength, str) else listed(strength)
 
 
 def mask_of(spec: EditSpec, way: Way) -> Literal["auto"] | Callable[[EditTask], Tensor] | None:
     """How the mask of a way is found; None where none is."""
     if way.mask is None:
         return None
-    where, threshold, feather = way.mask
-    settings = {} if threshold is None else {"threshold": threshold}
-    if where == "auto" and not settings and not feather:
+    if way.mask == FoundMask("auto", (), None):
         return "auto"  # which shows how far it has come
 
     def find(task: EditTask) -> Tensor:
-        size = task.field.size
-        if where == "auto":
-            row = find_method(spec.method.name)
-            defaults = {name: each.default for name, each in row.settings.items()}
-            *_, last = load_function(row.function)(task, **defaults | spec.settings)
-            mask = own_mask(task.field.of_edits(task.clean), last.edit, size, task.spread, **settings)
-        else:
-            mask = build(part_record(MASKS, where), **settings)(task)
-        return feathered(mask, size, feather) if feather else mask
+        if way.mask.where != "auto":
+            return found_mask(way.mask, task)
+        row = find_method(spec.method.name)
+        defaults = {name: each.default for name, each in row.settings.items()}
+        *_, last = load_function(row.function)(task, **defaults | spec.settings)
+        return found_mask(way.mask, task, last.edit)
 
     return find
+
+
+def found_mask(mask: FoundMask, task: EditTask, edit: Tensor | None = None) -> Tensor:
+    """A mask, packed, (N, L, 64). edit: for `auto`, what a first run made of the task, (N, L, 64)."""
+    size, settings = task.field.size, dict(mask.settings)
+    if mask.where == "auto":
+        found = own_mask(task.field.of_edits(task.clean), edit, size, task.spread, **settings)
+    else:
+        found = build(part_record(MASKS, mask.where), **settings)(task)
+    return feathered(found, size, mask.feather) if mask.feather else found
 
 
 def operators_of(spec: EditSpec, masked: bool) -> tuple[Operator, ...]:
@@ -69,6 +89,13 @@ def operators_of(spec: EditSpec, masked: bool) -> tuple[Operator, ...]:
     ):
         operators += (build(part_record(OPERATORS, "masked")),)
     return operators
+
+
+def select_of(strategy: Strategy) -> Select | None:
+    """Which image tokens a strategy copies; None for all."""
+    if strategy.name == "ratio":
+        return TopRatio(strategy.ratio)
+    return AboveThreshold(strategy.threshold) if strategy.name == "threshold" else None
 
 
 def schedule_of(choice: ScheduleChoice | None) -> Schedule | None:
