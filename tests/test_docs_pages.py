@@ -4,6 +4,7 @@ Commands that need FLUX.1-dev run as --dry-run. A page's commands run in turn, a
 What is done to an environment (`pip`) is read by a shell alone.
 """
 
+import json
 import os
 import re
 import runpy
@@ -186,10 +187,11 @@ def test_the_specs_of_editing(here):
     from flux.studies.reading import load_spec
 
     Image.new("RGB", (1024, 768)).save(here / "photo.jpg")
-    photo, chain = blocks("editing", "json")
-    for text in (photo, chain):
+    photo, roles, chain = blocks("editing", "json")
+    with_roles = json.dumps(json.loads(photo) | json.loads(roles))
+    for text, edits in ((photo, 2), (with_roles, 2), (chain, 3)):
         (here / "my.json").write_text(text)
-        assert len(load_spec(EditSpec, here / "my.json").edits) == (2 if text == photo else 3)
+        assert len(load_spec(EditSpec, here / "my.json").edits) == edits
 
 
 # Python
