@@ -8,8 +8,8 @@ from functools import partial
 from PIL import Image
 
 from flux.generate import Sampling
+from flux.methods.counting import count_evaluations
 from flux.methods.lookup import find_method, load_function
-from flux.methods.tables import MASKS, part_record
 from flux.photos.editing import EditedPhoto, PhotoRequest, PhotoStep, SourceEdit, edit_photo_steps
 from flux.photos.framing import Frame
 from flux.photos.sources import EditSource, OpenedSource
@@ -52,20 +52,19 @@ def work(spec: EditSpec) -> Work:
 
 
 def _evaluations(spec: EditSpec) -> list[int] | None:
-    """Of one row, for each edit, its source's included, and what it takes to find its mask."""
-    row = find_method(spec.method.name)
-    once = evaluations_of(row, spec.steps, spec.settings)
-    if once is None:
+    """Of one row, for each edit, its source's included, and what it takes to find its mask.
+
+    None for a method of the user's own, which might do anything.
+    """
+    if spec.method.is_own:
         return None
-    first = {"auto": once, "velocity": _search(spec.steps)}
-    once *= 1 if spec.true_cfg is None else 2
-    return [once + (0 if job.way.mask is None else first.get(job.way.mask[0], 0)) for job in jobs_of(spec)]
-
-
-def _search(steps: int) -> int:
-    """What the mask of velocities takes, see `flux.methods.decflowedit.search_steps`."""
-    settings = part_record(MASKS, "velocity").defaults
-    return 2 * max(1, round(settings["search"] * (steps - round(settings["start"] * steps))))
+    masks = [None if job.way.mask is None else job.way.mask[0] for job in jobs_of(spec)]
+    row, negative = find_method(spec.method.name), spec.true_cfg is not None
+    by_mask = {
+        mask: count_evaluations(row, spec.steps, spec.settings, mask=mask, negative=negative)
+        for mask in set(masks)
+    }
+    return [by_mask[mask] for mask in masks]
 
 
 def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
@@ -75,16 +74,29 @@ def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
     if spec.model.record.guidance is None:
         settings = {name: value for name, value in settings.items() if not name.endswith("guidance")}
     said = ", ".join(f"{name} {as_word(value)}" for name, value in settings.items())
-    count = "" if each is None else f" = {max(each)}" + (f", {sum(each)} for all" if len(each) > 1 else "")
+    taken = _in_words(spec, each)
     return (
         f"by {row.name} ({row.source}): {row.about}",
         f"  {said or 'no settings'}",
-        f"  evaluations of one row an edit: {row.evaluations}{count}, T being {spec.steps} steps",
+        f"  evaluations of one row an edit: {taken}",
         *([f"  where it tries again: {row.again} more"] if getattr(row, "again", "") else []),
         *(["  and before editing, to noise and back: about 2 T a source"] if _replays(spec) else []),
         *looking_notes(spec),
         *(f"  {line}" for line in sizes(spec)),
     )
+
+
+def _in_words(spec: EditSpec, each: list[int] | None) -> str:
+    """Evaluations, with the method's formula: `3 T = 48, T being 16 steps`, where that says as many."""
+    row = find_method(spec.method.name)
+    formula = f"{row.evaluations}, T being {spec.steps} steps"
+    if each is None:
+        return formula
+    count = f"{max(each)}" + (f", {sum(each)} for all" if len(each) > 1 else "")
+    stated = evaluations_of(row, spec.steps, spec.settings)
+    if stated is not None and abs(stated - max(each)) <= 1:  # where a share of steps is rounded
+        return formula.replace(",", f" = {count},", 1)
+    return f"{count}; by itself, at its defaults, {formula}"
 
 
 def _replays(spec: EditSpec) -> bool:

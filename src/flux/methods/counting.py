@@ -1,0 +1,81 @@
+"""How many evaluations an edit will take, known before there is a model: its method is walked through.
+
+    count_evaluations(find_method("stable-flow"), 16, {"integrator": "midpoint", ...})      # 96
+
+What a method asks for depends on its settings, not on the answers, but for where it may stop early or try
+again. The answers here are no numbers, NaN: none is small enough to stop at, and none in doubt.
+"""
+
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flux.methods import MethodRecord
+from flux.methods.field import Conditioning, Field
+from flux.methods.tables import MASKS, build, part_record
+from flux.methods.task import EditTask
+
+
+@dataclass(frozen=True)
+class UnknownField(Field):
+    """A field without a model, whose velocities are no numbers; it counts what is asked for."""
+
+    def _velocity(self, z: Tensor, *asked: Any) -> Tensor:
+        return torch.full_like(z, torch.nan)
+
+
+def count_evaluations(
+    row: MethodRecord,
+    steps: int,
+    settings: Mapping[str, Any],
+    *,
+    mask: str | None = None,
+    negative: bool = False,
+) -> int:
+    """How many evaluations of one row an edit takes, its source's included: what `Field.counts` will say.
+
+    settings: all of the method's. mask: which of `MASKS` is found for it first. negative: whether edits move
+    away from a negative prompt. An iteration that ends where it has settled may take fewer, and a method
+    that tries again takes more, as its record says.
+    """
+    task = _task(steps, masked=row.needs_mask, negative=negative)
+    edit = pkgutil.resolve_name(row.function)
+    if mask == "auto":
+        _run(edit, task, settings)
+    elif mask == "words":  # the only one that reads what hooks kept
+        z, at = task.clean, (1.0, None, 1.0)
+        task.field.source(z, *at)
+        task.field.edit(z, *at)
+    elif mask is not None:
+        build(part_record(MASKS, mask))(task)
+    _run(edit, task, settings)
+    return task.field.counts[0]
+
+
+def _run(edit: Any, task: EditTask, settings: Mapping[str, Any]) -> None:
+    for _ in edit(task, **settings):
+        pass
+
+
+def _task(steps: int, *, masked: bool, negative: bool) -> EditTask:
+    """One edit of a picture of one token."""
+    text = Conditioning(torch.zeros(1, 1, 1), torch.zeros(1, 1))
+    field = UnknownField(
+        flow=SimpleNamespace(double_blocks=(), single_blocks=()),
+        sources=text,
+        edits=text,
+        empty=text,
+        of=(0,),
+        size=(1, 1),
+        clean=torch.zeros(1, 1, 64),
+        mask=torch.ones(1, 1, 64) if masked else None,
+        away=(text, 2.0) if negative else None,
+    )
+    return EditTask(
+        field, seeds=(0,), times=tuple(1 - i / steps for i in range(steps + 1)), words=(((), ()),)
+    )
