@@ -46,6 +46,8 @@ FOUND = [
     for mask in ("auto", "velocity", "words")
 ]
 
+FOUND += [({"name": "flowedit"}, {"mask": {"where": "velocity", "search": 1.0, "start": 0.0}})]
+
 MOVED_AWAY = {"negative_prompt": "a bird", "true_cfg": 2.0}
 
 CASES = [

@@ -9,7 +9,7 @@ again. The answers here are no numbers, NaN: none is small enough to stop at, an
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -35,11 +35,13 @@ def count_evaluations(
     settings: Mapping[str, Any],
     *,
     mask: str | None = None,
+    of_mask: Mapping[str, Any] = MappingProxyType({}),
     negative: bool = False,
 ) -> int:
     """How many evaluations of one row an edit takes, its source's included: what `Field.counts` will say.
 
-    settings: all of the method's. mask: which of `MASKS` is found for it first. negative: whether edits move
+    settings: all of the method's. mask: which of `MASKS` is found for it first; of_mask: settings of that,
+    those left out at their defaults. negative: whether edits move
     away from a negative prompt. An iteration that ends where it has settled may take fewer, and a method
     that tries again takes more, as its record says.
     """
@@ -52,7 +54,7 @@ def count_evaluations(
         task.field.source(z, *at)
         task.field.edit(z, *at)
     elif mask is not None:
-        build(part_record(MASKS, mask))(task)
+        build(part_record(MASKS, mask), **of_mask)(task)
     _run(edit, task, settings)
     return task.field.counts[0]
 

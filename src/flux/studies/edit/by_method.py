@@ -19,7 +19,16 @@ from flux.studies.cost import Work
 from flux.studies.edit.choices import as_word, evaluations_of
 from flux.studies.edit.figures import FIGURES, as_text
 from flux.studies.edit.items import FOUND
-from flux.studies.edit.jobs import Batch, EditJob, batches_of, jobs_of, mask_picture, size_of, sizes
+from flux.studies.edit.jobs import (
+    Batch,
+    EditJob,
+    FoundMask,
+    batches_of,
+    jobs_of,
+    mask_picture,
+    size_of,
+    sizes,
+)
 from flux.studies.edit.method_report import report
 from flux.studies.edit.method_watch import BatchWatcher, watch_files
 from flux.studies.edit.spec import EditSpec
@@ -58,13 +67,16 @@ def _evaluations(spec: EditSpec) -> list[int] | None:
     """
     if spec.method.is_own:
         return None
-    masks = [None if job.way.mask is None else job.way.mask[0] for job in jobs_of(spec)]
-    row, negative = find_method(spec.method.name), spec.true_cfg is not None
-    by_mask = {
-        mask: count_evaluations(row, spec.steps, spec.settings, mask=mask, negative=negative)
-        for mask in set(masks)
-    }
+    masks = [job.way.mask for job in jobs_of(spec)]
+    by_mask = {mask: _to_make(spec, mask) for mask in set(masks)}
     return [by_mask[mask] for mask in masks]
+
+
+def _to_make(spec: EditSpec, mask: FoundMask | None) -> int:
+    found = {} if mask is None else {"mask": mask.where, "of_mask": dict(mask.settings)}
+    negative = spec.true_cfg is not None
+    row = find_method(spec.method.name)
+    return count_evaluations(row, spec.steps, spec.settings, negative=negative, **found)
 
 
 def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from flux.limits import MOST_GUIDANCE, MOST_PIXELS
 from flux.methods import DEFAULT_METHOD, METHODS
 from flux.models import configs
 from flux.prompts import prompt_file
+from flux.studies.edit.cautions import cautions
 from flux.studies.edit.choices import MethodChoice, OperatorChoice, Schedules, usual_steps
 from flux.studies.edit.conflicts import (
     BY_METHOD,
@@ -308,6 +309,10 @@ class EditSpec(Guided, Spec):
         """What T5 reads in the place of a prompt, by the prompt."""
         items = [*self.pictures, *(item for _, item in items_of(self))]
         return {each.prompt: each.prompt_2 for each in items if each.prompt_2 is not None}
+
+    def notes(self) -> Iterator[str]:
+        yield from super().notes()
+        yield from cautions(self)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
