@@ -1,5 +1,7 @@
 """Photographs edited from end to end, by small random models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,13 @@ from helpers_demos import small_models
 from PIL import Image
 
 from flux.generate import Sampling, generate
+from flux.integrators import Evaluation
+from flux.methods import METHODS, method_record
+from flux.methods.task import MethodStep
 from flux.photos.editing import EditSource, PhotoRequest, SourceEdit, edit_photo, edit_photo_steps
+from flux.photos.gate import liken
+from flux.photos.replays import replay_of
+from flux.pictures.files import to_pil
 
 SAMPLING = Sampling(4, 3.5, 64, 64)
 
@@ -111,3 +119,124 @@ def test_methods_that_invert_tell_how_well_sources_come_back_from_noise():
 def test_settings_that_a_method_does_not_take():
     with pytest.raises(ValueError, match="flowedit takes no strength: its settings are start, last"):
         results(three(method="flowedit", settings={"strength": 1}))
+
+
+def dab(task, *, size=9.0):
+    """Change a fifth of each picture, as far as its mask lets it, and ask the model once for each edit."""
+    clean = task.field.of_edits(task.clean)
+    task.field.edit(clean, 1.0, Evaluation(0, 1), 1.0)
+    change = torch.zeros_like(clean)
+    change[:, : clean.shape[1] // 5] = size
+    mask = 1.0 if task.field.mask is None else task.field.mask
+    yield MethodStep("edit", 0, 1, 1.0, 0.0, clean + change * mask)
+
+
+def corner(task):
+    """A mask of the first token alone."""
+    mask = torch.zeros_like(task.field.of_edits(task.clean))
+    mask[:, 0] = 1
+    return mask
+
+
+@pytest.mark.parametrize("found", [None, "auto", corner], ids=str)
+def test_a_mask_of_one_edit_leaves_those_beside_it_alone(found):
+    """With others in its batch an edit has the mask, the pasted picture and the price that it has alone."""
+    edits = (SourceEdit("a cat"), SourceEdit("a hat", mask=(0, 0, 50, 60)), SourceEdit("a boat"))
+    source = (EditSource("a dog", photograph()),)
+    together, alone = (
+        results(PhotoRequest(source, edits, SAMPLING, dab, mask=found, batch=n, gate=False)) for n in (3, 1)
+    )
+    for i, each in together.items():
+        assert torch.equal(each.latent, alone[i].latent) and torch.equal(each.mask, alone[i].mask)
+        assert each.pasted.tobytes() == alone[i].pasted.tobytes() != photograph().tobytes()
+        assert (each.evaluations, each.note) == (alone[i].evaluations, None)
+    assert together[0].share < 0.4 < together[1].share
+    assert [each.evaluations for each in together.values()] == ([2, 1, 2] if found == "auto" else [1, 1, 1])
+
+
+def test_an_edit_changed_nothing_where_its_change_says_so():
+    """And not where it may change little: of the photo of 100 x 60 pixels here less than 1 %."""
+    source, box = (EditSource("a dog", photograph()),), (0, 0, 7, 7)
+
+    def notes(method, mask, **how):
+        request = PhotoRequest(source, (SourceEdit("a cat", mask=mask),), SAMPLING, method, gate=False, **how)
+        (each,) = results(request).values()
+        return each.share, each.note
+
+    share, note = notes(dab, box)
+    assert share < 0.01 and note is None and notes(dab, None)[1] is None
+    for mask in (None, box, (60, 30, 100, 60)):  # where it may change the last, dab changes nothing
+        settings = {"size": 9.0 if mask == (60, 30, 100, 60) else 0.01}
+        for paste in ("auto", True, False):
+            assert notes(dab, mask, settings=settings, paste=paste)[1] == "the edit changed nothing"
+    assert "nothing to paste it into" in notes("noise", None, settings={"strength": 1})[1]
+
+
+@pytest.mark.parametrize("method", ["kv-edit", "inpaint"])
+@pytest.mark.parametrize(
+    "mask, said", [(None, "inside a mask alone: give"), ("auto", "found by a run without")]
+)
+def test_a_mask_that_a_method_needs_is_asked_for_at_once(method, mask, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        next(edit_photo_steps(None, three(method=method, mask=mask)))
+    assert "\n" not in str(caught.value)
+
+
+UNCHANGED = ("rf-solver", "fireflow", "rf-inversion", "uniedit", "dnaedit")
+
+
+@pytest.mark.parametrize("method", UNCHANGED)
+def test_a_method_is_replayed_by_itself_with_nothing_asked_for(method):
+    """The replay is the edit whose prompt is the source's."""
+    source = EditSource("a dog", photograph(64, 64, 5), seed=3)
+    edits = (SourceEdit("a dog"), SourceEdit("a cat"))
+    steps = list(edit_photo_steps(small_models(), PhotoRequest((source,), edits, SAMPLING, method)))
+    (opened,) = (each for step in steps for each in step.sources.values())
+    same, other = (each for step in steps for each in step.results.values())
+    back, replay = to_pil(opened.reconstruction), opened.gate.replay
+    assert liken(back, same.image).psnr == pytest.approx(replay.psnr, abs=0.05)
+    assert liken(back, other.image).psnr != pytest.approx(replay.psnr, abs=0.05)
+    row = method_record(method)
+    assert replay_of(row, {}).formulas == (row.evaluations,)
+
+
+def test_a_replay_that_says_nothing_is_left_out():
+    row = method_record("kv-edit")
+    assert replay_of(row, {}).formulas == () and "not measured" in replay_of(row, {}).about
+    request = replace(three(method="kv-edit", mask=corner), edits=(SourceEdit("a cat"),))
+    steps = list(edit_photo_steps(small_models(), request))
+    (opened,) = (each for step in steps for each in step.sources.values())
+    assert opened.gate.autoencoder is not None and opened.gate.replay is None
+    assert "gate" not in {step.phase for step in steps}
+
+
+@pytest.mark.parametrize(
+    "method, settings, said",
+    [
+        ("stable-flow", {}, ("a nudge", "more steps", "an integrator of second order")),
+        ("rf-inversion", {}, ("a larger stop",)),
+        ("dnaedit", {}, ("more steps",)),
+    ],
+)
+def test_remedies_of_a_replay_are_settings_that_its_method_has(method, settings, said):
+    assert replay_of(method_record(method), settings).remedies == said
+
+
+def test_what_does_not_invert_is_not_replayed():
+    assert all((replay_of(row, {}) is not None) == row.inverts for row in METHODS)
+
+
+def test_a_large_photo_is_edited_small_and_comes_back_at_its_own_size(tmp_path):
+    """4000 x 3000 pixels; outside the mask they stay, byte for byte."""
+    photograph(400, 300).resize((4000, 3000)).save(tmp_path / "large.jpg", quality=80)
+    whole = Image.open(tmp_path / "large.jpg").convert("RGB")
+    box = (1000, 1000, 2200, 2000)
+    how = {"method": "noise", "steps": 1, "mask": box}
+    edited = edit_photo(small_models(), tmp_path / "large.jpg", "a dog", "a cat", **how)
+    assert edited.image.size == (128, 96) and edited.pasted.size == whole.size == (4000, 3000)
+    changed = (np.asarray(whole) != np.asarray(edited.pasted)).any(axis=-1)
+    rows, columns = (np.flatnonzero(changed.any(axis=axis)) for axis in (1, 0))
+    near = 1.5 * 8 * 4000 / 128  # a position of the mask, and the half of one to each side of it
+    assert columns[0] > 1000 - near and columns[-1] < 2200 + near
+    assert rows[0] > 1000 - near and rows[-1] < 2000 + near
+    assert changed[1300:1700, 1300:1900].mean() > 0.5

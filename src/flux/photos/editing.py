@@ -25,12 +25,13 @@ from flux.hooks import Hooks
 from flux.integrators import integrator_record
 from flux.methods import DEFAULT_METHOD, MethodRecord
 from flux.methods.field import Conditioning, Look, Operator, Schedule, WatchedRows, Watcher
-from flux.methods.inversion import reconstruct
 from flux.methods.lookup import find_method
 from flux.methods.masks import own_mask, packed, unpacked
 from flux.methods.task import EditTask, Method, open_task
 from flux.photos.framing import Box, Fit, Frame, cut_mask
+from flux.photos.gate import REMEDIES
 from flux.photos.paste import PASTE_BELOW, paste
+from flux.photos.replays import Replay, replay_of
 from flux.photos.sources import (
     EditSource,
     OpenedSource,
@@ -48,8 +49,10 @@ from flux.references import Reference
 from flux.sampling import Step
 from flux.weights.load import Models
 
-NOTHING_MADE = 0.01
-"""An edit whose own mask covers less than this share of the picture has changed nothing."""
+NOTHING_MADE = 0.5
+"""An edit whose own change, as a mask, is nowhere as large has changed nothing, however small what it may."""
+
+CHANGED_NOTHING = "the edit changed nothing"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +83,11 @@ class PhotoRequest:
     paste: whether edits come back in the photo's own pixels; "auto": where the mask covers less than
     `PASTE_BELOW` of the picture. residual: whether the photo's details stay inside the mask; "auto": where
     the edit left them, see `flux.photos.paste`. gate: whether it is measured how well each source comes back;
-    with methods that invert, that takes evaluations of its own. watch: looks on while the method evaluates
-    edits, by their number in the request; not while masks are looked for. seconds: what T5 reads in the place
-    of some of the prompts. negative: what edits move away from, see `flux.methods.field.Field`. reference:
-    the picture that the model looks at, for sources and edits alike. regional: how regions obey their
-    prompts; its own parts are not looked at.
+    with methods that invert, that takes evaluations of its own, see `flux.photos.replays`. watch: looks on
+    while the method evaluates edits, by their number in the request; not while masks are looked for.
+    seconds: what T5 reads in the place of some of the prompts. negative: what edits move away from, see
+    `flux.methods.field.Field`. reference: the picture that the model looks at, for sources and edits alike.
+    regional: how regions obey their prompts; its own parts are not looked at.
     """
 
     sources: tuple[EditSource, ...]
@@ -246,9 +249,11 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
     """Yield every step of every batch, sources as they are opened and edits as they are done.
 
     dino: for the gate's similarity. Raises PictureError and ValueError, in one line each, for photos that
-    cannot be opened or edited, and NotFinite for latents that are no numbers.
+    cannot be opened or edited, ValueError too for edits without the mask that their method needs, and
+    NotFinite for latents that are no numbers.
     """
     method = method_of(request.method, request.settings)
+    _require_masks(request)
     size = (request.sampling.width, request.sampling.height)
     frames = [frame_source(each, request.fit, size, models.spec.largest) for each in request.sources]
     prompts = [each.prompt for each in (*request.sources, *request.edits)]
@@ -267,10 +272,11 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
         sources = [opened[number] for number in numbers]
         task = _task(models, request, texts, batch, numbers, sources)
         with at_work(models.device, request.offload, models.flow, times=_times(request, task)):
-            task = yield from _masked(request, method, task, batch, sources, progress)
+            masks = yield from _masks(request, method, task, batch, sources, progress)
+            task = _limited(task, masks)
             watched = _watched(request, task, batch)
             latents = yield from _made(models, method, watched, progress)
-        yield from _come_back(models, request, task, latents, sources, progress)
+        yield from _come_back(models, request, task, masks, latents, sources, progress)
         later = {request.edits[row].source for each in batches[index + 1 :] for row in each}
         opened = {number: source for number, source in opened.items() if number in later}
 
@@ -306,10 +312,11 @@ def _open(
             yield replace(progress, phase="sample", step=each.index, steps=each.steps)
         else:
             latents[each[0]] = each[1]
-    replays = None
-    if sources and request.gate and (way := _inversion(request)):
+    replays, replay = None, None if (row := _row(request)) is None else replay_of(row, request.settings)
+    if sources and request.gate and replay is not None and replay.way != "left out":
         ordered = torch.stack([latents[i] for i in range(len(sources))])
-        replays = yield from _replayed(models, request, texts, sources, ordered, of_these[0], way, progress)
+        how = (replay, of_these[0], progress)
+        replays = yield from _replayed(models, request, texts, sources, ordered, *how)
     for i, (number, source, frame) in enumerate(zip(numbers, sources, of_these, strict=True)):
         shown = show_source(
             models,
@@ -319,6 +326,7 @@ def _open(
             request.sampling,
             replay=None if replays is None else replays[i],
             gate=request.gate,
+            remedies=REMEDIES if replay is None else replay.remedies,
             dino=dino,
             offload=request.offload,
         )
@@ -327,22 +335,25 @@ def _open(
 
 def _times(request: PhotoRequest, task: EditTask) -> tuple[float, ...]:
     """The noise levels at which a method will ask the model, as far as its record tells."""
-    row = None if callable(request.method) else find_method(request.method)
-    if row is None:
+    if (row := _row(request)) is None:
         return task.times
     integrator = (settings_of(row) | dict(request.settings)).get("integrator", row.integrator)
     return (*task.times, *times_asked(integrator_record(integrator).function, task.times))
 
 
-def _inversion(request: PhotoRequest) -> dict[str, Any] | None:
-    """How the request's method inverts, as `reconstruct` takes it; None for one that does not."""
-    row = None if callable(request.method) else find_method(request.method)
-    if row is None or not row.inverts:
-        return None
-    settings = settings_of(row) | dict(request.settings)
-    way = {name: settings[name] for name in ("nudge", "undo_nudge") if name in settings}
-    integrator = settings.get("integrator", row.integrator)
-    return way | {"integrator": integrator, "guidance": settings.get("source_guidance", 1.0)}
+def _row(request: PhotoRequest) -> MethodRecord | None:
+    """What is known of the request's method; nothing of one that is a function."""
+    return None if callable(request.method) else find_method(request.method)
+
+
+def _require_masks(request: PhotoRequest) -> None:
+    """Refuse edits without a mask by a method that needs one, and its own change as the mask."""
+    row = _row(request)
+    if row is None or not row.needs_mask or callable(request.mask):
+        return
+    if any(each.mask is None for each in request.edits):
+        why = "" if request.mask is None else ', and "auto" is found by a run without one'
+        raise ValueError(f"{row.name} edits inside a mask alone{why}: give a picture, a box, or a function")
 
 
 def _replayed(
@@ -351,20 +362,20 @@ def _replayed(
     texts: Texts,
     sources: Sequence[EditSource],
     latents: Tensor,
+    replay: Replay,
     frame: Frame,
-    way: Mapping[str, Any],
     progress: PhotoStep,
 ) -> Generator[PhotoStep, None, Tensor]:
-    """What comes back of sources' latents, (S, L, 64), when they go to noise and back unheld."""
+    """What comes back of sources' latents, (S, L, 64), on the CPU."""
     width, height = frame.size
     prompts, seeds = [each.prompt for each in sources], [each.seed for each in sources]
     sampling = replace(request.sampling, width=width, height=height)
     of = range(len(sources))
     task = open_task(models, texts, prompts, prompts, of, latents, seeds, sampling, request.reference)
     with at_work(models.device, request.offload, models.flow, times=_times(request, task)):
-        for step in reconstruct(task, **way):
+        for step in replay.steps(task):
             yield replace(progress, phase="gate", step=step.index, steps=step.steps)
-    return step.source.cpu()
+    return replay.back(step).cpu()
 
 
 def _task(
@@ -403,31 +414,39 @@ def _task(
     return replace(task, field=replace(task.field, **beside))
 
 
-def _masked(
+def _masks(
     request: PhotoRequest,
     method: Method,
     task: EditTask,
     batch: Sequence[int],
     sources: Sequence[OpenedSource],
     progress: PhotoStep,
-) -> Generator[PhotoStep, None, EditTask]:
-    """The task with its masks: those that edits bring, and for the others what the request says."""
-    given = {
-        i: _grid(request.edits[row].mask, sources[task.field.of[i]].frame)
+) -> Generator[PhotoStep, None, dict[int, Tensor]]:
+    """Masks by row, packed, (L, 64): those that edits bring, and for the others what the request says."""
+    masks = {
+        i: packed(_grid(request.edits[row].mask, sources[task.field.of[i]].frame)[None])[0].to(task.clean)
         for i, row in enumerate(batch)
         if request.edits[row].mask is not None
     }
-    if request.mask is None and not given:
-        return task
-    mask = torch.ones_like(task.field.of_edits(task.clean))
-    if request.mask == "auto" and len(given) < len(batch):
-        for step in method(task):
+    rows = [i for i in range(len(batch)) if i not in masks]
+    if request.mask is None or not rows:
+        return masks
+    others = task.rows(rows)
+    if callable(request.mask):
+        found = request.mask(others)
+    else:
+        for step in method(others):
             yield replace(progress, phase="mask", step=step.index, steps=step.steps)
-        mask = _own_mask(task, step.edit)
-    elif callable(request.mask) and len(given) < len(batch):
-        mask = request.mask(task)
-    rows = [packed(given[i][None])[0].to(mask) if i in given else each for i, each in enumerate(mask)]
-    return task.with_mask(torch.stack(rows))
+        found = _own_mask(others, step.edit)
+    return masks | dict(zip(rows, found, strict=True))
+
+
+def _limited(task: EditTask, masks: Mapping[int, Tensor]) -> EditTask:
+    """The task with these masks by row; beside them, rows that have none may change everywhere."""
+    if not masks:
+        return task
+    everywhere = torch.ones_like(task.clean[0])
+    return task.with_mask(torch.stack([masks.get(i, everywhere) for i in range(len(task.field.of))]))
 
 
 def _watched(request: PhotoRequest, task: EditTask, batch: Sequence[int]) -> EditTask:
@@ -461,19 +480,27 @@ def _come_back(
     models: Models,
     request: PhotoRequest,
     task: EditTask,
+    masks: Mapping[int, Tensor],
     latents: Tensor,
     sources: Sequence[OpenedSource],
     progress: PhotoStep,
 ) -> Iterator[PhotoStep]:
-    """The edits as pictures, and pasted; one step for each, so that no more than one is held at its size."""
-    mask = task.field.mask
-    grids = unpacked(_own_mask(task, latents) if mask is None else mask, task.field.size).cpu()
+    """The edits as pictures, and pasted; one step for each, so that no more than one is held at its size.
+
+    masks: those by row that were not found in what the edits changed.
+    """
+    clean, mask = task.field.of_edits(task.clean), task.field.mask
+    changes = _own_mask(task, latents if mask is None else torch.lerp(clean, latents, mask))
+    grids = torch.stack([masks.get(i, each) for i, each in enumerate(changes)])
+    grids, changes = (unpacked(each, task.field.size).cpu() for each in (grids, changes))
     for i, row in enumerate(progress.edits):
         source = sources[task.field.of[i]]
         width, height = source.frame.size
         size = replace(request.sampling, width=width, height=height)
         picture = decode(models, latents[i : i + 1], size, offload=request.offload)[0]
         pasted, note = _paste(request, row, source, picture, grids[i])
+        if float(changes[i].amax()) < NOTHING_MADE:
+            note = CHANGED_NOTHING
         result = EditedPhoto(source, picture, latents[i].cpu(), grids[i], pasted, task.field.counts[i], note)
         yield replace(progress, results={row: result})
 
@@ -483,15 +510,14 @@ def _paste(
 ) -> tuple[Image.Image | None, str | None]:
     """The photo with the edit in it, if it is pasted, and what is to be said."""
     share = float(grid.mean())
-    note = "the edit changed nothing" if share < NOTHING_MADE else None
     if request.paste is False:
-        return None, note
+        return None, None
     if request.paste == "auto" and share >= PASTE_BELOW:
         return None, f"the edit changes {share:.0%} of the picture: there is nothing to paste it into"
     photo = request.sources[request.edits[row].source].photo
     whole = to_pil(source.picture) if photo is None else open_photo(photo)
     back = source.reconstruction
-    return paste(whole, source.frame, grid, picture, back, request.residual), note
+    return paste(whole, source.frame, grid, picture, back, request.residual), None
 
 
 def _own_mask(task: EditTask, latents: Tensor) -> Tensor:

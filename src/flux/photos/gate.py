@@ -1,7 +1,7 @@
 """How well a picture comes back before it is edited, and in words what to do where it does not."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -28,8 +28,8 @@ class Gate:
     """What can be told of a source before it is edited.
 
     autoencoder: what the autoencoder alone makes of it, beside it; None where the latent was there first.
-    replay: what comes back when the source is taken to noise and sampled again freely, beside what the
-    autoencoder makes of it; for methods that invert. advice: in words.
+    replay: what comes back when the source is taken to noise and back with nothing asked for, beside what the
+    autoencoder makes of it; for methods that invert, see `flux.photos.replays`. advice: in words.
     """
 
     autoencoder: Likeness | None
@@ -48,6 +48,8 @@ LEAST_REPLAY = 25.0
 """dB. On flux-tiny 24 scenes came back by Euler's rule at 14.8 in 8 steps and 18.3 in 16, and at 25.7 to 40.0
 by a nudge or by rules of second order."""
 
+REMEDIES = ("a nudge", "more steps", "an integrator of second order")
+
 
 def liken(a: Image.Image, b: Image.Image, dino: Dino | None = None) -> Likeness:
     """How alike two pictures of one size are."""
@@ -64,14 +66,18 @@ def gate_of(
     reconstruction: Image.Image,
     replay: Image.Image | None = None,
     dino: Dino | None = None,
+    remedies: Sequence[str] = REMEDIES,
 ) -> Gate:
-    """The gate of a source: its picture, if it was encoded, what the latent shows, and its free replay."""
+    """The gate of a source: its picture, if it was encoded, what the latent shows, and its replay.
+
+    remedies: what to try where the replay is poor, beside a method that does not invert.
+    """
     alone = None if picture is None else liken(picture, reconstruction, dino)
     again = None if replay is None else liken(reconstruction, replay, dino)
-    return Gate(alone, again, tuple(_advice(alone, again)))
+    return Gate(alone, again, tuple(_advice(alone, again, remedies)))
 
 
-def _advice(alone: Likeness | None, again: Likeness | None) -> Iterator[str]:
+def _advice(alone: Likeness | None, again: Likeness | None, remedies: Sequence[str]) -> Iterator[str]:
     if alone is not None and _is_poor(alone):
         yield (
             f"the autoencoder alone gives the picture back at {_in_words(alone)}: what the edit draws anew "
@@ -81,7 +87,7 @@ def _advice(alone: Likeness | None, again: Likeness | None) -> Iterator[str]:
     if again is not None and again.psnr is not None and again.psnr < LEAST_REPLAY:
         yield (
             f"from noise the picture comes back at {again.psnr:.1f} dB ({LEAST_REPLAY:.0f} or more is good): "
-            "take a nudge, more steps, an integrator of second order, or a method that does not invert"
+            f"take {', '.join(remedies)}, or a method that does not invert"
         )
 
 

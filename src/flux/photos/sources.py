@@ -12,7 +12,7 @@ from torch import Tensor
 from flux.conditions import Conditions, Region
 from flux.generate import Sampling, Texts, decode, encode_pictures, sample_steps
 from flux.photos.framing import Fit, Frame, frame_photo
-from flux.photos.gate import Gate, gate_of
+from flux.photos.gate import REMEDIES, Gate, gate_of
 from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
 from flux.pictures.opening import open_picture
@@ -70,9 +70,12 @@ def open_photo(photo: Picture) -> Image.Image:
 
 def frame_source(source: EditSource, fit: Fit, size: tuple[int, int], largest: int | None) -> Frame:
     """What a source's picture shows; raises PictureError and ValueError for a photo that cannot be edited."""
+    whole = Frame(size, size, (0, 0, *size))
     if source.photo is None:
-        return Frame(size, size, (0, 0, *size))
+        return whole
     photo = open_photo(source.photo)
+    if source.latent is not None and photo.size == size:
+        return whole
     try:
         return frame_photo(photo.size, fit, size=size, largest=largest)
     except ValueError as error:
@@ -120,10 +123,14 @@ def show_source(
     *,
     replay: Tensor | None = None,
     gate: bool = True,
+    remedies: Sequence[str] = REMEDIES,
     dino: Dino | None = None,
     offload: Offload = False,
 ) -> OpenedSource:
-    """A source with its pictures, and how well it comes back. replay: the latent as it came from noise."""
+    """A source with its pictures, and how well it comes back. replay: the latent as it came from noise.
+
+    remedies: what to try where that is poor, see `flux.photos.gate.gate_of`.
+    """
     size = replace(sampling, width=frame.size[0], height=frame.size[1])
 
     def shown(latent: Tensor) -> Tensor:
@@ -134,7 +141,7 @@ def show_source(
     told = None
     if gate and (cut is not None or replay is not None):
         again = None if replay is None else to_pil(shown(replay))
-        told = gate_of(cut, to_pil(back), again, dino)
+        told = gate_of(cut, to_pil(back), again, dino, remedies)
     return OpenedSource(back if cut is None else to_tensor(cut), back, latent, frame, told)
 
 
