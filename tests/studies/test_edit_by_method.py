@@ -19,6 +19,7 @@ from test_demos import assert_whole_run, files, load_demo, pictures, run_blocked
 
 from flux.methods import METHODS
 from flux.pictures.metrics import Score
+from flux.studies.edit.by_method import work
 from flux.studies.edit.choices import evaluations_of
 from flux.studies.edit.jobs import batches_of, check, jobs_of
 from flux.studies.edit.method_verdicts import what_went_wrong
@@ -154,10 +155,11 @@ def test_every_method_edits_a_photo(row, demo, tmp_path):
     argv = ["--source.image", "photo.png", "--prompts", "a dog", "a cat", "--method", row.name, *mask, *few]
     assert demo(*argv, "--dry-run") == demo(*argv) == 0
     record = assert_whole_run(tmp_path / "output/edit/none")
-    assert (
-        record["edits"][0]["evaluations"] > 0
-        and (record["sources"][0]["gate"]["replay"] is None) != row.inverts
-    )
+    assert record["edits"][0]["evaluations"] > 0
+    # KV-Edit's replay would say nothing: what is masked is made anew, and the rest stays whatever comes back.
+    replayed = row.inverts and not row.needs_mask
+    assert (record["sources"][0]["gate"]["replay"] is None) != replayed
+    assert (record["replay"] is None) != row.inverts
     assert record["settings"].keys() == row.settings.keys()
 
 
@@ -191,6 +193,87 @@ def test_a_method_of_ones_own_stands_in_the_working_directory(demo, tmp_path, ca
     assert json.loads((tmp_path / "output/edit/none/run.json").read_text())["settings"] == {"share": 0.25}
     assert demo(*argv, "--method.shore", "0.25") == 2
     assert "no setting of mine:half: did you mean share?" in capsys.readouterr().err
+
+
+def test_a_mask_that_no_edit_takes_is_not_looked_at(tmp_path):
+    photograph(tmp_path / "photo.png")
+    own = {"prompt": "a cat", "mask": [0, 0, 8, 8]}
+    assert spec_of(tmp_path, method="kv-edit", mask="auto", edits=[own]).mask.where == "auto"
+
+
+WAITS = """
+from pathlib import Path
+from flux.methods.task import MethodStep
+
+
+def edit(task, *, size=9.0):
+    if not Path("go").exists():
+        raise ValueError("the edit was begun")
+    edit = task.field.of_edits(task.clean).clone()
+    edit[:, 0] += size
+    yield MethodStep("edit", 0, 1, 1.0, 0.0, edit)
+"""
+
+
+def test_how_well_photos_come_back_is_told_before_they_are_edited(demo, tmp_path, capsys):
+    """On the console and in run.json; by a run that goes on, of what is kept, without measuring it again."""
+    photograph(tmp_path / "photo.png")
+    (tmp_path / "waits.py").write_text(WAITS)
+    argv = ["--source.image", "photo.png", *DOG, "--method", "waits:edit", *FEW]
+    assert demo(*argv) == 2
+    out, err = capsys.readouterr()
+    assert "the edit was begun" in err
+    record = json.loads((tmp_path / "output/edit/none/run.json").read_text())
+    (source,) = record["sources"]
+    figures, advice = source["gate"]["autoencoder"], source["gate"]["advice"][0]
+    told = (
+        f"source: given back by the autoencoder alone: {figures['psnr']:.1f} dB, SSIM {figures['ssim']:.3f}\n"
+    )
+    assert not record["finished"] and told in out and f"source: {advice}\n" in out
+
+    (tmp_path / "go").touch()
+    assert demo(*argv) == 0
+    out = capsys.readouterr().out
+    assert out.count(told) == out.count(f"source: {advice}\n") == 1
+    done = assert_whole_run(tmp_path / "output/edit/none")
+    assert done["sources"] == record["sources"] and done["replay"] is None
+    page = (tmp_path / "output/edit/none/index.html").read_text()
+    assert f"{figures['psnr']:.1f} dB, SSIM" in page
+
+
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        (["--method.size", "0.0"], None),  # of which a notice says more
+        (
+            ["--method.size", "0.1", "--checks.did_nothing", "0", "--paste", "false"],
+            "the edit changed nothing",
+        ),
+    ],
+)
+def test_notes_of_edits_are_said(more, said, demo, tmp_path, capsys):
+    photograph(tmp_path / "photo.png")
+    (tmp_path / "waits.py").write_text(WAITS)
+    (tmp_path / "go").touch()
+    assert demo("--source.image", "photo.png", *DOG, "--method", "waits:edit", *more, *FEW) == 0
+    out = capsys.readouterr().out
+    folder = tmp_path / "output/edit/none"
+    (each,) = json.loads((folder / "run.json").read_text())["edits"]
+    assert each["note"] == "the edit changed nothing"
+    page = (folder / "index.html").read_text()
+    assert ("edit-01: did nothing" in out) == (said is None)
+    assert (
+        (f"edit-01: {each['note']}\n" in out) == ("The edit changed nothing." in page) == (said is not None)
+    )
+
+
+def test_a_whole_scene_says_that_there_is_nothing_to_paste(demo, tmp_path, capsys):
+    photograph(tmp_path / "photo.png")
+    noise = ["--method", "noise", "--method.strength", "1"]
+    assert demo("--source.image", "photo.png", *DOG, *noise, *FEW) == 0
+    said = "there is nothing to paste it into"
+    assert said in capsys.readouterr().out
+    assert f"{said}." in (tmp_path / "output/edit/none/index.html").read_text()
 
 
 # The same run, and another
@@ -283,6 +366,15 @@ def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
     photograph(tmp_path / "photo.png")
     for changes, said in (
         ({"method": "kv-edit"}, "mask: missing: kv-edit edits inside a mask alone"),
+        (
+            {"method": "kv-edit", "mask": "auto"},
+            'mask = "auto": is the edit\'s own change, which a first run without a mask finds, and kv-edit '
+            'edits inside a mask alone: give a picture, a box, or "velocity"',
+        ),
+        (
+            {"method": "inpaint", "mask": "velocity", "edits": ["a", {"prompt": "b", "mask": "auto"}]},
+            'edits[1].mask = "auto": is the edit\'s own change',
+        ),
         (
             {"method": "noise", "mask": "auto"},
             "noise takes none, as it never sees source and edit side by side",
@@ -431,6 +523,29 @@ def test_a_dry_run_says_what_the_method_will_do(demo, tmp_path, capsys):
     ):
         assert words in out
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    "method, said",
+    [
+        ("stable-flow", "and before editing, 32 a source, to noise as the method goes, and back by"),
+        ({"name": "stable-flow", "integrator": "midpoint"}, "and before editing, 64 a source, to noise"),
+        ({"name": "stable-flow", "integrator": "fixed-point"}, "and before editing, 48 a source, to noise"),
+        ("rf-inversion", "and before editing, 31 a source, by the method itself, with the source's prompt"),
+        ("dnaedit", "and before editing, 28 a source, by the method itself"),
+        ("kv-edit", "not measured: what is masked is made anew"),
+        ("flowedit", None),
+    ],
+)
+def test_a_dry_run_counts_what_is_measured_before(method, said, tmp_path):
+    photograph(tmp_path / "photo.png")
+    mask = {"mask": [0, 0, 48, 64]} if method == "kv-edit" else {}
+    spec = spec_of(tmp_path, method=method, steps=16, **mask)
+    notes = "\n".join(work(spec).notes)
+    assert (said or "") in notes and ("before editing" in notes) == (said is not None and "a source" in said)
+    unasked = work(spec_of(tmp_path, method=method, steps=16, checks={"gate": False}, **mask))
+    counted = re.search(r"before editing, (\d+) a source", notes)
+    assert work(spec).evaluations - unasked.evaluations == int(counted[1] if counted else 0)
 
 
 @pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)

@@ -227,6 +227,10 @@ class RunFolder:
         self._write_record({"finished": complete, **results})
         self.made.close()
 
+    def keep_record(self, results: Json) -> None:
+        """Write what is known so far into `run.json` of a run that is not finished."""
+        self._write_record({"finished": False, **results})
+
     def _write_record(self, results: Json) -> None:
         record = {"spec": self.recipe, "setting": self.setting, **results, "made": self.made.as_json()}
         self._write_json(RECORD, record)

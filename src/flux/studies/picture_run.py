@@ -58,7 +58,7 @@ class KeptFile:
 class Progress:
     """How far a run has come: a step, from 0, of the pictures at work is done; files are made.
 
-    record: what `run.json` is to say of how they were made.
+    record: what `run.json` is to say of how they were made, from now on. told: lines to be said now.
     steps: of how many, where that is known. phase: what is done in these steps, in a word; empty for
     sampling. files: names of those that lie in the run's folder already.
     preview: makes pictures of how those at work stand now; costs time, and is called before the next step.
@@ -70,6 +70,7 @@ class Progress:
     steps: int | None = None
     phase: str = ""
     files: Sequence[str] = ()
+    told: Sequence[str] = ()
     preview: Callable[[], list[Image.Image]] | None = None
 
 
@@ -100,9 +101,11 @@ def look_at(models: Models, latents: Tensor, sampling: Sampling, offload: Offloa
         return []
 
 
-def _write(run: RunFolder, pictures: Sequence[Picture | KeptFile]) -> int:
-    """Write files that belong together; returns how many."""
+def _write(run: RunFolder, pictures: Sequence[Picture | KeptFile], record: Results | None = None) -> int:
+    """Write files that belong together, and what is known so far; returns how many."""
     run.write_files({each.file: each.content() for each in pictures})
+    if record is not None:
+        run.keep_record(record)
     return len(pictures)
 
 
@@ -175,12 +178,15 @@ class PictureRun(Generic[S]):
         with Bars(len(files), len(files) - len(missing), spec.steps) as bars, Writer[int](most=2) as writer:
             for progress in self.pictures(spec, models, missing, *([run] if self.goes_on else [])):
                 record |= progress.record
+                for line in progress.told:
+                    bars.say(line)
                 if progress.step is not None:
                     bars.step(progress.step)
                 host.watch(progress)
                 wanted = [each for each in progress.pictures if each.file in left]
-                if wanted:
+                known = dict(record) if progress.record and not run.finished else None
+                if wanted or known is not None:
                     left -= {each.file for each in wanted}
-                    bars.made(sum(writer.put(partial(_write, run, wanted))))
+                    bars.made(sum(writer.put(partial(_write, run, wanted, known))))
             bars.made(sum(writer.rest()))
         return {"loading": loaded - start, "pictures": time.perf_counter() - loaded}, record

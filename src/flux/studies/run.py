@@ -247,3 +247,8 @@ class Bars:
 
     def made(self, pictures: int) -> None:
         self._pictures.update(pictures)
+
+    @staticmethod
+    def say(line: str) -> None:
+        """Say a line, above the bars."""
+        tqdm.write(line)

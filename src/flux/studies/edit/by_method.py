@@ -1,6 +1,7 @@
 """Demo 4 with a method: sources are opened, edited and brought home; pictures come with their figures."""
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
 from functools import partial
@@ -17,7 +18,8 @@ from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.edit.choices import as_word, evaluations_of
-from flux.studies.edit.figures import FIGURES, as_text
+from flux.studies.edit.figures import FIGURES, as_text, figures_of
+from flux.studies.edit.gates import Told, lines_of, listed, replay_evaluations, replay_of_spec
 from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import (
     Batch,
@@ -35,6 +37,7 @@ from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.wanted import looking_notes, more_prompts, negative_of, regional_of, regions_of
 from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
+from flux.studies.folder import RunFolder
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress, look_at
 from flux.studies.references import References
 from flux.studies.run import dino_source
@@ -45,7 +48,7 @@ def work(spec: EditSpec) -> Work:
     batches, jobs = batches_of(spec), jobs_of(spec)
     each = _evaluations(spec)
     sources = {job.file("source"): job.source.image is None for job in jobs}
-    sampled = sum(sources.values()) + (2 * len(sources) if _replays(spec) else 0)
+    before = spec.steps * sum(sources.values()) + replay_evaluations(spec) * len(sources)
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     prompts = [prompt for job in jobs for prompt in (job.source.prompt, job.edit.prompt)]
     return Work(
@@ -55,7 +58,7 @@ def work(spec: EditSpec) -> Work:
         decoded=len(jobs) + len(sources),
         models=dino,
         kept=[file for batch in batches for file in watch_files(spec, batch)],
-        evaluations=None if each is None else sum(each) + spec.steps * sampled,
+        evaluations=None if each is None else sum(each) + before,
         notes=_notes(spec, each),
     )
 
@@ -92,7 +95,7 @@ def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
         f"  {said or 'no settings'}",
         f"  evaluations of one row an edit: {taken}",
         *([f"  where it tries again: {row.again} more"] if getattr(row, "again", "") else []),
-        *(["  and before editing, to noise and back: about 2 T a source"] if _replays(spec) else []),
+        *_replay_notes(spec),
         *looking_notes(spec),
         *(f"  {line}" for line in sizes(spec)),
     )
@@ -111,16 +114,20 @@ def _in_words(spec: EditSpec, each: list[int] | None) -> str:
     return f"{count}; by itself, at its defaults, {formula}"
 
 
-def _replays(spec: EditSpec) -> bool:
-    """Whether sources go to noise and back before they are edited."""
-    return spec.checks.gate and find_method(spec.method.name).inverts
+def _replay_notes(spec: EditSpec) -> Iterator[str]:
+    """What `--dry-run` says of sources that go to noise and back before they are edited."""
+    if (replay := replay_of_spec(spec)) is not None:
+        count = replay_evaluations(spec)
+        yield f"  and before editing, {count} a source, {replay.about}" if count else f"  {replay.about}"
 
 
-def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Iterator[Progress]:
-    """Make the batches that lack a picture."""
+def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:
+    """Make the batches that lack a picture; first it is told of each source how well it comes back."""
     dino: Dino | None = None
-    if _replays(spec) or (spec.checks.gate and any(job.source.image is not None for job in jobs_of(spec))):
+    measured = replay_of_spec(spec) is not None or any(job.source.image is not None for job in jobs_of(spec))
+    if spec.checks.gate and measured:
         dino, _ = load_dino(spec)
+    gates: dict[str, Told | None] = {}
     lacking = [
         batch
         for batch in batches_of(spec)
@@ -128,13 +135,22 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str]) -> Itera
     ]
     references = references_of(spec, models, [job for batch in lacking for job in batch.jobs])
     for batch in lacking:
+        files = {job.file("source") for job in batch.jobs}
+        kept = [file for file in sorted(files - gates.keys()) if file not in missing]
+        if kept:
+            gates |= {file: figures_of(run, file).get("gate") for file in kept}
+            yield told_of(spec, gates, kept)
         watcher = None if spec.watch is None else BatchWatcher(spec, batch, models)
         request = replace(request_of(spec, batch, models, references), watch=watcher)
+        request = replace(request, gate=request.gate and not files <= gates.keys())
         for step in edit_photo_steps(models, request, dino):
             made: list[Picture | KeptFile] = []
             for number, source in step.sources.items():
                 job = next(job for job in batch.jobs if _sources(batch)[job.file("source")] == number)
                 made += source_pictures(job, source, models)
+                if (file := job.file("source")) not in gates:
+                    gates[file] = gate_in(made[-1])
+                    yield told_of(spec, gates, [file])
             for number, result in step.results.items():
                 made += edit_pictures(batch.jobs[number], result, models)
                 made += [] if watcher is None else watcher.files(number)
@@ -207,6 +223,17 @@ def _given_mask(job: EditJob) -> Image.Image | None:
     return None if mask is None or mask.where in FOUND else mask_picture(mask, job.frame)
 
 
+def told_of(spec: EditSpec, gates: Mapping[str, Told | None], files: Sequence[str]) -> Progress:
+    """Before they are edited, how well the sources of these files come back. gates: all that is known."""
+    told = [line for file in files for line in lines_of(file, gates[file], spec)]
+    return Progress(record={"sources": listed(gates)}, told=told)
+
+
+def gate_in(picture: Picture) -> Told | None:
+    """The gate of a source, as its picture's file will hold it."""
+    return json.loads(picture.about[FIGURES]).get("gate")
+
+
 def source_pictures(job: EditJob, source: OpenedSource, models: Models) -> list[Picture]:
     """The pictures of a source that was opened for a job."""
     figures = {} if source.gate is None else {"gate": asdict(source.gate)}
@@ -259,4 +286,4 @@ def scaled_home(picture: Image.Image, frame: Frame) -> Image.Image:
     return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS, box=box)
 
 
-BY_METHOD = PictureRun(work, pictures, report)
+BY_METHOD = PictureRun(work, pictures, report, goes_on=True)

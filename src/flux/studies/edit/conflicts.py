@@ -99,8 +99,23 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
             if any((edit.mask or each.mask) is None for edit in each.edit):
                 path = ("mask",) if spec.sources is None else ("sources", i, "mask")
                 yield Problem(path, f"missing: {method.name} edits inside a mask alone; give one")
+        yield from _own_changes(spec, method)
     if not row.pairs:
         yield from _alone(spec, method, but="mask" if row.needs_mask else "")
+
+
+def _own_changes(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
+    """Masks of the edit's own change, for a method that changes nothing, or all, without one."""
+    text = (
+        f"is the edit's own change, which a first run without a mask finds, and {method.name} edits inside a "
+        'mask alone: give a picture, a box, or "velocity"'
+    )
+    used = [each.mask if edit.mask is None else edit.mask for each in spec.pictures for edit in each.edit]
+    places: list[tuple[KeyPath, Any]] = [((), spec), *items_of(spec)]
+    places += [(("sources", i), each) for i, each in enumerate(spec.sources or ())]
+    for path, place in places:
+        if place.mask is not None and place.mask.where == "auto" and place.mask in used:
+            yield Problem((*path, "mask"), text, "auto")
 
 
 def wanted_problems(spec: "EditSpec") -> Iterator[Problem]:

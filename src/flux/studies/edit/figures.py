@@ -26,6 +26,11 @@ def figures_of(run: RunFolder, name: str) -> dict[str, Any]:
         return json.loads(image.text.get(FIGURES, "{}"))
 
 
+def sentences(note: str | None) -> list[str]:
+    """A note of an edit as a page has it; none where there is none."""
+    return [f"{note[0].upper()}{note[1:]}."] if note else []
+
+
 def as_text(figures: Mapping[str, Any]) -> str:
     """Figures as a picture's file holds them."""
     return json.dumps(_finite(figures), ensure_ascii=False)

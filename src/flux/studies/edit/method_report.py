@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from flux.photos.editing import CHANGED_NOTHING
 from flux.pictures.metrics import Score, difference, psnr, score
 from flux.studies.edit.choices import as_word
-from flux.studies.edit.figures import PASTED, figures_of
+from flux.studies.edit.figures import PASTED, figures_of, sentences
+from flux.studies.edit.gates import facts_of, gates_of, listed, replay_of_spec
 from flux.studies.edit.jobs import EditJob, jobs_of
 from flux.studies.edit.method_verdicts import what_went_wrong
 from flux.studies.edit.method_watch import show_watched
@@ -50,6 +52,14 @@ class Finding:
         return self.job.file("edit").removesuffix(".png")
 
     @property
+    def note(self) -> str | None:
+        """What was said of it when it was made, such as that there is nothing to paste it into, unless a
+        notice says as much."""
+        note = self.figures.get("note")
+        said = note == CHANGED_NOTHING and any(each.startswith("did nothing") for each in self.notices)
+        return None if said else note
+
+    @property
     def files(self) -> dict[str, str]:
         return {kind: self.job.file(kind) for kind in (*self.job.shown, *CHANGES)}
 
@@ -71,20 +81,16 @@ class Finding:
 def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     """Compare the pictures of a run and write all that shows them; returns the figures for `run.json`.
 
-    Prints how well photos come back where that is poor, what went wrong with an edit, and what to try.
+    Prints what is to be said of an edit: what it changed, what went wrong with it, and what to try.
     """
     dino, no_dino = load_dino(spec)
     judge, no_judge = load_judge(spec)
-    jobs = jobs_of(spec)
-    gates = {job.file("source"): figures_of(run, job.file("source")).get("gate") for job in jobs}
-    for file, gate in gates.items():
-        for line in (gate or {}).get("advice", ()):
-            print(f"{file.removesuffix('.png')}: {line}")
+    gates, replay = gates_of(spec, run), replay_of_spec(spec)
     found = []
-    for job in jobs:
+    for job in jobs_of(spec):
         each = _finding(spec, run, job, dino, judge)
         found.append(each)
-        for text in each.notices:
+        for text in (*([each.note] if each.note else []), *each.notices):
             print(f"{each.title}: {text}")
     unchecked = "; ".join(line for line in (no_dino, no_judge) if line) or None
     if unchecked:
@@ -95,7 +101,8 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
         "method": spec.method.name,
         "settings": spec.settings,
         "dino": dino.source if dino else None,
-        "sources": [{"file": file, "gate": gate} for file, gate in gates.items()],
+        "replay": None if replay is None else replay.about,
+        "sources": listed(gates),
         "edits": [each.record() for each in found],
     }
 
@@ -145,22 +152,6 @@ def _facts(each: Finding) -> dict[str, str]:
     return facts
 
 
-def _gate_facts(gate: Mapping[str, Any] | None) -> dict[str, str]:
-    """How well a source comes back, in words."""
-    facts = {}
-    names = {"autoencoder": "given back by the autoencoder alone", "replay": "given back from noise"}
-    for key, name in names.items():
-        figures = (gate or {}).get(key)
-        if figures:
-            parts = [
-                "equal" if figures["psnr"] is None else f"{figures['psnr']:.1f} dB",
-                *([] if figures["ssim"] is None else [f"SSIM {figures['ssim']:.3f}"]),
-                *([] if figures["dino"] is None else [f"DINO {figures['dino']:.3f}"]),
-            ]
-            facts[name] = ", ".join(parts)
-    return facts
-
-
 def _sheet(spec: EditSpec, run: RunFolder, found: list[Finding]) -> Image.Image:
     rows = []
     for each in found:
@@ -195,7 +186,7 @@ def _page(
                 "prompt": each.job.source.prompt,
                 "problems": list((gate or {}).get("advice", ())),
                 "pictures": [PagePicture(each.files[kind], CAPTIONS[kind]) for kind in each.job.shown],
-                "facts": _gate_facts(gate),
+                "facts": facts_of(gate, spec),
                 "edits": [],
                 "width": each.job.frame.size[0],
             },
@@ -203,7 +194,7 @@ def _page(
         source["edits"].append(
             {
                 "prompt": each.job.edit.prompt,
-                "problems": [f"This edit {text}" for text in each.notices],
+                "problems": [*sentences(each.note), *(f"This edit {text}" for text in each.notices)],
                 "pictures": [PagePicture(each.files[kind], CAPTIONS[kind]) for kind in CHANGES],
                 "facts": _facts(each),
             }

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from flux.studies.cost import Work
 from flux.studies.edit.by_method import BY_METHOD
+from flux.studies.edit.gates import Told, listed
 from flux.studies.edit.keeping import KeptSources
 from flux.studies.edit.requests import requests
 from flux.studies.edit.run import RUN
@@ -48,6 +49,8 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: Run
     """Make the cells that lack a file, one by one."""
     cells = cells_of(spec)
     kept = KeptSources(request for cell in cells if spec.method is None for request in requests(cell.spec))
+    said: list[str] = []
+    gates: dict[str, Told | None] = {}
     for cell in cells:
         lacks = {
             file.removeprefix(cell.folder + "/") for file in missing if file.startswith(cell.folder + "/")
@@ -55,9 +58,16 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: Run
         if not lacks:
             continue
         own = run_of(cell)
-        more = [RunFolder(run.path / cell.folder, run.recipe, run.setting), kept] if own is RUN else []
+        more = [RunFolder(run.path / cell.folder, run.recipe, run.setting), *([kept] if own is RUN else [])]
         for progress in own.pictures(cell.spec, models, lacks, *more):
-            yield replace(progress, pictures=[_in_cell(cell, each) for each in progress.pictures])
+            told = [line for line in progress.told if line not in said]
+            said += told
+            record = dict(progress.record)
+            if "sources" in record:
+                gates |= {cell.file(each["file"]): each["gate"] for each in record["sources"]}
+                record["sources"] = listed(gates)
+            made = [_in_cell(cell, each) for each in progress.pictures]
+            yield replace(progress, pictures=made, told=told, record=record)
 
 
 def _in_cell(cell: ScanCell, each: Picture | KeptFile) -> Picture | KeptFile:

@@ -1,7 +1,7 @@
 """What a scan shows: a grid of pictures with their scores, a table, and how keeping and making trade off."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import fmean
 from typing import Any
@@ -10,6 +10,7 @@ from PIL import Image
 
 from flux.methods.stable_flow import Row
 from flux.pictures.metrics import Score, psnr_outside, score
+from flux.studies.edit.gates import Told, gates_of, listed
 from flux.studies.edit.jobs import jobs_of
 from flux.studies.edit.requests import file_of, items_of, requests
 from flux.studies.edit.scanning import AXES, ScanCell, cells_of
@@ -79,7 +80,17 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
         "cells": [
             {"cell": cell.number, "title": cell.title, "folder": cell.folder, **summary[cell.number]}
             for cell in cells
-        ]
+        ],
+        **({} if spec.method is None else {"sources": listed(_gates(run, cells))}),
+    }
+
+
+def _gates(run: RunFolder, cells: Sequence[ScanCell]) -> dict[str, Told | None]:
+    """How well the sources of all cells come back, by their files."""
+    return {
+        cell.file(file): gate
+        for cell in cells
+        for file, gate in gates_of(cell.spec, replace(run, path=run.path / cell.folder)).items()
     }
 
 
