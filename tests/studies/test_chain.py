@@ -174,6 +174,20 @@ def test_a_chain_of_a_photo_is_encoded_once(chain, tmp_path, monkeypatch):
     assert latents(folder, "edit-02").shape == (1, 6, 64)
 
 
+def test_a_generated_picture_keeps_its_pixels_through_a_chain_by_a_method(chain):
+    """Each link is pasted into the picture before it as that was pasted, not into what its latent shows."""
+    boxes = ([0, 0, 16, 32], [32, 0, 48, 32])
+    edits = [{"prompt": f"a boat {i}", "mask": box} for i, box in enumerate(boxes)]
+    folder = chain("chain", edits, "--method", "flowedit")
+    assert_whole_run(folder)
+    levels = [np.asarray(Image.open(folder / f"{name}.png")) for name in ("source", "full-01", "full-02")]
+    masks = [np.asarray(Image.open(folder / f"mask-0{i}.png")) for i in (1, 2)]
+    for mask, before, after in zip(masks, levels[:-1], levels[1:], strict=True):
+        assert np.array_equal(before[mask == 0], after[mask == 0]) and not np.array_equal(before, after)
+    nowhere = (masks[0] == 0) & (masks[1] == 0)
+    assert nowhere.mean() > 0.1 and np.array_equal(levels[0][nowhere], levels[2][nowhere])
+
+
 # Going on
 
 

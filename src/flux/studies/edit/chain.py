@@ -2,9 +2,9 @@
 
 Nothing is decoded and encoded again on the way. Side by side, without a method, a link stands beside the way
 that its source took from noise, which is kept whole; by a method it starts from its source's last latent.
-Either way its pixels are pasted into the picture before; side by side its way too becomes that of its source
-where it changed nothing. A link is made again from what is kept, so that a run that was stopped goes on to
-the same bytes.
+Either way its pixels are pasted into the picture before, as that was pasted; side by side its way too becomes
+that of its source where it changed nothing. A link is made again from what is kept, so that a run that was
+stopped goes on to the same bytes.
 """
 
 from collections.abc import Iterator
@@ -34,6 +34,7 @@ from flux.studies.edit import by_method
 from flux.studies.edit.chain_report import report
 from flux.studies.edit.chaining import ChainLink, links_of
 from flux.studies.edit.figures import FIGURES, as_text
+from flux.studies.edit.gates import gates_of
 from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, mask_picture
 from flux.studies.edit.spec import EditSpec
@@ -90,6 +91,9 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: Run
     make = _side_by_side if spec.method is None else _by_method
     lacking = [link for link in links_of(spec) if not missing.isdisjoint([*link.pictures, *link.kept])]
     references = by_method.references_of(spec, models, [link.job for link in lacking])
+    if spec.method is not None and lacking and lacking[0].number > 1:
+        gates = gates_of(spec, run)
+        yield by_method.told_of(spec, gates, [*gates])
     for link in lacking:
         if link.after not in states:
             states[link.after] = _kept_state(link, run) if _is_kept(link, missing) else None
@@ -111,9 +115,8 @@ def _kept_state(link: ChainLink, run: RunFolder) -> ChainState:
 
 
 def _photo_of(link: ChainLink, full: Image.Image) -> Image.Image | None:
-    """What later edits are pasted into: an edit at the photo's own size."""
-    is_photo = link.job.source.image is not None
-    return full if is_photo and full.size == link.job.frame.photo else None
+    """What later edits are pasted into: an edit at the source's own size."""
+    return full if full.size == link.job.frame.photo else None
 
 
 def _latents_file(name: str, latents: Tensor) -> KeptFile:
@@ -270,6 +273,8 @@ def _by_method(
                 latents = opened.latent[None]
                 states[None] = ChainState(job.source.prompt, latents)
                 made += by_method.source_pictures(job, opened, models)
+                file = job.file("source")
+                yield by_method.told_of(spec, {file: by_method.gate_in(made[0])}, [file])
                 made.append(_latents_file(link.source_latents, latents))
         for result in step.results.values():
             made += _result(link, result, models, states)

@@ -1,6 +1,6 @@
 """What a chain shows: its pictures in order, what each link did, and how far the rest has drifted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,8 @@ from PIL import Image, ImageChops
 
 from flux.pictures.metrics import Score, difference, outside_of, psnr_outside, score, ssim_outside
 from flux.studies.edit.chaining import ChainLink, links_of
-from flux.studies.edit.figures import figures_of
+from flux.studies.edit.figures import figures_of, sentences
+from flux.studies.edit.gates import Told, gates_of, listed
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Judge, Seen, load_dino, load_judge
 from flux.studies.folder import RunFolder
@@ -33,7 +34,7 @@ class LinkFinding:
     masks. drift_psnr in dB, drift_ssim: there, to the first source; None where there is no such place, PSNR
     also for equal ones. own_psnr: to what it goes on from, outside its own mask. score: to the first source.
     made: whether all it asks for is there, by the model's judge; None where that cannot tell. lost: of what
-    it goes on from, in words.
+    it goes on from, in words. note: what was said of it when it was made.
     """
 
     link: ChainLink
@@ -44,6 +45,7 @@ class LinkFinding:
     score: Score
     made: bool | None
     lost: tuple[str, ...] = ()
+    note: str | None = None
 
     def record(self) -> dict[str, Any]:
         after = 0 if self.link.after is None else self.link.after.number
@@ -58,7 +60,10 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     dino, no_dino = load_dino(spec)
     sees, no_judge = load_judge(spec)
     found = [_finding(spec, run, link, dino, sees) for link in links_of(spec)]
+    gates = {} if spec.method is None else gates_of(spec, run)
     for each in found:
+        if each.note:
+            print(f"{_title(each.link)}: {each.note}")
         for lost in each.lost:
             print(f"{_title(each.link)}: lost of what it goes on from: {lost}")
     unchecked = [line for line in (no_dino, no_judge) if line]
@@ -66,8 +71,13 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
         print(line)
     run.write_text(TABLE, csv_text(TITLES, [list(each.record().values()) for each in found]))
     run.save_picture(SHEET, _sheet(spec, run, found))
-    run.write_text(PAGE, _page(spec, run, found, unchecked))
-    return {"links": [each.record() for each in found]}
+    run.write_text(PAGE, _page(spec, run, found, [*_advice(gates), *unchecked]))
+    sources = {} if spec.method is None else {"sources": listed(gates)}
+    return {"links": [each.record() for each in found], **sources}
+
+
+def _advice(gates: Mapping[str, Told | None]) -> list[str]:
+    return [line for gate in gates.values() for line in (gate or {}).get("advice", ())]
 
 
 def shown_picture(run: RunFolder, link: ChainLink) -> Image.Image:
@@ -99,6 +109,7 @@ def _finding(spec: EditSpec, run: RunFolder, link: ChainLink, dino: Any, sees: J
         score(first, picture, dino=dino, pixel=spec.checks.pixel),
         None if seen is None else not seen[1],
         () if seen is None else tuple(seen[0]),
+        figures_of(run, link.job.file("edit")).get("note"),
     )
 
 
@@ -163,7 +174,10 @@ def _page(spec: EditSpec, run: RunFolder, found: Sequence[LinkFinding], unchecke
             "before": each.link.source_prompt,
             "prompt": each.link.job.edit.prompt,
             "title": f"{each.link.number}, after {_before(each.link)}",
-            "problems": [f"This edit lost of what it goes on from: {lost}" for lost in each.lost],
+            "problems": [
+                *sentences(each.note),
+                *(f"This edit lost of what it goes on from: {lost}" for lost in each.lost),
+            ],
             "pictures": [
                 PagePicture(each.link.source_file, "what it goes on from"),
                 *(PagePicture(file, caption) for file, caption in _pictures(spec, each.link)),
