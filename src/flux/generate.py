@@ -11,7 +11,7 @@ ValueError, before anyone sees them.
 import math
 import pkgutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from flux.conditions import Conditions, conditioned
 from flux.finite import Ingredients, is_finite, require_finite_pictures, require_finite_steps
 from flux.hooks import Hooks
-from flux.integrators import integrator_record
+from flux.integrators import Velocity, integrator_record
 from flux.models import MOST_GUIDANCE
 from flux.placement.modes import Offload
 from flux.placement.tables import times_asked
@@ -94,10 +94,13 @@ def sample_steps(
     hooks: Hooks | None = None,
     offload: Offload = False,
     conditions: Conditions | None = None,
+    around: Callable[[Callable[[float | Sequence[float]], Velocity], float], Velocity] | None = None,
 ) -> Iterator[Step]:
     """Yield each step of sampling one row per prompt, each from the noise of its seed.
 
     conditions: what pictures are made from beside their prompts; `texts` must hold its prompts too.
+    around: takes what makes a velocity from guidance, one value or one per row, and the sampling's guidance;
+    returns the velocity that is followed in its place.
     Raises NotFinite in the place of the last step, where it is known which step was the first to go wrong.
     """
     size = (sampling.height, sampling.width)
@@ -113,7 +116,11 @@ def sample_steps(
     if given.start is not None:
         x, timesteps, pin = given.start.on(x, timesteps)
     guidance, finite = sampling.guidance or 0.0, []
-    predicted = conditioned(models.flow, inputs, texts.txt, texts.vec, guidance, given, hooks)
+
+    def predict(guidance: float | Sequence[float]) -> Velocity:
+        return conditioned(models.flow, inputs, texts.txt, texts.vec, guidance, given, hooks)
+
+    predicted = predict(guidance) if around is None else around(predict, guidance)
     integrate = integrator_record(sampling.integrator).function
     with at_work(models.device, offload, models.flow, times=times_asked(integrate, timesteps)):
         steps = integrate(predicted, x, timesteps, pin=pin)

@@ -149,7 +149,7 @@ def spec_of(**changes) -> EditSpec:
         ({"scan": {}}, "scan = {"),
         ({"scan": {"strength": [0, 0]}}, "scan.strength[1] = 0.0: stands here twice"),
         ({"scan": {"strength": [2]}}, "scan.strength[0] = 2: must be between 0 and 1"),
-        ({"scan": {"strength": ["linear"]}}, "scan.strength: must be numbers where no method is named"),
+        ({"scan": {"strength": ["linaer"]}}, 'scan.strength[0] = "linaer": must be a number'),
         ({"scan": {"layers": [[99]]}}, "scan.layers[0][0] = 99: flux-tiny has layers 0 to 11"),
         ({"scan": {"guidance": [1]}, "model": "flux-schnell"}, "flux-schnell takes no guidance"),
         ({"scan": {"strenght": [1]}}, "scan.strenght = [1]: unknown key, did you mean strength?"),

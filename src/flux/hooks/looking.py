@@ -18,14 +18,15 @@ Strength = Callable[[int, int], float]
 class ByLayer:
     """An injection of its own in each layer, for an edit that looks at its source by roles.
 
-    hows: by the layer's number. said: what they do, in words.
+    hows: by the layer's number; in others nothing is done. said: what they do, in words.
     """
 
     hows: Mapping[int, Injection]
     said: str = ""
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
-        return self.hows[site.layer](q, k, v, site)
+        how = self.hows.get(site.layer)
+        return (q, k, v) if how is None else how(q, k, v, site)
 
 
 @dataclass(frozen=True, eq=False)

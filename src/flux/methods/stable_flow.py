@@ -20,7 +20,7 @@ A source whose keys and values are kept is sampled once, by itself, and its edit
 The second call makes the edit alone, for what a plain picture costs. See `flux/hooks/kept.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
@@ -32,8 +32,10 @@ from flux.generate import Sampling, decode, encode, sample_steps
 from flux.hooks import CopySource, Hooks, Injection, LayerName, Site
 from flux.hooks.kept import KeepingPlace, KeptSource, kept_copies
 from flux.hooks.returned import like_given, place
-from flux.integrators import integrator_record
+from flux.integrators import Velocity, integrator_record
 from flux.math import rows_of
+from flux.methods.field import Operator, Schedule
+from flux.methods.side_by_side import BesideSource
 from flux.models import FluxParams, Layers
 from flux.placement.modes import Offload
 from flux.references import Reference
@@ -46,13 +48,15 @@ class Edit:
     """A prompt, the layers in which it looks at the source, and how.
 
     how: an injection for a batch of the source (row 0) and edits; it changes the row of this edit alone.
-    regions: parts of the picture with prompts of their own, see `flux.conditions`.
+    regions: parts of the picture with prompts of their own, see `flux.conditions`. mask: where it may change
+    its source, packed, (1, L, 64) in [0, 1], which operators are told; None: everywhere.
     """
 
     prompt: str
     layers: tuple[LayerName, ...]
     how: Injection = CopySource()
     regions: tuple[Region, ...] = ()
+    mask: Tensor | None = field(default=None, compare=False)
 
 
 class Row(NamedTuple):
@@ -72,7 +76,10 @@ class EditRequest:
     regional: how the edits' regions obey; its own parts are not looked at.
     reference: the picture that the model looks at, for the source and all edits alike.
     keep: off: the source stands beside each batch of edits; else it is sampled once, by itself, and its keys
-    and values are kept there. Edits with an injection of one's own always have it beside them.
+    and values are kept there. Edits with an injection of one's own always have it beside them, and so have
+    all edits where there are operators or schedules.
+    operators, source_schedule, edit_schedule: what becomes of edits' velocities beside that of their source,
+    and of guidance, see `flux.methods.side_by_side`.
     """
 
     source: str
@@ -88,12 +95,20 @@ class EditRequest:
     regional: Regions = Regions()
     reference: Reference | None = None
     keep: Literal["off"] | KeepingPlace = "off"
+    operators: tuple[Operator, ...] = ()
+    source_schedule: Schedule | None = None
+    edit_schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
         if not self.edits:
             raise ValueError("edits must hold at least one edit")
         if self.batch < 1:
             raise ValueError(f"batch must be 1 or more; got {self.batch}")
+
+    @property
+    def is_beside(self) -> bool:
+        """Whether velocities are looked at beside that of their source."""
+        return bool(self.operators) or self.source_schedule is not None or self.edit_schedule is not None
 
     def prompt_of(self, row: Row) -> str:
         """The prompt that a picture of the request is made from."""
@@ -207,6 +222,7 @@ def edit_steps(
             hooks=each.hooks,
             offload=request.offload,
             conditions=_conditions(request, each.rows),
+            around=_around(request, each.rows),
         )
         for step in steps:
             pictures, latents = {}, {}
@@ -233,7 +249,7 @@ def kept_bytes(request: EditRequest, params: FluxParams, itemsize: int) -> int:
     per_step = (request.sampling.height // 16) * (request.sampling.width // 16)
     evaluations = integrator_record(request.sampling.integrator).order * (1 + (request.negative is not None))
     looks: dict[int, list[CopySource]] = {}
-    for each in filter(_can_be_kept, request.edits):
+    for each in (each for each in request.edits if _can_be_kept(request, each)):
         for layer in layers.indices(each.layers):
             looks.setdefault(layer, []).append(each.how)
     for hows in looks.values():
@@ -243,9 +259,21 @@ def kept_bytes(request: EditRequest, params: FluxParams, itemsize: int) -> int:
     return tokens * evaluations * params.hidden_size * itemsize
 
 
-def _can_be_kept(each: Edit) -> bool:
+def _can_be_kept(request: EditRequest, each: Edit) -> bool:
     """Whether an edit needs no more of its source than its keys and values."""
-    return isinstance(each.how, CopySource)
+    return isinstance(each.how, CopySource) and not request.is_beside
+
+
+def _around(request: EditRequest, rows: Sequence[Row]) -> Callable[..., Velocity] | None:
+    """What becomes of velocities in a batch of a source and edits; None where nothing does, as in others."""
+    edits = [request.edits[row.index] for row in rows if row.kind == "edit"]
+    if not (edits and request.is_beside):
+        return None
+    masks = [each.mask for each in edits if each.mask is not None]
+    if masks:
+        masks = [torch.ones_like(masks[0]) if each.mask is None else each.mask for each in edits]
+    schedules = request.source_schedule, request.edit_schedule
+    return BesideSource(request.operators, *schedules, torch.cat(masks) if masks else None).around
 
 
 def _conditions(request: EditRequest, rows: Sequence[Row]) -> Conditions:
@@ -267,7 +295,7 @@ def edit_passes(request: EditRequest, kept: KeptSource | None = None) -> list[Pa
     """
     if kept is None and request.keep != "off":
         kept = KeptSource(request.keep)
-    alone = [i for i, each in enumerate(request.edits) if kept is not None and _can_be_kept(each)]
+    alone = [i for i, each in enumerate(request.edits) if kept is not None and _can_be_kept(request, each)]
     beside = [i for i in range(len(request.edits)) if i not in alone]
     passes = []
     if alone:

@@ -19,17 +19,22 @@ class GeneratedEdit:
 
     source: as it is kept, 8-bit RGB. pictures: what the latents of source and edit show, RGB in about
     [-1, 1], (3, height, width). latents: of both, (16, h, w). spread: the latents' standard deviation.
+    mask: where the edit was allowed to change its source, (h, w) in [0, 1]; None: everywhere.
     """
 
     source: Image.Image
     pictures: tuple[Tensor, Tensor]
     latents: tuple[Tensor, Tensor]
     spread: float = 1.0
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ReturnedEdit:
-    """An edit that came back. mask: where it changed its source, (h, w) in [0, 1], on the latents' grid."""
+    """An edit that came back.
+
+    mask: where it changed its source, or was allowed to, (h, w) in [0, 1], on the latents' grid.
+    """
 
     picture: Image.Image
     mask: Tensor
@@ -50,14 +55,17 @@ class ReturnedEdit:
 def come_back(
     edit: GeneratedEdit, when: bool | Literal["auto"] = "auto", residual: bool | Literal["auto"] = "auto"
 ) -> ReturnedEdit:
-    """Paste an edit into its source by its own mask. when: "auto" where that covers less than `PASTE_BELOW`.
+    """Paste an edit into its source by its mask, or else by what it changed.
 
+    when: "auto" where that covers less than `PASTE_BELOW`.
     residual: as `paste` takes it. What comes back whole is the edit's own picture.
     """
     height, width = (8 * side for side in edit.latents[0].shape[1:])
     clean, changed = (pack(each[None]) for each in edit.latents)
     size = (height // 16, width // 16)
-    mask = unpacked(own_mask(clean, changed, size, edit.spread), size)[0]
+    mask = edit.mask
+    if mask is None:
+        mask = unpacked(own_mask(clean, changed, size, edit.spread), size)[0]
     whole = ReturnedEdit(to_pil(edit.pictures[1]), mask, False)
     if when is False or (when == "auto" and whole.share >= PASTE_BELOW):
         return whole

@@ -7,7 +7,7 @@ that of its source where it changed nothing. A link is made again from what is k
 stopped goes on to the same bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -20,15 +20,15 @@ from torch import Tensor
 from flux.conditions import Conditions, Region
 from flux.generate import Sampling, Texts, at_work, decode, encode, sample_steps
 from flux.integrators import Evaluation
-from flux.methods.masks import packed
-from flux.methods.task import open_task
+from flux.methods.masks import packed, unpacked
+from flux.methods.task import EditTask, open_task
 from flux.photos.beside import GeneratedEdit, ReturnedEdit, come_back
 from flux.photos.editing import EditedPhoto, SourceEdit, edit_photo_steps
 from flux.photos.sources import EditSource
 from flux.pictures.files import to_pil
 from flux.placement.modes import Offload
 from flux.references import Reference
-from flux.sampling import get_schedule, unpack
+from flux.sampling import unpack
 from flux.studies.cost import Work
 from flux.studies.edit import by_method
 from flux.studies.edit.chain_report import report
@@ -40,7 +40,7 @@ from flux.studies.edit.jobs import Batch, mask_picture
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.wanted import regional_of, regions_of
-from flux.studies.edit.ways import look_of
+from flux.studies.edit.ways import found_mask, look_of, mask_grid, operators_of, schedule_of
 from flux.studies.folder import RunFolder
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.references import References
@@ -153,12 +153,13 @@ def _side_by_side(
         ]
     source = states[link.after]
     way = [source.latents[:1]]
-    times = get_schedule(sampling.steps, way[0].shape[1], shift=models.spec.shift)
-    with at_work(models.device, offload, models.flow, times=times):
-        for index, edit in _beside(spec, models, texts, link, source, sampling, seen):
+    task = _task(spec, models, texts, link, source, sampling, seen)
+    with at_work(models.device, offload, models.flow, times=task.times):
+        task = yield from _masked(spec, task, link, source)
+        for index, edit in _beside(spec, task, source):
             way.append(edit.cpu())
             yield Progress(index)
-    latents, back = _come_back(spec, models, source, torch.cat(way), sampling)
+    latents, back = _come_back(spec, models, source, torch.cat(way), sampling, task.field.mask)
     states[link] = ChainState(link.job.edit.prompt, latents, back.picture)
     about = _about(spec, models, link)
     if spec.paste.when is not False:
@@ -174,19 +175,21 @@ def _side_by_side(
 
 
 def _come_back(
-    spec: EditSpec, models: Models, source: ChainState, way: Tensor, sampling: Sampling
+    spec: EditSpec, models: Models, source: ChainState, way: Tensor, sampling: Sampling, mask: Tensor | None
 ) -> tuple[Tensor, ReturnedEdit]:
     """An edit's way, (T + 1, L, 64), as it is gone on from, and its picture; both pasted, or neither."""
+    size = (spec.height // 16, spec.width // 16)
+    grid = None if mask is None else unpacked(mask, size)[0].cpu()
     when, ends, offload = spec.paste.when, (source.latents[-1:], way[-1:]), spec.model.offload
     after = _decoded(models, way, sampling, offload)
     before = after if when is False else _decoded(models, source.latents, sampling, offload)
     latents = tuple(unpack(each, spec.height, spec.width)[0] for each in ends)
-    edit = GeneratedEdit(source.photo, (before, after), latents, models.spec.latent_spread)
+    edit = GeneratedEdit(source.photo, (before, after), latents, models.spec.latent_spread, grid)
     back = come_back(edit, when, spec.paste.residual)
     return (torch.lerp(source.latents, way, packed(back.mask[None])) if back.pasted else way), back
 
 
-def _beside(
+def _task(
     spec: EditSpec,
     models: Models,
     texts: Texts,
@@ -194,7 +197,42 @@ def _beside(
     source: ChainState,
     sampling: Sampling,
     seen: Reference | None,
-):
+) -> EditTask:
+    """A link beside its source, with all that the spec says of their velocities but the mask."""
+    clean = source.latents[-1:].to(models.device)
+    prompts, regions = ([source.prompt], [link.job.edit.prompt]), ([_regions(link.after)], [_regions(link)])
+    task = open_task(
+        models, texts, *prompts, [0], clean, [spec.seed], sampling, seen, regions, regional_of(spec)
+    )
+    return replace(
+        task,
+        field=replace(
+            task.field,
+            look=look_of(link.job.way, models.spec.layers),
+            operators=operators_of(spec, link.job.mask is not None),
+            source_schedule=schedule_of(spec.schedules and spec.schedules.source),
+            edit_schedule=schedule_of(spec.schedules and spec.schedules.edit),
+        ),
+    )
+
+
+def _masked(
+    spec: EditSpec, task: EditTask, link: ChainLink, source: ChainState
+) -> Generator[Progress, None, EditTask]:
+    """The task with the link's mask: one that is given, or found; the edit's own change by a first run."""
+    job, edit = link.job, None
+    if job.mask is None:
+        return task
+    if (found := job.way.mask) is None:
+        return task.with_mask(mask_grid(job.mask, job.frame).to(task.clean))
+    if found.where == "auto":
+        for index, changed in _beside(spec, task, source):
+            edit = changed
+            yield Progress(index, phase="mask")
+    return task.with_mask(found_mask(found, task, edit))
+
+
+def _beside(spec: EditSpec, task: EditTask, source: ChainState) -> Iterator[tuple[int, Tensor]]:
     """The edit's latent, (1, L, 64), behind every step beside its source, which goes the way that it took.
 
     The edit goes that way too, and by the difference of the two velocities: if the source has looked at
@@ -202,17 +240,11 @@ def _beside(
     edit that asks for nothing new stays where its source is. Of a source that was sampled plainly this is
     Stable Flow's rule.
     """
-    latents = source.latents.to(models.device)
-    prompts, regions = ([source.prompt], [link.job.edit.prompt]), ([_regions(link.after)], [_regions(link)])
-    task = open_task(
-        models, texts, *prompts, [0], latents[-1:], [spec.seed], sampling, seen, regions, regional_of(spec)
-    )
-    look = look_of(link.job.way, models.spec.layers)
-    task = replace(task, field=replace(task.field, look=look))
+    latents = source.latents.to(task.clean)
     guidances, edit = (spec.guidance or 0.0,) * 2, latents[:1]
     for index, (t, t_next) in enumerate(pairwise(task.times)):
         here, there = latents[index : index + 1], latents[index + 1 : index + 2]
-        at = Evaluation(index, sampling.steps)
+        at = Evaluation(index, task.steps)
         v_source, v_edit = task.field.pair(here, edit, t, at, guidances)
         edit = edit + (there - here) + (t_next - t) * (v_edit - v_source)
         yield index, edit

@@ -24,6 +24,9 @@ BY_METHOD = frozenset(
 EITHER_WAY = GUIDED | {"regional", "reference", "roles"}
 """Keys that came later, and are for edits side by side too."""
 
+OF_METHODS = ("method", "fit", "pixels")
+"""Keys of the spec that edits side by side do not take."""
+
 NEEDS_METHOD = "is for edits by a method: name one, as in --method flowedit"
 
 
@@ -70,15 +73,16 @@ def too_many(spec: "EditSpec") -> Iterator[Problem]:
 def without_method(spec: "EditSpec") -> Iterator[Problem]:
     """Keys that only methods take."""
     fields = type(spec).model_fields
-    for name in fields:
-        if name in BY_METHOD - {"paste"} and getattr(spec, name) != fields[name].default:
+    for name in OF_METHODS:
+        if getattr(spec, name) != fields[name].default:
             yield Problem((name,), NEEDS_METHOD, as_written(getattr(spec, name)))
+    if spec.kept_source == "off":
+        return
+    text = "looks at the source's velocity, and of a source that is kept there are keys and values alone"
     for path, item in ((), spec), *items_of(spec):
-        if isinstance(item.strength, str | tuple):
-            yield Problem((*path, "strength"), NEEDS_METHOD, as_written(item.strength))
-        for name in ("outside", "mask") if path else ():
-            if getattr(item, name) is not None:
-                yield Problem((*path, name), NEEDS_METHOD, as_written(getattr(item, name)))
+        for name in ("mask", "operators", "schedules"):
+            if getattr(item, name, None) is not None:
+                yield Problem((*path, name), f"{text}: leave it out, or kept_source")
 
 
 def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:

@@ -84,7 +84,7 @@ def _strength(value: Any, handler: Callable[[Any], Any]) -> Any:
 Strength = Annotated[
     Share, WrapValidator(_strength, json_schema_input_type=Share | Literal[FADES] | Several[Share])
 ]
-"""A number; with a method also a fade, or a number for each step."""
+"""A number, a fade, or a number for each step."""
 
 
 class RoleItem(Section):

@@ -5,7 +5,7 @@ Imports no torch: sources are opened, framed and checked, and edits counted, bef
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,8 +83,17 @@ class Way:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers in which it looks at its source, not only outside the mask."""
-        return looked_in(self.roles)
+        """The layers in which it looks at its source, not only outside the mask; ascending."""
+        return self._on("everywhere", "inside")
+
+    @property
+    def every_layer(self) -> tuple[int, ...]:
+        """The layers in which it looks at its source anywhere, ascending."""
+        return self._on("everywhere", "inside", "outside")
+
+    def _on(self, *sides: str) -> tuple[int, ...]:
+        last = {layer: role.side for role in self.roles for layer in role.layers}
+        return tuple(layer for layer in sorted(last) if last[layer] in sides)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,12 +176,6 @@ def way_of(spec: EditSpec, edit: EditItem, mask: MaskChoice | None = None) -> Wa
         strategy=spec.strategy if edit.strategy is None else edit.strategy,
         mask=FoundMask(str(mask.where), tuple(mask.settings.items()), mask.feather) if found else None,
     )
-
-
-def looked_in(roles: Iterable[LayerRole]) -> tuple[int, ...]:
-    """The layers in which an edit looks at its source, not only outside the mask; ascending."""
-    sides = {layer: role.side for role in roles for layer in role.layers}
-    return tuple(layer for layer in sorted(sides) if sides[layer] in ("everywhere", "inside"))
 
 
 def roles_of(spec: EditSpec, edit: EditItem) -> Iterator[LayerRole]:
@@ -287,6 +290,9 @@ def check(spec: EditSpec) -> None:
     if spec.method is None:
         for region in (region for edit in spec.edits for region in edit.regions or ()):
             RegionPlace(region.prompt, region.where).weights((spec.width, spec.height))
+        for mask in (spec.mask, *(edit.mask for edit in spec.edits)):
+            if mask is not None and mask.where not in FOUND:
+                mask_picture(mask, frame_of(spec, spec.pictures[0]))
         return
     for each in [spec] if spec.scan is None else [cell.spec for cell in cells_of(spec)]:
         _check_own(each)

@@ -1,17 +1,20 @@
 """A spec's edits as requests to the method, one per seed, and the file of each of their pictures."""
 
+from torch import Tensor
+
 from flux.hooks import CopySource
 from flux.methods.stable_flow import Edit, EditRequest, Row
-from flux.studies.edit.jobs import way_of
+from flux.studies.edit.jobs import FoundMask, frame_of, way_of
 from flux.studies.edit.spec import EditItem, EditSpec
 from flux.studies.edit.wanted import negative_of, own_regions, regional_of
-from flux.studies.edit.ways import injection_of, select_of
+from flux.studies.edit.ways import injection_of, mask_grid, operators_of, schedule_of, select_of
 from flux.studies.run import sampling_of
 
 
 def requests(spec: EditSpec) -> list[EditRequest]:
     """The edits of a spec, by seed, in the order in which the seeds first appear."""
     seeds = dict.fromkeys(seed for item in spec.edits for seed in seeds_of(spec, item))
+    masked = any((item.mask or spec.mask) is not None for item in spec.edits)
     return [
         EditRequest(
             source=spec.source.prompt,
@@ -27,6 +30,9 @@ def requests(spec: EditSpec) -> list[EditRequest]:
             negative=negative_of(spec),
             regional=regional_of(spec),
             keep=spec.kept_source,
+            operators=operators_of(spec, masked),
+            source_schedule=schedule_of(spec.schedules and spec.schedules.source),
+            edit_schedule=schedule_of(spec.schedules and spec.schedules.edit),
         )
         for index, seed in enumerate(seeds)
     ]
@@ -41,14 +47,17 @@ def items_of(spec: EditSpec, seed: int) -> list[tuple[int, EditItem]]:
     return [(number, item) for number, item in enumerate(spec.edits, start=1) if seed in seeds_of(spec, item)]
 
 
-def edit_of(spec: EditSpec, item: EditItem) -> Edit:
-    """An edit with all it takes from the spec."""
-    way = way_of(spec, item)
+def edit_of(spec: EditSpec, item: EditItem, found: Tensor | None = None) -> Edit:
+    """An edit with all it takes from the spec. found: its mask, packed, where that is one that is found."""
+    way, mask = way_of(spec, item, item.mask or spec.mask), found
+    if way.mask is None and (given := item.mask or spec.mask) is not None:
+        mask = mask_grid(given, frame_of(spec, spec.pictures[0]))
+    regions = own_regions(spec, item)
     *outside, role = way.roles
     by_roles = any(each.layers for each in outside) or role.side != "everywhere"
     if by_roles or not isinstance(role.strength, float | int):
-        how = injection_of(way, spec.model.record.layers)
-        return Edit(item.prompt, tuple(how.hows), how, own_regions(spec, item))
+        how = injection_of(way, spec.model.record.layers, mask)
+        return Edit(item.prompt, way.every_layer, how, regions, mask)
     how = CopySource(
         keys=role.keys,
         values=role.values,
@@ -56,7 +65,12 @@ def edit_of(spec: EditSpec, item: EditItem) -> Edit:
         select=select_of(way.strategy),
         steps=role.window,
     )
-    return Edit(item.prompt, role.layers, how, own_regions(spec, item))
+    return Edit(item.prompt, role.layers, how, regions, mask)
+
+
+def found_mask_of(spec: EditSpec, item: EditItem) -> FoundMask | None:
+    """The mask of an edit that is to be found; None for one that is given, and without one."""
+    return way_of(spec, item, item.mask or spec.mask).mask
 
 
 def mask_of(spec: EditSpec, seed: int, row: Row) -> str | None:

@@ -11,6 +11,7 @@ from functools import partial
 
 from PIL import Image
 
+from flux.methods.masks import unpacked
 from flux.methods.stable_flow import EditRequest, EditStep, Pass, Row, edit_passes, edit_steps, with_sources
 from flux.models import configs
 from flux.photos.beside import GeneratedEdit, come_back
@@ -18,9 +19,10 @@ from flux.photos.paste import PASTE_BELOW
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.edit.figures import FIGURES, as_text
+from flux.studies.edit.finding import first_run, with_found_masks
 from flux.studies.edit.keeping import KeptSources, held_bytes, kept_note, kept_record
 from flux.studies.edit.report import report
-from flux.studies.edit.requests import file_of, mask_of, requests
+from flux.studies.edit.requests import file_of, found_mask_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.wanted import looking_notes, more_prompts
 from flux.studies.edit.watch import watch_files, watch_passes, watched_of
@@ -37,23 +39,27 @@ from flux.weights.parts import FLOW, LORA
 
 def work(spec: EditSpec) -> Work:
     passes = [(request, each) for request in requests(spec) for each in edit_passes(request)]
+    firsts = filter(None, (first_run(spec, request, each) for request, each in passes))
     rows = [len(each.rows) for _, each in passes]
+    batches = [*rows, *(len(each.rows) for each in firsts)]
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     return Work(
         files=list(dict.fromkeys(file for request, each in passes for file in _files(spec, request, each))),
-        batches=rows,
+        batches=batches,
         prompts=list(dict.fromkeys((*_prompts(spec), *more_prompts(spec)))),
         decoded=sum(rows),
         models=dino,
         kept=watch_files(spec),
         held=held_bytes(spec),
         notes=(*_notes(spec), *kept_note(spec)),
-        evaluations=None if spec.true_cfg is None else 2 * sum(rows) * spec.steps,
+        evaluations=None if spec.true_cfg is None else 2 * sum(batches) * spec.steps,
     )
 
 
 def _prompts(spec: EditSpec) -> list[str]:
-    return [spec.source.prompt, *(edit.prompt for edit in spec.edits)]
+    found = (found_mask_of(spec, edit) for edit in spec.edits)
+    empty = [""] if any(mask is not None and mask.where != "auto" for mask in found) else []
+    return [spec.source.prompt, *(edit.prompt for edit in spec.edits), *empty]
 
 
 def _notes(spec: EditSpec) -> tuple[str, ...]:
@@ -85,7 +91,11 @@ def pictures(
         ]
         if not passes:
             continue
-        passes = with_sources(every, passes)
+        for each in passes:
+            request = yield from with_found_masks(spec, models, request, each)
+        rows = [each.rows for each in passes]
+        every = edit_passes(request, sources.of(request))
+        passes = with_sources(every, [each for each in every if each.rows in rows])
         file = file_of(spec, request.seed, Row("source"))
         # The one that is kept: made again in other company, a source may differ by a rounding.
         source = None if file in missing else run.picture(file)
@@ -136,7 +146,9 @@ def _pictures(
         return [Picture(file, to_pil(step.pictures[row]), about)]
     both = (Row("source"), row)
     pictures, latents = (tuple(of[each] for each in both) for of in (step.pictures, step.latents))
-    edit = GeneratedEdit(source, pictures, latents, models.spec.latent_spread)
+    where = request.edits[row.index].mask
+    grid = None if where is None else unpacked(where, (spec.height // 16, spec.width // 16))[0]
+    edit = GeneratedEdit(source, pictures, latents, models.spec.latent_spread, grid)
     back = come_back(edit, spec.paste.when, spec.paste.residual)
     about |= {FIGURES: as_text({"mask": back.share, "pasted": back.pasted})}
     return [Picture(file, back.picture, about), Picture(mask, back.mask_image, about)]

@@ -102,8 +102,6 @@ def scan_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
         for name in ("strength", "layers"):
             if getattr(scan, name):
                 yield Problem((name,), f"{spec.method.name} never looks at its source in layers")
-    if spec.method is None and any(not isinstance(each, float | int) for each in scan.strength or ()):
-        yield Problem(("strength",), "must be numbers where no method is named")
     if scan.method is not None:
         yield from below(("method",), _setting_problems(spec, scan))
     own = (edit for each in spec.pictures for edit in each.edit)

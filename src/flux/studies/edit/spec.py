@@ -162,8 +162,8 @@ class EditSpec(Guided, Spec):
     strategy: Strategy = Field("copy", validate_default=True, description="what is copied, to which tokens")
     strength: Strength = Field(
         1.0,
-        description="0 leaves an edit's own keys and values, 1 takes the source's; with a method also "
-        "linear or cosine, from 1 to 0, or a number for each step",
+        description="0 leaves an edit's own keys and values, 1 takes the source's; or linear or cosine, "
+        "from 1 to 0, or a number for each step",
     )
     window: Window | None = Field(None, description="[start, stop]: inject from step start to before stop")
     seed: Seed = Field(0, description="of the noise that source and edits start from; -1 is drawn")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from flux.hooks import AboveThreshold, Select, TopRatio
@@ -10,13 +11,14 @@ from flux.hooks.looking import ByLayer
 from flux.methods.field import Look, Operator, Schedule
 from flux.methods.looks import Curve, Role, cosine, linear, listed, look_at_source
 from flux.methods.lookup import find_method, load_function
-from flux.methods.masks import feathered, own_mask
+from flux.methods.masks import feathered, own_mask, packed
 from flux.methods.tables import MASKS, OPERATORS, build, part_record
 from flux.methods.task import EditTask
 from flux.models import Layers
+from flux.photos.framing import Frame, cut_mask
 from flux.studies.edit.choices import ScheduleChoice
-from flux.studies.edit.items import Strategy
-from flux.studies.edit.jobs import FoundMask, Way
+from flux.studies.edit.items import MaskChoice, Strategy
+from flux.studies.edit.jobs import FoundMask, Way, mask_picture
 from flux.studies.edit.spec import EditSpec
 
 FADES: dict[str, Curve] = {"linear": linear(1, 0), "cosine": cosine(1, 0)}
@@ -39,6 +41,11 @@ def injection_of(way: Way, layers: Layers, mask: Tensor | None = None) -> ByLaye
     plan = {} if look is None else look((0,), 1, mask).inject
     hows = {layer: how for layer, (how,) in plan.items()}
     return ByLayer(hows, "; ".join(each.in_words for each in way.roles if each.layers))
+
+
+def mask_grid(mask: MaskChoice, frame: Frame) -> Tensor:
+    """A mask that is given, packed, (1, L, 64)."""
+    return packed(torch.from_numpy(cut_mask(mask_picture(mask, frame), frame))[None])
 
 
 def _curve(strength: float | str | tuple[float, ...]) -> float | Curve:
@@ -68,25 +75,29 @@ def mask_of(spec: EditSpec, way: Way) -> Literal["auto"] | Callable[[EditTask], 
 
 def found_mask(mask: FoundMask, task: EditTask, edit: Tensor | None = None) -> Tensor:
     """A mask, packed, (N, L, 64). edit: for `auto`, what a first run made of the task, (N, L, 64)."""
-    size, settings = task.field.size, dict(mask.settings)
     if mask.where == "auto":
-        found = own_mask(task.field.of_edits(task.clean), edit, size, task.spread, **settings)
-    else:
-        found = build(part_record(MASKS, mask.where), **settings)(task)
+        return change_mask(mask, task.field.of_edits(task.clean), edit, task.field.size, task.spread)
+    return _feathered(
+        mask, build(part_record(MASKS, mask.where), **dict(mask.settings))(task), task.field.size
+    )
+
+
+def change_mask(mask: FoundMask, clean: Tensor, edit: Tensor, size: tuple[int, int], spread: float) -> Tensor:
+    """The mask of what an edit changed, packed, from both clean latents, packed too, (N, L, 64)."""
+    return _feathered(mask, own_mask(clean, edit, size, spread, **dict(mask.settings)), size)
+
+
+def _feathered(mask: FoundMask, found: Tensor, size: tuple[int, int]) -> Tensor:
     return feathered(found, size, mask.feather) if mask.feather else found
 
 
 def operators_of(spec: EditSpec, masked: bool) -> tuple[Operator, ...]:
     """The operators of a spec; with a mask, the change is multiplied by it if the spec does not say how."""
     named = [(each.row, each.settings) for each in spec.operators or ()]
-    row = find_method(spec.method.name)
+    row = None if spec.method is None else find_method(spec.method.name)
     operators = tuple(build(part, **settings) for part, settings in named)
-    if (
-        masked
-        and row.pairs
-        and not (row.needs_mask or row.own_mask)
-        and "masked" not in [part.name for part, _ in named]
-    ):
+    able = row is None or (row.pairs and not (row.needs_mask or row.own_mask))
+    if masked and able and "masked" not in [part.name for part, _ in named]:
         operators += (build(part_record(OPERATORS, "masked")),)
     return operators
 
