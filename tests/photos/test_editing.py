@@ -138,7 +138,7 @@ def corner(task):
     return mask
 
 
-@pytest.mark.parametrize("found", [None, "auto", corner], ids=str)
+@pytest.mark.parametrize("found", [None, "auto", corner], ids=["none", "auto", "function"])
 def test_a_mask_of_one_edit_leaves_those_beside_it_alone(found):
     """With others in its batch an edit has the mask, the pasted picture and the price that it has alone."""
     edits = (SourceEdit("a cat"), SourceEdit("a hat", mask=(0, 0, 50, 60)), SourceEdit("a boat"))

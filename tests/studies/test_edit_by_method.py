@@ -148,18 +148,23 @@ def test_edits_of_one_size_and_one_way_are_made_together(tmp_path):
 
 
 @pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
-def test_every_method_edits_a_photo(row, demo, tmp_path):
+def test_every_method_edits_a_photo(row, demo, tmp_path, capsys):
     photograph(tmp_path / "photo.png")
     mask = ["--mask", "[0, 0, 32, 64]"] if row.needs_mask else []
     few = ["--steps", "4", "--width", "48", "--height", "32", "--checks.dino", "off"]
     argv = ["--source.image", "photo.png", "--prompts", "a dog", "a cat", "--method", row.name, *mask, *few]
-    assert demo(*argv, "--dry-run") == demo(*argv) == 0
+    assert demo(*argv, "--dry-run") == 0
+    capsys.readouterr()
+    assert demo(*argv) == 0
     record = assert_whole_run(tmp_path / "output/edit/none")
     assert record["edits"][0]["evaluations"] > 0
     # KV-Edit's replay would say nothing: what is masked is made anew, and the rest stays whatever comes back.
     replayed = row.inverts and not row.needs_mask
     assert (record["sources"][0]["gate"]["replay"] is None) != replayed
     assert (record["replay"] is None) != row.inverts
+    told = capsys.readouterr().out
+    assert ("source: given back from noise" in told) == row.inverts
+    assert ("not measured" in told) == (row.inverts and row.needs_mask)
     assert record["settings"].keys() == row.settings.keys()
 
 

@@ -45,7 +45,10 @@ def facts_of(gate: Told | None, spec: EditSpec) -> dict[str, str]:
     if replay is not None and replay.way in NAMES:
         names["replay"] = NAMES[replay.way]
     found = {name: (gate or {}).get(key) for key, name in names.items()}
-    return {name: _in_words(figures) for name, figures in found.items() if figures}
+    facts = {name: _in_words(figures) for name, figures in found.items() if figures}
+    if gate and replay is not None and replay.way == "left out":
+        facts[NAMES["free"]] = replay.about
+    return facts
 
 
 def _in_words(figures: Mapping[str, float | None]) -> str:
