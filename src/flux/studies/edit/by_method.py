@@ -142,7 +142,9 @@ def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: Run
             yield told_of(spec, gates, kept)
         watcher = None if spec.watch is None else BatchWatcher(spec, batch, models)
         request = replace(request_of(spec, batch, models, references), watch=watcher)
-        request = replace(request, gate=request.gate and not files <= gates.keys())
+        # What is measured is kept in the files of a source.
+        shown = [job.file(kind) for job in batch.first for kind in job.shown]
+        request = replace(request, gate=request.gate and not missing.isdisjoint(shown))
         for step in edit_photo_steps(models, request, dino):
             made: list[Picture | KeptFile] = []
             for number, source in step.sources.items():
