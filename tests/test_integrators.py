@@ -194,3 +194,25 @@ def test_fewer_evaluations_of_the_same_order():
     ours, theirs, plain = (error_of(each, "bent", 32, 1.0, 0.0, 1.0) for each in (fireflow, midpoint, euler))
     assert ours < 10 * theirs < plain
     assert error_of(uni_inv, "bent", 32, 1.0, 0.0, 1.0) < 2 * plain
+
+
+@pytest.mark.parametrize(
+    "choice", [*NAMES, {"name": "fixed-point", "iterations": 5, "tolerance": 0.0}], ids=str
+)
+def test_evaluations_are_known_before(choice):
+    record = integrator_record(choice)
+    for steps in (0, 1, 4):
+        asked = []
+        times = [1 - i / max(steps, 1) for i in range(steps + 1)]
+        list(
+            record.function(
+                lambda x, t, at, asked=asked: asked.append(t) or along(x, t, at), torch.ones(1, 2), times
+            )
+        )
+        assert len(asked) == record.evaluations_in(steps)
+
+
+def test_records_are_equal_by_what_they_were_given():
+    three = {"name": "fixed-point", "iterations": 3}
+    assert integrator_record(three) == integrator_record(three) != integrator_record("fixed-point")
+    assert len({integrator_record(three), integrator_record(three | {"tolerance": 0.1})}) == 2

@@ -20,7 +20,7 @@ from torch import Tensor
 from flux.conditions import Conditions, conditioned
 from flux.finite import Ingredients, is_finite, require_finite_pictures, require_finite_steps
 from flux.hooks import Hooks
-from flux.integrators import Velocity, integrator_record
+from flux.integrators import IntegratorRecord, Velocity, integrator_record
 from flux.models import MOST_GUIDANCE
 from flux.placement.modes import Offload
 from flux.placement.tables import times_asked
@@ -33,7 +33,8 @@ from flux.weights.load import Models
 class Sampling:
     """How a picture is sampled. width, height: multiples of 16. guidance: None where the model has none.
 
-    integrator: a name of `flux.integrators.INTEGRATORS`.
+    integrator: a name of `flux.integrators.INTEGRATORS`, or what `integrator_record` makes of one and its
+    settings.
     Raises ValueError for guidance that is no number or more than `MOST_GUIDANCE`, and for an integrator that
     does not exist.
     """
@@ -42,7 +43,7 @@ class Sampling:
     guidance: float | None
     width: int
     height: int
-    integrator: str = "euler"
+    integrator: str | IntegratorRecord = "euler"
 
     def __post_init__(self) -> None:
         integrator_record(self.integrator)

@@ -192,10 +192,10 @@ class IntegratorRecord:
     """What is known of an integrator before it runs.
 
     source: where the rule is from. order: by which its error falls with the length of steps.
-    evaluations: how many of one row it takes, as a formula over T steps, in words. replay: the integrator
-    that goes back the way that this one came; where it is another one, this one is for inversions.
-    settings: what it takes besides, by name, with its lowest and highest value; whole numbers between whole
-    numbers.
+    evaluations: how many of one row it takes, as a formula over T steps, in words; each: in a step; first:
+    more, up front. replay: the integrator that goes back the way that this one came; where it is another one,
+    this one is for inversions. settings: what it takes besides, by name, with its lowest and highest value;
+    whole numbers between whole numbers. given: those that it was given, by which `function` goes.
     """
 
     name: str
@@ -203,9 +203,16 @@ class IntegratorRecord:
     source: str
     order: int
     evaluations: str
-    function: Integrator
+    function: Integrator = field(compare=False)
     replay: str
-    settings: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    settings: Mapping[str, tuple[float, float]] = field(default_factory=dict, compare=False)
+    each: int = 1
+    first: int = 0
+    given: tuple[tuple[str, float], ...] = ()
+
+    def evaluations_in(self, steps: int) -> int:
+        """How many of one row so many steps take; with a tolerance, at most."""
+        return self.each * steps + (self.first if steps else 0)
 
 
 INTEGRATORS: tuple[IntegratorRecord, ...] = (
@@ -220,7 +227,14 @@ INTEGRATORS: tuple[IntegratorRecord, ...] = (
         "euler",
     ),
     IntegratorRecord(
-        "midpoint", "steps along the velocity halfway", "arXiv 2411.04746", 2, "2 T", midpoint, "midpoint"
+        "midpoint",
+        "steps along the velocity halfway",
+        "arXiv 2411.04746",
+        2,
+        "2 T",
+        midpoint,
+        "midpoint",
+        each=2,
     ),
     IntegratorRecord(
         "fireflow",
@@ -230,6 +244,7 @@ INTEGRATORS: tuple[IntegratorRecord, ...] = (
         "T + 1",
         fireflow,
         "fireflow",
+        first=1,
     ),
     IntegratorRecord(
         "fixed-point",
@@ -240,6 +255,7 @@ INTEGRATORS: tuple[IntegratorRecord, ...] = (
         fixed_point,
         "euler",
         {"iterations": (1, 100), "tolerance": (0.0, 1.0)},
+        each=2,
     ),
     IntegratorRecord(
         "uni-inv",
@@ -249,6 +265,7 @@ INTEGRATORS: tuple[IntegratorRecord, ...] = (
         "T + 1",
         uni_inv,
         "euler",
+        first=1,
     ),
 )
 
@@ -271,7 +288,10 @@ def integrator_record(choice: IntegratorChoice) -> IntegratorRecord:
     record = records[name]
     for key, value in given.items():
         _require_setting(record, key, value)
-    return replace(record, function=partial(record.function, **given)) if given else record
+    if not given:
+        return record
+    own = {"given": tuple(sorted(given.items())), "each": given.get("iterations", record.each)}
+    return replace(record, function=partial(record.function, **given), **own)
 
 
 def _require_setting(record: IntegratorRecord, key: str, value: object) -> None:

@@ -5,6 +5,7 @@ spec can be said on the page, and nothing of one that is loaded is lost.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -147,7 +148,7 @@ MASKS = ("none", "painted", "auto", "velocity", "words")
 def settings_of(text: str | None) -> Json:
     """`start=0.2, guidance=5` as an object. Raises ValueError, one line."""
     found: Json = {}
-    for part in (text or "").replace("\n", ",").split(","):
+    for part in re.split(r",(?![^{]*\})", (text or "").replace("\n", ",")):
         if not part.strip():
             continue
         name, equals, value = (word.strip() for word in part.partition("="))

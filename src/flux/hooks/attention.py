@@ -34,7 +34,8 @@ class AttentionMaps:
     """An injection that changes nothing and keeps the attention image tokens receive, by (layer, step).
 
     `maps[layer, step]` is float32 (B, L_img) on the CPU, divided by the uniform share: 1 is what a token
-    would receive if attention were spread evenly. Of a step that evaluates the model twice it is the first.
+    would receive if attention were spread evenly. Of a step that evaluates the model twice it is the first,
+    of one that does not at its start the one halfway.
     Use one object per call.
     """
 
@@ -42,7 +43,7 @@ class AttentionMaps:
         self.maps: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
-        if site.substep == 0:
+        if site.substep == 0 or (site.layer, site.step) not in self.maps:
             received = received_attention(q, k, site) * k.shape[2]
             self.maps[site.layer, site.step] = received.cpu()
         return q, k, v
@@ -120,7 +121,7 @@ class WatchAttention:
     rows. words: for each row watched, the text tokens of each word; of a word that its prompt has not, none.
     It sees the keys that the layer attends with if it stands last in the layer's chain.
     `found[layer, step]` is a `Watched`; of a step that evaluates the model twice it is of the first, or with
-    `last` of the last. Use one object per call.
+    `last` of the last; of one that does not at its start, of the one halfway. Use one object per call.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class WatchAttention:
         self.found: dict[tuple[int, int], Watched] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> tuple[Tensor, Tensor, Tensor]:
-        if self.last or site.substep == 0:
+        if self.last or site.substep == 0 or (site.layer, site.step) not in self.found:
             self.found[site.layer, site.step] = self._watch(q, k, site)
         return q, k, v
 

@@ -84,6 +84,11 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class IntegratorSetting(Choice):
+    """By which integrator: its name, one of the choices, or that with settings, `{"name": ..., ...}`."""
+
+
+@dataclass(frozen=True)
 class MethodRecord:
     """What is known of a method before it runs.
 
@@ -142,7 +147,9 @@ METHODS: tuple[MethodRecord, ...] = (
         steps=50,
         evaluations="3 T",  # by Euler; by midpoint 6 T
         settings={
-            "integrator": Choice("euler", tuple(row.name for row in INTEGRATORS), "how it is inverted"),
+            "integrator": IntegratorSetting(
+                "euler", tuple(row.name for row in INTEGRATORS), "how it is inverted"
+            ),
             "nudge": Setting(1.15, 0.5, 2, "times the source's latent before it is inverted; 1 for off"),
             "undo_nudge": Choice(True, (True, False), "whether latents are divided by the nudge at the end"),
             "pinning": Choice("right", PINNINGS, "how the source is held to its inversion"),

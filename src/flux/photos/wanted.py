@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flux.integrators import IntegratorChoice, integrator_record
 from flux.models import LayerName
 from flux.strength import first_step
 
@@ -157,11 +158,11 @@ class Wanted:
         negative = [] if self.negative_prompt is None else [self.negative_prompt]
         return negative + [each.prompt for each in self.regions]
 
-    def evaluations(self, steps: int) -> int:
+    def evaluations(self, steps: int, integrator: IntegratorChoice = "euler") -> int:
         """How many evaluations of one row a picture takes."""
         start = self.start
-        taken = steps if start is None else steps - first_step(steps, start.strength, start.rule)
-        return taken * (1 if self.true_cfg is None else 2)
+        left = steps if start is None else steps - first_step(steps, start.strength, start.rule)
+        return integrator_record(integrator).evaluations_in(left) * (1 if self.true_cfg is None else 2)
 
     def in_words(self) -> tuple[str, ...]:
         """A line for each, for people."""

@@ -39,7 +39,7 @@ class Work:
     models: those that are needed beside the spec's own, folder or hub name by title.
     kept: files that are made with the pictures and are none, such as latents. held: bytes that stay on the
     device, with 2 a number, such as a source's keys and values.
-    evaluations: of one row, all together; None where every row takes one a step. notes: further lines.
+    evaluations: of one row, all together; None where every row is sampled plainly. notes: further lines.
     """
 
     files: Sequence[str]
@@ -128,8 +128,9 @@ def cost(spec: Spec, work: Work) -> tuple[float, float]:
     model, device = spec.model.record, pick_device(spec.model.device)
     dtype, precision = pick_dtype(spec.model.computes_in, device), spec.model.kept_in()
     tokens = model.t5_length + (spec.width // 16) * (spec.height // 16) + model.reference_tokens
-    evaluations = len(work.batches) * spec.steps
-    rows = sum(work.batches) * spec.steps if work.evaluations is None else work.evaluations
+    sampled = spec.integrator.record.evaluations_in(spec.steps)
+    evaluations = len(work.batches) * sampled
+    rows = sum(work.batches) * sampled if work.evaluations is None else work.evaluations
     operations = (
         rows * flow_operations(model, tokens)
         + len(work.prompts) * 2 * model.t5_parameters * model.t5_length

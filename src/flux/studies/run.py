@@ -193,7 +193,7 @@ def _compute_in_one_thread() -> None:
 
 
 def sampling_of(spec: Spec) -> Sampling:
-    return Sampling(spec.steps, spec.guidance, spec.width, spec.height)
+    return Sampling(spec.steps, spec.guidance, spec.width, spec.height, spec.integrator.choice)
 
 
 def about(spec: Spec, run: RunFolder) -> dict[str, Any]:
@@ -202,6 +202,7 @@ def about(spec: Spec, run: RunFolder) -> dict[str, Any]:
         "model": spec.model.name,
         "size": f"{spec.width} × {spec.height}",
         "steps": spec.steps,
+        **({} if spec.integrator.choice == "euler" else {"integrator": spec.integrator.in_words}),
         "guidance": "none" if spec.guidance is None else f"{spec.guidance:g}",
         "on": f"{run.setting['device']}, {run.setting['dtype']}",
         **({"precision": precision_in_words(run.setting)} if "precision" in run.setting else {}),

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 from flux.confined import is_confined, require_within
 from flux.flags import Typed, cut
 from flux.formats.header import CheckpointError
+from flux.integrators import INTEGRATORS, IntegratorRecord, integrator_record
 from flux.limits import (
     DRAW,
     MOST_GUIDANCE,
@@ -613,6 +614,61 @@ def _or_models(name: str) -> AfterValidator:
     return AfterValidator(complete)
 
 
+_GIVEN = {key: bounds for row in INTEGRATORS for key, bounds in row.settings.items()}
+"""Settings of integrators, with their bounds."""
+
+
+def _setting_of_integrator(name: str) -> Any:
+    lowest, highest = _GIVEN[name]
+    return Annotated[type(lowest) | None, Field(ge=lowest, le=highest)]
+
+
+class IntegratorItem(Section):
+    """By which rule velocities are followed; a bare text is its name."""
+
+    text_key: ClassVar[str] = "name"
+
+    name: Literal[tuple(row.name for row in INTEGRATORS)] = Field(
+        "euler", description="the integrator; see docs/methods.md"
+    )
+    iterations: _setting_of_integrator("iterations") = Field(
+        None, description="of fixed-point: evaluations a step, at most; null: 2"
+    )
+    tolerance: _setting_of_integrator("tolerance") = Field(
+        None, description="of fixed-point: a change so small, relative to the latent, ends a step"
+    )
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """Those that are given."""
+        return {key: value for key in _GIVEN if (value := getattr(self, key)) is not None}
+
+    @property
+    def record(self) -> IntegratorRecord:
+        return integrator_record({"name": self.name, **self.settings})
+
+    @property
+    def choice(self) -> str | IntegratorRecord:
+        """As `flux.generate.Sampling` takes it."""
+        return self.record if self.settings else self.name
+
+    @property
+    def in_words(self) -> str:
+        given = ", ".join(f"{key} {value:g}" for key, value in self.settings.items())
+        return f"{self.name} ({given})" if given else self.name
+
+    def problems(self) -> Iterator[Problem]:
+        known = integrator_record(self.name).settings
+        for key, value in self.settings.items():
+            if key not in known:
+                able = ", ".join(row.name for row in INTEGRATORS if key in row.settings)
+                yield Problem((key,), f"is for {able}, and the integrator is {self.name}", value)
+
+    def as_json(self) -> Any:
+        """A bare name where nothing else is given."""
+        return {"name": self.name, **self.settings} if self.settings else self.name
+
+
 class StudySpec(Section):
     """What a demo is asked for, the whole of a spec's file."""
 
@@ -658,6 +714,9 @@ class Spec(StudySpec):
     height: Annotated[Pixels | None, _or_models("size")] = Field(
         None, validate_default=True, description="in pixels, a multiple of 16; null: the model's own size"
     )
+    integrator: IntegratorItem = Field(
+        "euler", validate_default=True, description="by which rule pictures are sampled"
+    )
     output: AnyPath | None = Field(
         None,
         description="folder of the run; null: output/<demo>/<name of the spec> in the working directory. "
@@ -674,6 +733,11 @@ class Spec(StudySpec):
         yield from super().notes()
         if (note := self.model.record.size_note(self.width, self.height)) is not None:
             yield f"{self.model.name} {note}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Without the integrator of those that came before there was a choice."""
+        whole = super().as_json()
+        return {key: value for key, value in whole.items() if (key, value) != ("integrator", "euler")}
 
     def problems(self) -> Iterator[Problem]:
         if self.model.record.guidance is None and self.guidance is not None:

@@ -48,7 +48,8 @@ def work(spec: EditSpec) -> Work:
     batches, jobs = batches_of(spec), jobs_of(spec)
     each = _evaluations(spec)
     sources = {job.file("source"): job.source.image is None for job in jobs}
-    before = spec.steps * sum(sources.values()) + replay_evaluations(spec) * len(sources)
+    generated = sum(sources.values()) * spec.integrator.record.evaluations_in(spec.steps)
+    before = generated + replay_evaluations(spec) * len(sources)
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     prompts = [prompt for job in jobs for prompt in (job.source.prompt, job.edit.prompt)]
     return Work(
@@ -191,7 +192,7 @@ def request_of(spec: EditSpec, batch: Batch, models: Models, references: Referen
             SourceEdit(job.edit.prompt, numbers[job.file("source")], _given_mask(job), regions_of(job))
             for job in batch.jobs
         ),
-        sampling=Sampling(spec.steps, spec.model.record.guidance, *size),
+        sampling=Sampling(spec.steps, spec.model.record.guidance, *size, spec.integrator.choice),
         method=load_function(method.name) if method.is_own else method.name,
         settings=spec.settings,
         fit=spec.fit,

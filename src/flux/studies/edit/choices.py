@@ -9,10 +9,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from flux.flags import choices
-from flux.methods import METHODS, MethodRecord, Setting
+from flux.methods import METHODS, IntegratorSetting, MethodRecord, Setting
 from flux.methods.tables import OPERATORS, SCHEDULES
 from flux.models import ModelSpec
-from flux.studies.spec import ConfigDict, Field, Problem, Section, Text
+from flux.studies.reading import problems_of
+from flux.studies.spec import (
+    ConfigDict,
+    Field,
+    IntegratorItem,
+    Problem,
+    Section,
+    Text,
+    ValidationError,
+    below,
+)
 
 OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """The dotted name of a user's own method."""
@@ -115,7 +125,9 @@ def setting_problems(
             yield Problem((key,), f"no setting of {owner}: {said}", value)
             continue
         setting = settings[key]
-        if (known := getattr(setting, "choices", None)) is not None:
+        if isinstance(setting, IntegratorSetting) and isinstance(value, dict):
+            yield from below((key,), _integrator_problems(value))
+        elif (known := getattr(setting, "choices", None)) is not None:
             # What was typed is a str of its own kind, and 1 is no true.
             if not any(isinstance(value, type(each)) and value == each for each in known):
                 yield Problem((key,), _among(known, value), value)
@@ -125,6 +137,13 @@ def setting_problems(
             yield Problem((key,), "must be a whole number", value)
         elif not setting.lowest <= value <= setting.highest:
             yield Problem((key,), f"must be between {setting.lowest:g} and {setting.highest:g}", value)
+
+
+def _integrator_problems(value: dict[str, Any]) -> Iterator[Problem]:
+    try:
+        IntegratorItem.model_validate(value)
+    except ValidationError as error:
+        yield from problems_of(IntegratorItem, error)
 
 
 def _among(known: Sequence[str | bool], wrong: Any) -> str:
@@ -140,6 +159,8 @@ def as_word(value: Any) -> str:
     """A setting as it is shown."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return IntegratorItem.model_validate(value).in_words
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 

@@ -96,6 +96,10 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
         able = ", ".join(each.name for each in method.rows if not each.needs_guidance)
         text = f"needs a model with guidance, which {spec.model.name} has not: choose from {able}"
         yield Problem(("method",), text, method.name)
+    if spec.integrator.name != "euler" and all(each.image is not None for each in spec.pictures):
+        text = "is what generated sources are sampled by, and these are photos: leave it out"
+        text += "; what inverts them is method.integrator" if "integrator" in row.settings else ""
+        yield Problem(("integrator",), text, spec.integrator.as_json())
     if spec.guidance is not None and method.given.get("guidance", spec.guidance) != spec.guidance:
         yield Problem(("guidance",), "stands in method too, with another value", spec.guidance)
     if row.needs_mask:
@@ -194,6 +198,9 @@ def chain_problems(spec: "EditSpec") -> Iterator[Problem]:
             if edit.after is not None:
                 yield Problem(("edits", i, "after"), "is for a chain: set chain to true", edit.after)
         return
+    if spec.method is None and spec.integrator.name != "euler":
+        text = "a chain without a method goes Euler's way: leave it out, or name a method"
+        yield Problem(("integrator",), text, spec.integrator.as_json())
     if spec.sources is not None:
         yield Problem(("chain",), "goes on from one source: give source and edits in the place of sources")
         return

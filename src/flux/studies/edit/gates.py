@@ -1,13 +1,12 @@
 """How well sources come back, in words: said before they are edited, and shown beside them."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
+from flux.integrators import integrator_record
 from flux.methods.counting import count_evaluations
 from flux.methods.lookup import find_method
 from flux.photos.replays import Replay, replay_of
-from flux.studies.edit.choices import evaluations_of
 from flux.studies.edit.figures import figures_of
 from flux.studies.edit.jobs import jobs_of
 from flux.studies.edit.spec import EditSpec
@@ -32,10 +31,13 @@ def replay_of_spec(spec: EditSpec) -> Replay | None:
 def replay_evaluations(spec: EditSpec) -> int:
     """How many evaluations of one row that takes for each source."""
     replay = replay_of_spec(spec)
-    if replay is None or replay.way == "unchanged":
-        return 0 if replay is None else count_evaluations(replay.row, spec.steps, replay.settings)
-    rows = (replace(replay.row, evaluations=formula) for formula in replay.formulas)
-    return sum(evaluations_of(row, spec.steps, {"iterations": 2, **spec.settings}) for row in rows)
+    if replay is None or replay.way == "left out":
+        return 0
+    if replay.way == "unchanged":
+        return count_evaluations(replay.row, spec.steps, replay.settings)
+    there = integrator_record(replay.settings["integrator"])
+    back = integrator_record(there.replay)
+    return there.evaluations_in(spec.steps) + back.evaluations_in(spec.steps)
 
 
 def facts_of(gate: Told | None, spec: EditSpec) -> dict[str, str]:

@@ -43,6 +43,7 @@ def work(spec: EditSpec) -> Work:
     rows = [len(each.rows) for _, each in passes]
     batches = [*rows, *(len(each.rows) for each in firsts)]
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
+    sampled = spec.integrator.record.evaluations_in(spec.steps)
     return Work(
         files=list(dict.fromkeys(file for request, each in passes for file in _files(spec, request, each))),
         batches=batches,
@@ -52,7 +53,7 @@ def work(spec: EditSpec) -> Work:
         kept=watch_files(spec),
         held=held_bytes(spec),
         notes=(*_notes(spec), *kept_note(spec)),
-        evaluations=None if spec.true_cfg is None else 2 * sum(batches) * spec.steps,
+        evaluations=None if spec.true_cfg is None else 2 * sum(batches) * sampled,
     )
 
 

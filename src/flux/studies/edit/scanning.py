@@ -124,7 +124,7 @@ def _setting_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
         # Those of a method of one's own are known when it is imported.
         for i, value in enumerate(values if row is not None else ()):
             for path, text, wrong in setting_problems(row.name, row.settings, {name: value}):
-                yield Problem((*path, i), text, wrong)
+                yield Problem((path[0], i, *path[1:]), text, wrong)
 
 
 @dataclass(frozen=True, eq=False)

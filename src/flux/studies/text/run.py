@@ -33,7 +33,7 @@ def work(spec: TestSpec) -> Work:
         [len(batch) for batch in _batches(spec)],
         list(dict.fromkeys([*prompts, *wanted.prompts])),
         len(every),
-        evaluations=len(every) * wanted.evaluations(spec.steps),
+        evaluations=len(every) * wanted.evaluations(spec.steps, spec.integrator.choice),
         notes=(*wanted.in_words(), *_looking(every)),
     )
 
