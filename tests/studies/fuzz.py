@@ -235,7 +235,11 @@ FITTING: dict[str, list[Any]] = {
     ],
     "method": ["flowedit", "noise", "fuzz:mutant", "os:getcwd", {"name": "flowedit", "start": 0.5}],
     **dict.fromkeys(
-        ("mask", "where"), ["auto", "velocity", "words", "pics/0.png", [0, 0, 8, 8], [4, 4, 40, 40]]
+        ("mask", "where"),
+        [
+            *("auto", "velocity", "words", "pics/0.png", [0, 0, 8, 8], [4, 4, 40, 40]),
+            *({"where": "auto", "peak": 0.5, "whole": 2}, {"where": "words", "blur": 1}),
+        ],
     ),
     "feather": [0, 3, 8192],
     "operators": ["gate", ["gate", "blend"], [{"name": "masked", "strength": 0.5}]],
@@ -254,6 +258,11 @@ FITTING: dict[str, list[Any]] = {
     ),
     "scale": [0, 1, -0.5, 100, 101],
     "outside": ["all", [0], "double.*"],
+    "roles": [
+        [{"layers": "all", "side": "inside"}, {"layers": [0], "what": "keys", "strength": "linear"}],
+        [{"layers": [0, 99], "side": "off"}, {"layers": "all", "window": [0, 9]}],
+        [{"side": "outside"}],
+    ],
     **dict.fromkeys(("paste", "when", "residual"), ["auto", True, False, {"when": True, "residual": False}]),
     "fit": ["fit", "crop", "pad"],
     "pixels": [256, 10000, 10**6],

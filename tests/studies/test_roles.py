@@ -91,7 +91,7 @@ def test_side_by_side_one_role_everywhere_is_what_layers_are(tmp_path):
     (both,) = requests(
         spec_of(tmp_path, **whole, roles=[{"layers": [1, 2]}, keys, {"layers": [2], "side": "off"}])
     )
-    assert both.edits[0].layers == (1, 0) and not both.edits[0].how.hows[0].values
+    assert both.edits[0].layers == (0, 1) and not both.edits[0].how.hows[0].values
     assert both.edits[0].how.said == (
         "layers 1, 2 everywhere, strength 0.5; layers 0 everywhere, keys only, strength 0.5; "
         "layers 2 off, strength 0.5"
