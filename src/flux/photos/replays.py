@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flux.integrators import integrator_record
 from flux.methods import MethodRecord
+from flux.methods.counting import count_evaluations
 from flux.methods.inversion import reconstruct
 from flux.methods.task import EditTask, MethodStep
 
@@ -40,15 +41,14 @@ class Replay:
     def about(self) -> str:
         return WAYS[self.way]
 
-    @property
-    def formulas(self) -> tuple[str, ...]:
-        """How many evaluations of one row a source takes, added up; as those of a method's row."""
+    def evaluations(self, steps: int) -> int:
+        """How many evaluations of one row a source takes, over so many steps."""
         if self.way == "left out":
-            return ()
+            return 0
         if self.way == "unchanged":
-            return (self.row.evaluations,)
+            return count_evaluations(self.row, steps, self.settings)
         there = integrator_record(self.settings["integrator"])
-        return there.evaluations, integrator_record(there.replay).evaluations
+        return there.evaluations_in(steps) + integrator_record(there.replay).evaluations_in(steps)
 
     def steps(self, task: EditTask) -> Iterator[MethodStep]:
         """The steps of it. task: of one edit for each source, with its source's prompt."""

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flux.integrators import integrator_record
-from flux.methods.counting import count_evaluations
 from flux.methods.lookup import find_method
 from flux.photos.replays import Replay, replay_of
 from flux.studies.edit.figures import figures_of
@@ -31,13 +29,7 @@ def replay_of_spec(spec: EditSpec) -> Replay | None:
 def replay_evaluations(spec: EditSpec) -> int:
     """How many evaluations of one row that takes for each source."""
     replay = replay_of_spec(spec)
-    if replay is None or replay.way == "left out":
-        return 0
-    if replay.way == "unchanged":
-        return count_evaluations(replay.row, spec.steps, replay.settings)
-    there = integrator_record(replay.settings["integrator"])
-    back = integrator_record(there.replay)
-    return there.evaluations_in(spec.steps) + back.evaluations_in(spec.steps)
+    return 0 if replay is None else replay.evaluations(spec.steps)
 
 
 def facts_of(gate: Told | None, spec: EditSpec) -> dict[str, str]:
