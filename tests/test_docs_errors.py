@@ -29,7 +29,7 @@ MISTAKES = [  # a row of ERRORS each
     f"{EDIT} --layers vital.json",
     f"{TEST} --prompts none.txt",
     f"{TEST} --negative_prompt x",
-    f"{EDIT} --mask auto",
+    f"{EDIT} --pixels 20000",
     f"{EDIT} --source.image none.jpg --prompts 'a dog' 'a cat'",
     f"{EDIT} --source.image photo.jpg",
     f"{EDIT} --method my_edits:none",
