@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers_demos import save_clone
 from PIL import Image
 from safetensors.torch import load_file
 from test_demos import assert_whole_run, files, load_demo, pictures, run_demo
@@ -27,11 +26,6 @@ from flux.studies.reading import SpecError, load_spec
 FEW = ["--steps", "3", "--width", "48", "--height", "32", "--checks.dino", "off"]
 SOURCE = ["--source.prompt", "a red hat"]
 HATS = ["a blue hat", "a blue hat and a boat", {"prompt": "a red boat", "after": 1}]
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

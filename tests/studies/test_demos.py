@@ -13,7 +13,6 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from helpers_demos import save_clone
 from PIL import Image
 from test_pages import Tags
 
@@ -47,11 +46,6 @@ def load_demo(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="session")
-def clone(tmp_path_factory) -> Path:
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

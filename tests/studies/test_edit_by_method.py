@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_demos import save_clone
 from PIL import Image
 from test_demos import assert_whole_run, files, load_demo, pictures, run_blocked, run_demo
 
@@ -28,11 +27,6 @@ from flux.studies.reading import SpecError, load_spec
 
 FEW = ["--steps", "2", "--width", "48", "--height", "32", "--checks.dino", "off"]
 DOG = ["--source.prompt", "a dog", "--edits", '["a red cat"]']
-
-
-@pytest.fixture(scope="session")
-def clone(tmp_path_factory) -> Path:
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from helpers_demos import save_clone
 from PIL import Image
 from test_demos import assert_whole_run, load_demo
 
@@ -23,11 +22,6 @@ from flux.studies.text.spec import TestSpec
 from flux.weights.load import load_models
 
 THREE = {"name": "fixed-point", "iterations": 3}
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory):
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

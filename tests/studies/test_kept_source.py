@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_demos import save_clone
 from PIL import Image
 from test_demos import assert_whole_run, load_demo, pictures
 
@@ -15,11 +14,6 @@ from flux.studies.reading import SpecError, load_spec
 
 FEW = ["--steps", "2", "--width", "48", "--height", "32", "--checks.dino", "off"]
 EDITS = ("a blue hat", "a boat", {"prompt": "a sea", "layers": [2]})
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

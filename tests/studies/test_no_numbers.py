@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_demos import save_clone
 from safetensors.torch import load_file, save_file
 
 from flux import cli
@@ -24,11 +23,6 @@ DEMOS = {
     "demo_1_layer": ["--prompt", "a hat"],
     "demo_4_edit": ["--source", "a hat", "--edits", '[{"prompt": "a boat", "layers": [3]}]'],
 }
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(params=PARTS)

@@ -10,7 +10,6 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from helpers_demos import save_clone
 from PIL import Image
 from test_demos import assert_whole_run, load_demo, pictures, run_demo
 
@@ -28,11 +27,6 @@ EDITS = [
     json.dumps(["a blue hat", {"prompt": "a boat", "seeds": [0, 3]}]),
 ]
 GRID = {"strength": [0, 1], "layers": [[0], "3,5"]}
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

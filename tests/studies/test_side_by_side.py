@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers_demos import save_clone
 from PIL import Image
 from safetensors.torch import load_file
 from test_demos import assert_whole_run, load_demo, pictures
@@ -24,11 +23,6 @@ MORE = {
     "operators": ["perpendicular", {"name": "blend", "share": 0.1}],
     "schedules": {"source": "exponential", "edit": "vags"},
 }
-
-
-@pytest.fixture(scope="session")
-def clone(tmp_path_factory):
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_demos import save_clone
 from PIL import Image
 from test_demos import BLOCKED, ROOT, assert_page, environment, files, load_demo, pictures
 
@@ -35,11 +34,6 @@ FEW = [
 ]
 PROMPTS = [{"prompt": "a red hat", "seed": 5}, "a boat on the sea", "the sky"]
 TRAINED = (util.TINY_WEIGHTS / "flux1-tiny.safetensors").is_file()
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers_demos import save_clone
 from PIL import Image
 
 from flux.conditions import Conditions, Negative, Regions, box_region
@@ -23,11 +22,6 @@ from flux.util import load_models
 FEW = {"steps": 3, "width": 32, "height": 48}
 SAMPLING = Sampling(3, 3.5, 32, 48)
 SIZE = (32, 48)
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory) -> Path:
-    return save_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
