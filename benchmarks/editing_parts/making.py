@@ -67,8 +67,7 @@ def run_over(
 def _last(task: EditTask, run: Run) -> Tensor:
     """The edits' latents behind the last step; settings that a run leaves out are the method's own."""
     record = find_method(run.method)
-    settings = {name: setting.default for name, setting in record.settings.items()} | dict(run.settings)
-    for step in load_function(record.function)(task, **settings):  # noqa: B007
+    for step in load_function(record.function)(task, **record.defaults | run.settings):  # noqa: B007
         pass
     return step.edit
 

@@ -120,6 +120,10 @@ class MethodRecord:
     own_mask: bool = False
     again: str = ""
 
+    @property
+    def defaults(self) -> dict[str, float | str | bool]:
+        return {key: setting.default for key, setting in self.settings.items()}
+
 
 def _guidance(default: float, whose: str = "the edit's") -> Setting:
     return Setting(default, 0, MOST_GUIDANCE, f"{whose} guidance")
@@ -366,4 +370,4 @@ def method_record(name: str) -> MethodRecord:
 
 def defaults(name: str) -> dict[str, float | str | bool]:
     """The settings of a method, at their defaults."""
-    return {key: setting.default for key, setting in method_record(name).settings.items()}
+    return method_record(name).defaults

@@ -247,10 +247,8 @@ def kept_bytes(request: EditRequest, params: FluxParams, itemsize: int) -> int:
     """How much is kept of the source of a request: keys and values of image tokens, by layer and step."""
     layers, tokens = Layers(params.depth, params.depth_single_blocks), 0
     per_step = (request.sampling.height // 16) * (request.sampling.width // 16)
-    integrator = integrator_record(request.sampling.integrator)
-    evaluations = (integrator.each + integrator.first) * (
-        1 + (request.negative is not None)
-    )  # of a step, at most
+    of_a_step = integrator_record(request.sampling.integrator).evaluations_in(1)  # at most
+    evaluations = of_a_step * (1 + (request.negative is not None))
     looks: dict[int, list[CopySource]] = {}
     for each in (each for each in request.edits if _can_be_kept(request, each)):
         for layer in layers.indices(each.layers):

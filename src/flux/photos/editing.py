@@ -237,12 +237,7 @@ def method_of(method: str | Method, settings: Mapping[str, Any] | None = None) -
     for name in settings or {}:
         if name not in row.settings:
             raise ValueError(f"{method} takes no {name}: its settings are {', '.join(row.settings)}")
-    return partial(pkgutil.resolve_name(row.function), **settings_of(row) | dict(settings or {}))
-
-
-def settings_of(row: MethodRecord) -> dict[str, Any]:
-    """A method's settings, at their defaults."""
-    return {name: setting.default for name, setting in row.settings.items()}
+    return partial(pkgutil.resolve_name(row.function), **row.defaults | dict(settings or {}))
 
 
 def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = None) -> Iterator[PhotoStep]:
@@ -337,7 +332,7 @@ def _times(request: PhotoRequest, task: EditTask) -> tuple[float, ...]:
     """The noise levels at which a method will ask the model, as far as its record tells."""
     if (row := _row(request)) is None:
         return task.times
-    integrator = (settings_of(row) | dict(request.settings)).get("integrator", row.integrator)
+    integrator = (row.defaults | dict(request.settings)).get("integrator", row.integrator)
     return (*task.times, *times_asked(integrator_record(integrator).function, task.times))
 
 

@@ -80,7 +80,7 @@ def replay_of(row: MethodRecord, given: Mapping[str, Any]) -> Replay | None:
     """How a method with the settings that are given is replayed; None for one that does not invert."""
     if not row.inverts:
         return None
-    settings = {name: setting.default for name, setting in row.settings.items()} | dict(given)
+    settings = row.defaults | dict(given)
     if row.needs_mask:
         return Replay(row, settings, "left out")
     return Replay(row, settings, "free" if "pinning" in settings else "unchanged")

@@ -36,7 +36,7 @@ from flux.studies.edit.method_watch import BatchWatcher, watch_files
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.wanted import looking_notes, more_prompts, negative_of, regional_of, regions_of
-from flux.studies.edit.ways import look_of, mask_of, operators_of, schedule_of
+from flux.studies.edit.ways import look_of, mask_of, operators_of, schedules_of
 from flux.studies.folder import RunFolder
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress, look_at
 from flux.studies.references import References
@@ -49,7 +49,7 @@ def work(spec: EditSpec) -> Work:
     each = _evaluations(spec)
     sources = {job.file("source"): job.source.image is None for job in jobs}
     generated = sum(sources.values()) * spec.integrator.record.evaluations_in(spec.steps)
-    before = generated + replay_evaluations(spec) * len(sources)
+    replayed = replay_evaluations(spec)
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     prompts = [prompt for job in jobs for prompt in (job.source.prompt, job.edit.prompt)]
     return Work(
@@ -59,8 +59,8 @@ def work(spec: EditSpec) -> Work:
         decoded=len(jobs) + len(sources),
         models=dino,
         kept=[file for batch in batches for file in watch_files(spec, batch)],
-        evaluations=None if each is None else sum(each) + before,
-        notes=_notes(spec, each),
+        evaluations=None if each is None else sum(each) + generated + replayed * len(sources),
+        notes=_notes(spec, each, replayed),
     )
 
 
@@ -83,10 +83,10 @@ def _to_make(spec: EditSpec, mask: FoundMask | None) -> int:
     return count_evaluations(row, spec.steps, spec.settings, negative=negative, **found)
 
 
-def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
+def _notes(spec: EditSpec, each: list[int] | None, replayed: int) -> tuple[str, ...]:
     """What `--dry-run` says of the method and of the photos."""
     row = find_method(spec.method.name)
-    settings = {name: setting.default for name, setting in row.settings.items()} | spec.settings
+    settings = row.defaults | spec.settings
     if spec.model.record.guidance is None:
         settings = {name: value for name, value in settings.items() if not name.endswith("guidance")}
     said = ", ".join(f"{name} {as_word(value)}" for name, value in settings.items())
@@ -96,7 +96,7 @@ def _notes(spec: EditSpec, each: list[int] | None) -> tuple[str, ...]:
         f"  {said or 'no settings'}",
         f"  evaluations of one row an edit: {taken}",
         *([f"  where it tries again: {row.again} more"] if getattr(row, "again", "") else []),
-        *_replay_notes(spec),
+        *_replay_notes(spec, replayed),
         *looking_notes(spec),
         *(f"  {line}" for line in sizes(spec)),
     )
@@ -115,10 +115,9 @@ def _in_words(spec: EditSpec, each: list[int] | None) -> str:
     return f"{count}; by itself, at its defaults, {formula}"
 
 
-def _replay_notes(spec: EditSpec) -> Iterator[str]:
+def _replay_notes(spec: EditSpec, count: int) -> Iterator[str]:
     """What `--dry-run` says of sources that go to noise and back before they are edited."""
     if (replay := replay_of_spec(spec)) is not None:
-        count = replay_evaluations(spec)
         yield f"  and before editing, {count} a source, {replay.about}" if count else f"  {replay.about}"
 
 
@@ -182,7 +181,7 @@ def request_of(spec: EditSpec, batch: Batch, models: Models, references: Referen
     numbers = _sources(batch)
     firsts = {number: job for job in reversed(batch.jobs) for number in [numbers[job.file("source")]]}
     size = size_of(spec) if first.source.image is not None else (spec.width, spec.height)
-    schedules, method, way = spec.schedules, spec.method, first.way
+    method, way = spec.method, first.way
     return PhotoRequest(
         sources=tuple(
             EditSource(firsts[i].source.prompt, firsts[i].source.image, firsts[i].seed)
@@ -199,8 +198,7 @@ def request_of(spec: EditSpec, batch: Batch, models: Models, references: Referen
         mask=mask_of(spec, way),
         look=look_of(way, models.spec.layers),
         operators=operators_of(spec, any(job.mask is not None for job in batch.jobs)),
-        source_schedule=schedule_of(schedules and schedules.source),
-        edit_schedule=schedule_of(schedules and schedules.edit),
+        **schedules_of(spec),
         paste="auto" if spec.paste is None else spec.paste.when,
         residual="auto" if spec.paste is None else spec.paste.residual,
         gate=spec.checks.gate and bool(batch.first),

@@ -40,7 +40,7 @@ from flux.studies.edit.jobs import Batch, mask_picture
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import load_dino
 from flux.studies.edit.wanted import regional_of, regions_of
-from flux.studies.edit.ways import found_mask, look_of, mask_grid, operators_of, schedule_of
+from flux.studies.edit.ways import found_mask, look_of, mask_grid, operators_of, schedules_of
 from flux.studies.folder import RunFolder
 from flux.studies.picture_run import KeptFile, Picture, PictureRun, Progress
 from flux.studies.references import References
@@ -210,8 +210,7 @@ def _task(
             task.field,
             look=look_of(link.job.way, models.spec.layers),
             operators=operators_of(spec, link.job.mask is not None),
-            source_schedule=schedule_of(spec.schedules and spec.schedules.source),
-            edit_schedule=schedule_of(spec.schedules and spec.schedules.edit),
+            **schedules_of(spec),
         ),
     )
 

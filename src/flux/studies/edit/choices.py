@@ -57,8 +57,7 @@ class Named(Section):
     @property
     def settings(self) -> dict[str, Any]:
         """All that are known: the given ones, others at their defaults."""
-        known = {} if self.row is None else self.row.settings
-        return {name: setting.default for name, setting in known.items()} | self.given
+        return ({} if self.row is None else self.row.defaults) | self.given
 
     def problems(self) -> Iterator[Problem]:
         if self.row is None:

@@ -46,6 +46,14 @@ def items_of(spec: "EditSpec") -> Iterator[tuple[KeyPath, EditItem]]:
             yield ("sources", i, "edit", j), edit
 
 
+def _places(spec: "EditSpec") -> Iterator[tuple[KeyPath, Any]]:
+    """Wherever a spec says how it is edited: itself, its edits, its sources."""
+    yield (), spec
+    yield from items_of(spec)
+    for i, each in enumerate(spec.sources or ()):
+        yield ("sources", i), each
+
+
 def missing(spec: "EditSpec") -> Iterator[Problem]:
     """What is missing of sources and edits, or there twice; and whether there are too many."""
     if spec.sources is None:
@@ -119,9 +127,7 @@ def _own_changes(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
         'mask alone: give a picture, a box, or "velocity"'
     )
     used = [each.mask if edit.mask is None else edit.mask for each in spec.pictures for edit in each.edit]
-    places: list[tuple[KeyPath, Any]] = [((), spec), *items_of(spec)]
-    places += [(("sources", i), each) for i, each in enumerate(spec.sources or ())]
-    for path, place in places:
+    for path, place in _places(spec):
         if place.mask is not None and place.mask.where == "auto" and place.mask in used:
             yield Problem((*path, "mask"), text, "auto")
 
@@ -223,9 +229,7 @@ def _alone(spec: "EditSpec", method: MethodChoice, but: str) -> Iterator[Problem
     """What a method does not take that never evaluates source and edit side by side, `but` one key."""
     able = ", ".join(row.name for row in method.rows if row.pairs)
     text = f"{method.name} takes none, as it never sees source and edit side by side; those that do: {able}"
-    places: list[tuple[KeyPath, Any]] = [((), spec), *items_of(spec)]
-    places += [(("sources", i), each) for i, each in enumerate(spec.sources or ())]
-    for path, place in places:
+    for path, place in _places(spec):
         for name in ("layers", "outside", "roles", "mask", "operators"):
             if name != but and (value := getattr(place, name, None)) is not None:
                 yield Problem((*path, name), text, as_written(value))

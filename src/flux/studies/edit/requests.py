@@ -4,17 +4,18 @@ from torch import Tensor
 
 from flux.hooks import CopySource
 from flux.methods.stable_flow import Edit, EditRequest, Row
+from flux.studies.edit.items import MaskChoice
 from flux.studies.edit.jobs import FoundMask, frame_of, way_of
 from flux.studies.edit.spec import EditItem, EditSpec
 from flux.studies.edit.wanted import negative_of, own_regions, regional_of
-from flux.studies.edit.ways import injection_of, mask_grid, operators_of, schedule_of, select_of
+from flux.studies.edit.ways import injection_of, mask_grid, operators_of, schedules_of, select_of
 from flux.studies.run import sampling_of
 
 
 def requests(spec: EditSpec) -> list[EditRequest]:
     """The edits of a spec, by seed, in the order in which the seeds first appear."""
     seeds = dict.fromkeys(seed for item in spec.edits for seed in seeds_of(spec, item))
-    masked = any((item.mask or spec.mask) is not None for item in spec.edits)
+    masked = any(mask_choice(spec, item) is not None for item in spec.edits)
     return [
         EditRequest(
             source=spec.source.prompt,
@@ -31,8 +32,7 @@ def requests(spec: EditSpec) -> list[EditRequest]:
             regional=regional_of(spec),
             keep=spec.kept_source,
             operators=operators_of(spec, masked),
-            source_schedule=schedule_of(spec.schedules and spec.schedules.source),
-            edit_schedule=schedule_of(spec.schedules and spec.schedules.edit),
+            **schedules_of(spec),
         )
         for index, seed in enumerate(seeds)
     ]
@@ -47,11 +47,17 @@ def items_of(spec: EditSpec, seed: int) -> list[tuple[int, EditItem]]:
     return [(number, item) for number, item in enumerate(spec.edits, start=1) if seed in seeds_of(spec, item)]
 
 
+def mask_choice(spec: EditSpec, item: EditItem) -> MaskChoice | None:
+    """Where an edit may change its source, as the spec says."""
+    return spec.mask if item.mask is None else item.mask
+
+
 def edit_of(spec: EditSpec, item: EditItem, found: Tensor | None = None) -> Edit:
     """An edit with all it takes from the spec. found: its mask, packed, where that is one that is found."""
-    way, mask = way_of(spec, item, item.mask or spec.mask), found
-    if way.mask is None and (given := item.mask or spec.mask) is not None:
-        mask = mask_grid(given, frame_of(spec, spec.pictures[0]))
+    choice = mask_choice(spec, item)
+    way, mask = way_of(spec, item, choice), found
+    if way.mask is None and choice is not None:
+        mask = mask_grid(choice, frame_of(spec, spec.pictures[0]))
     regions = own_regions(spec, item)
     *outside, role = way.roles
     by_roles = any(each.layers for each in outside) or role.side != "everywhere"
@@ -70,7 +76,7 @@ def edit_of(spec: EditSpec, item: EditItem, found: Tensor | None = None) -> Edit
 
 def found_mask_of(spec: EditSpec, item: EditItem) -> FoundMask | None:
     """The mask of an edit that is to be found; None for one that is given, and without one."""
-    return way_of(spec, item, item.mask or spec.mask).mask
+    return way_of(spec, item, mask_choice(spec, item)).mask
 
 
 def mask_of(spec: EditSpec, seed: int, row: Row) -> str | None:

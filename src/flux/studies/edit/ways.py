@@ -66,8 +66,7 @@ def mask_of(spec: EditSpec, way: Way) -> Literal["auto"] | Callable[[EditTask], 
         if way.mask.where != "auto":
             return found_mask(way.mask, task)
         row = find_method(spec.method.name)
-        defaults = {name: each.default for name, each in row.settings.items()}
-        *_, last = load_function(row.function)(task, **defaults | spec.settings)
+        *_, last = load_function(row.function)(task, **row.defaults | spec.settings)
         return found_mask(way.mask, task, last.edit)
 
     return find
@@ -109,5 +108,14 @@ def select_of(strategy: Strategy) -> Select | None:
     return AboveThreshold(strategy.threshold) if strategy.name == "threshold" else None
 
 
-def schedule_of(choice: ScheduleChoice | None) -> Schedule | None:
+def schedules_of(spec: EditSpec) -> dict[str, Schedule | None]:
+    """What becomes of the source's guidance and of the edit's, by the names that fields and requests have."""
+    given = spec.schedules
+    return {
+        "source_schedule": _schedule(given and given.source),
+        "edit_schedule": _schedule(given and given.edit),
+    }
+
+
+def _schedule(choice: ScheduleChoice | None) -> Schedule | None:
     return None if choice is None else build(choice.row, **choice.settings)
