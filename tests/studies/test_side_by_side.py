@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from test_demos import assert_whole_run, load_demo, pictures
 
 from flux.methods.masks import unpacked
+from flux.studies.edit.chain import work as work_of_chain
 from flux.studies.edit.jobs import check
 from flux.studies.edit.run import work
 from flux.studies.edit.spec import EditSpec
@@ -48,6 +49,8 @@ def test_inside_a_mask_that_is_given_an_edit_changes_its_source(made):
     edits = ["a red cat", {"prompt": "a boat", "mask": {"where": [24, 0, 48, 32]}}]
     folder = made("given", mask=BOX, edits=edits, **MORE)
     record = assert_whole_run(folder)
+    page = (folder / "index.html").read_text()
+    assert "mask: white may change" in page and "mask: where it changed" not in page
     source, left, right = (levels(folder, name) for name in ("source", "edit-01", "edit-02"))
     assert (source[:, 32:] == left[:, 32:]).all() and (source[:, :16] == right[:, :16]).all()
     assert [each["mask"] for each in record["edits"]] == pytest.approx([0.5, 0.5], abs=0.01)
@@ -79,9 +82,15 @@ def test_a_first_run_is_counted(tmp_path):
         whole = {"source": "a dog", "edits": ["a red cat", "a boat"], "compare": False, **keys}
         return list(work(load_spec(EditSpec, None, whole)).batches)
 
+    def links(**keys) -> list[int]:
+        whole = {"source": "a dog", "edits": ["a red cat", "a boat"], "chain": True, **keys}
+        return list(work_of_chain(load_spec(EditSpec, None, whole)).batches)
+
     plain = batches()
     assert batches(mask=BOX) == plain
     assert batches(mask="auto") == [*plain, 3] and batches(mask="words") == [*plain, 1]
+    assert links() == links(mask="words") == [1, 2, 2]
+    assert links(mask="auto") == [1, 2, 2, 2, 2]
 
 
 def test_a_chain_takes_them_too(made):

@@ -136,6 +136,9 @@ def _share(default: float, about: str) -> Setting:
 PINNINGS = ("right", "released", "free", "exact")
 """How a replay of an inversion holds its sources to it, see `flux.methods.inversion.replay`."""
 
+EXACT_BY = ("euler", "euler-released")
+"""Integrators that a replay pinned "exact" knows to ask the model where the inversion asked it."""
+
 ORIGINS = ("inverted", "noised", "straight")
 """What KV-Edit's edits start from, see `flux.methods.kv_edit`."""
 

@@ -23,6 +23,7 @@ from flux.integrators import (
     Velocity,
     integrator_record,
 )
+from flux.methods import EXACT_BY
 from flux.methods.task import EditTask, MethodStep
 
 
@@ -161,8 +162,8 @@ def _here(z: Tensor, t: float, at: Evaluation) -> tuple[Tensor, float]:
 def _ahead(task: EditTask, trajectory: Trajectory) -> Callable[..., tuple[Tensor, float]]:
     """From a place to the one from which the inversion came here, as far from the trajectory as here."""
     name = trajectory.integrator.name
-    if name not in ("euler", "euler-released"):
-        raise ValueError(f'pinning "exact" takes integrator euler or euler-released; got {name}')
+    if name not in EXACT_BY:
+        raise ValueError(f'pinning "exact" takes integrator {" or ".join(EXACT_BY)}; got {name}')
 
     def ahead(z: Tensor, t: float, at: Evaluation) -> tuple[Tensor, float]:
         (_, here), (t_next, there) = trajectory.back[at.index : at.index + 2]

@@ -72,12 +72,17 @@ def work(spec: EditSpec) -> Work:
         return replace(by_method.work(spec), **files, batches=[2] * len(links))
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     return Work(
-        batches=[1, *[2] * len(links)],
+        batches=[1, *[2] * sum(1 + _has_first_run(link) for link in links)],
         prompts=list(dict.fromkeys(_prompts(spec))),
         decoded=1 + len(links) * (1 if spec.paste.when is False else 2),
         models=dino,
         **files,
     )
+
+
+def _has_first_run(link: ChainLink) -> bool:
+    """Whether a link is made twice, side by side: first without its mask, which is its own change."""
+    return link.job.mask is not None and link.job.mask.where == "auto"
 
 
 def _prompts(spec: EditSpec) -> list[str]:
@@ -224,7 +229,7 @@ def _masked(
         return task
     if (found := job.way.mask) is None:
         return task.with_mask(mask_grid(job.mask, job.frame).to(task.clean))
-    if found.where == "auto":
+    if _has_first_run(link):
         for index, changed in _beside(spec, task, source):
             edit = changed
             yield Progress(index, phase="mask")

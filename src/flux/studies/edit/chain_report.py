@@ -10,6 +10,7 @@ from flux.pictures.metrics import Score, difference, outside_of, psnr_outside, s
 from flux.studies.edit.chaining import ChainLink, links_of
 from flux.studies.edit.figures import figures_of, sentences
 from flux.studies.edit.gates import Told, gates_of, listed
+from flux.studies.edit.items import mask_caption
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Judge, Seen, load_dino, load_judge
 from flux.studies.folder import RunFolder
@@ -212,6 +213,6 @@ def _pictures(spec: EditSpec, link: ChainLink) -> list[tuple[str, str]]:
     return [
         (link.job.file("edit"), "edit"),
         *full,
-        (link.job.file("mask"), "mask: where it changed"),
+        (link.job.file("mask"), mask_caption(link.job.mask)),
         (_difference(link), "where it differs from what it goes on from"),
     ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from flux.flags import choices
-from flux.methods import METHODS, IntegratorSetting, MethodRecord, Setting
+from flux.methods import EXACT_BY, METHODS, IntegratorSetting, MethodRecord, Setting
 from flux.methods.tables import OPERATORS, SCHEDULES
 from flux.models import ModelSpec
 from flux.studies.reading import problems_of
@@ -136,6 +136,15 @@ def setting_problems(
             yield Problem((key,), "must be a whole number", value)
         elif not setting.lowest <= value <= setting.highest:
             yield Problem((key,), f"must be between {setting.lowest:g} and {setting.highest:g}", value)
+
+
+def pinning_problem(settings: Mapping[str, Any]) -> str | None:
+    """Why a method's replay cannot be pinned as its settings say; None where it can."""
+    integrator = settings.get("integrator")
+    name = integrator.get("name") if isinstance(integrator, dict) else integrator
+    if settings.get("pinning") != "exact" or name is None or name in EXACT_BY:
+        return None
+    return f"takes integrator {' or '.join(EXACT_BY)}, and the integrator is {name}"
 
 
 def _integrator_problems(value: dict[str, Any]) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flux.studies.edit.choices import MethodChoice
+from flux.studies.edit.choices import MethodChoice, pinning_problem
 from flux.studies.edit.items import EditItem, Source
 from flux.studies.layers import layer_problems
 from flux.studies.looking import beside_text, looking_problems
@@ -100,6 +100,8 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
         yield Problem(("pixels",), f'is for fit "fit"; "{spec.fit}" takes width and height', spec.pixels)
     if row is None:
         return
+    if text := pinning_problem(method.settings):
+        yield Problem(("method", "pinning"), text, "exact")
     if row.needs_guidance and model.guidance is None:
         able = ", ".join(each.name for each in method.rows if not each.needs_guidance)
         text = f"needs a model with guidance, which {spec.model.name} has not: choose from {able}"

@@ -106,6 +106,12 @@ class RoleItem(Section):
 Roles = Several[RoleItem]
 
 
+def strength_problems(strength: Any, steps: int) -> Iterator[Problem]:
+    """What is wrong with a strength for each step, in a run of so many steps."""
+    if isinstance(strength, tuple) and len(strength) != steps:
+        yield Problem((), f"has {len(strength)} entries, and there are {steps} steps", list(strength))
+
+
 # Where it may change it
 
 
@@ -221,6 +227,12 @@ class MaskChoice(Sparse):
     def as_json(self) -> dict[str, Any]:
         digest = {"sha256": self.digest} if self.digest else {}
         return super().as_json() | dict(self.model_extra or {}) | digest
+
+
+def mask_caption(mask: MaskChoice | None) -> str:
+    """Of the picture of an edit's mask; None: there is none, and the picture shows the edit's own change."""
+    own = mask is None or mask.where == "auto"
+    return "mask: where it changed" if own else "mask: white may change"
 
 
 def _mask(value: Any) -> Any:

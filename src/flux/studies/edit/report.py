@@ -6,6 +6,8 @@ from flux.hooks import Select, TopRatio
 from flux.hooks.looking import ByLayer
 from flux.methods.stable_flow import Edit
 from flux.studies.edit.figures import PASTED
+from flux.studies.edit.items import mask_caption
+from flux.studies.edit.requests import mask_choice
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Verdict, Verdicts, judge, share
 from flux.studies.edit.watch import show_watched
@@ -85,12 +87,12 @@ def _which(select: Select) -> str:
     return f"ratio {select.ratio:g}" if isinstance(select, TopRatio) else f"threshold {select.threshold:g}"
 
 
-def _shown(each: Verdict) -> list[PagePicture]:
+def _shown(spec: EditSpec, each: Verdict) -> list[PagePicture]:
     captions = {
         "source": f"source, seed {each.seed}",
         "edit": "edit",
         "plain": "the same prompt without injection",
-        "mask": "mask: where it changed",
+        "mask": _mask_caption(spec, each),
         "difference": "where edit and source differ",
     }
     return [PagePicture(file, captions[kind]) for kind, file in each.files.items()]
@@ -107,12 +109,16 @@ def _sheet(spec: EditSpec, run: RunFolder, judged: list[Verdict]):
             "source": "\n".join([_brief(spec.source.prompt), *(own[:1] if "seed" in unlike else [])]),
             "edit": "\n".join([_brief(each.edit.prompt), *filter(None, ["; ".join(own)])]),
             "plain": "without injection",
-            "mask": "mask: where it changed",
+            "mask": _mask_caption(spec, each),
             "difference": f"difference, {each.score.changed:.1%} of pixels changed",
         }
         rows.append([SheetCell(run.picture(file), captions[kind]) for kind, file in each.files.items()])
     common = "; ".join(text for key, text in parts[0].items() if key not in unlike and text)
     return contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps: source and edits\n{common}")
+
+
+def _mask_caption(spec: EditSpec, each: Verdict) -> str:
+    return mask_caption(mask_choice(spec, spec.edits[each.number - 1]))
 
 
 def _brief(prompt: str) -> str:
@@ -125,7 +131,7 @@ def _page(spec: EditSpec, run: RunFolder, found: Verdicts) -> str:
         {
             "prompt": each.edit.prompt,
             "problems": [f"This edit {text}" for text in each.notices],
-            "pictures": _shown(each),
+            "pictures": _shown(spec, each),
             "facts": {"edit": each.title, "how": _how(each.edit), **_figures(each)},
         }
         for each in found.edits

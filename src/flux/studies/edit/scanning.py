@@ -6,8 +6,8 @@ from itertools import groupby, product
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any
 
-from flux.studies.edit.choices import as_word, setting_problems
-from flux.studies.edit.items import Strength
+from flux.studies.edit.choices import as_word, pinning_problem, setting_problems
+from flux.studies.edit.items import Strength, strength_problems
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
 from flux.studies.spec import (
     ConfigDict,
@@ -91,6 +91,8 @@ def scan_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
     """What of a scan does not go with the rest of its spec; places are below the scan."""
     for i, choice in enumerate(scan.layers or ()):
         yield from layer_problems(("layers", i), choice, spec.model, any_model=spec.any_model)
+    for i, strength in enumerate(scan.strength or ()):
+        yield from below(("strength", i), strength_problems(strength, spec.steps))
     if scan.guidance and spec.model.record.guidance is None:
         yield Problem(("guidance",), f"{spec.model.name} takes no guidance", list(scan.guidance))
     for name in ("watch", "chain"):
@@ -125,6 +127,12 @@ def _setting_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
         for i, value in enumerate(values if row is not None else ()):
             for path, text, wrong in setting_problems(row.name, row.settings, {name: value}):
                 yield Problem((path[0], i, *path[1:]), text, wrong)
+    axes = {name.removeprefix(OF_METHOD): values for name, values in scan.method.axes.items()}
+    replayed = [name for name in ("pinning", "integrator") if name in axes]
+    for values in product(*(axes[name] for name in replayed)):
+        if text := pinning_problem(spec.settings | dict(zip(replayed, values, strict=True))):
+            yield Problem((), f'pinning "exact" {text}')
+            return
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ from flux.studies.edit.items import (
     Strategy,
     Strength,
     role_conflicts,
+    strength_problems,
 )
 from flux.studies.edit.scanning import Scan, scan_problems
 from flux.studies.edit.sources import SourceItem, Sources
@@ -349,9 +350,7 @@ class EditSpec(Guided, Spec):
             yield Problem(
                 ("window",), f"stop must be at most {self.steps}, the number of steps", list(chosen.window)
             )
-        if isinstance(chosen.strength, tuple) and len(chosen.strength) != self.steps:
-            text = f"has {len(chosen.strength)} entries, and there are {self.steps} steps"
-            yield Problem(("strength",), text, list(chosen.strength))
+        yield from below(("strength",), strength_problems(chosen.strength, self.steps))
 
     def recipe(self) -> dict[str, Any]:
         recipe = super().recipe()
