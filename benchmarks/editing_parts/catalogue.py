@@ -61,7 +61,7 @@ def _baselines() -> Iterator[Row]:
 
 def _ours() -> Iterator[Row]:
     """The package's default for photographs; that for generated pictures stands with its like."""
-    run = Run(OURS, steps=method_record(OURS).steps)
+    run = Run(OURS, steps=steps_of(OURS))
     row = Row("ours", run, "ours", "the package's default", paste="auto", pairs=MANY)
     yield row
     yield replace(row, name="ours, not pasted", about="", paste=False)
@@ -119,7 +119,7 @@ def _tuned(best: Path) -> Iterator[Row]:
     if not best.is_file():
         return
     for name, choice in json.loads(best.read_text(encoding="utf-8"))["methods"].items():
-        run = Run(name, choice["settings"], look=tuple(choice["look"]), mask=mask_of(name))
+        run = Run(name, choice["settings"], steps_of(name), tuple(choice["look"]), mask_of(name))
         row = Row(f"{name}, tuned", run, "at its best on the tuning split", choice["said"])
         yield row
         yield replace(row, name=f"{name}, tuned, pasted", about="", paste=True)
@@ -215,7 +215,7 @@ def _generated(spec: ModelSpec) -> Iterator[Row]:
             yield replace(row, name="beside, all layers outside its own mask", run=two, blend=0.2)
             row = replace(row, about="the default before")
         yield row
-    row = Row(OURS, Run(OURS, steps=method_record(OURS).steps), section, "as if photographed", pairs=MANY)
+    row = Row(OURS, Run(OURS, steps=steps_of(OURS)), section, "as if photographed", pairs=MANY)
     yield replace(row, name=f"{OURS}, blended", blend=0.2, sources=GENERATED)
     yield replace(row, name=f"{OURS}, pasted", paste="auto", sources=GENERATED)
 
@@ -224,6 +224,11 @@ def mask_of(method: str) -> Named | None:
     """The mask of a method that does nothing without one: where velocities part."""
     needs = any(row.needs_mask for row in METHODS if row.name == method)
     return ("velocity", {}) if needs else None
+
+
+def steps_of(method: str) -> int | None:
+    """Steps of a method's rows: those of the table, but ours are its own."""
+    return method_record(method).steps if method == OURS else None
 
 
 def vital_of(spec: ModelSpec) -> Layers:

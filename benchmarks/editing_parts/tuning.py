@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from editing_parts.catalogue import at, mask_of, vital_of
+from editing_parts.catalogue import at, mask_of, steps_of, vital_of
 from editing_parts.rows import Row, Run
 from editing_parts.table import Result
 from flux.models import ModelSpec
@@ -29,6 +29,7 @@ GUIDANCES = ((1.0, 1.0), (1.0, 2.0), (1.0, 3.5), (1.5, 3.5), (1.5, 5.5), (3.5, 3
 """Of source and edit."""
 
 GRIDS: Mapping[str, Axes] = {
+    "gentle": {"shift": (1.0, 1.45, 2.0), "limit": (0.8, 0.85, 0.9), "guidance": (1.0, 1.5)},
     "stable-flow": {
         "layers": ("vital", "default", ""),
         "integrator+nudge": (("euler", 1.15), ("midpoint", 1.0)),
@@ -66,7 +67,7 @@ def candidates(spec: ModelSpec, method: str, axes: Axes, pairs: int) -> list[Row
                          for key, value in settings.items())  # fmt: skip
         sets = {"": (), "vital": vital_of(spec)} | dict(spec.layer_sets)
         look = at(sets.get(settings.pop("layers", ""), ()))
-        run = Run(method, settings, look=look, mask=mask_of(method))
+        run = Run(method, settings, steps_of(method), look, mask_of(method))
         rows.append(Row(f"{method}: {said}", run, "tuning", paste=True, pairs=pairs))
     return rows
 
