@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from editing_parts import catalogue, pie, pie_metrics, planning, tuning
-from editing_parts.measuring import TINY, Measures, Yardstick, patch_similarity
+from editing_parts.measuring import MEASURES, TINY, Measures, Yardstick, patch_similarity
 from editing_parts.page import page
 from editing_parts.remembering import Remembering
 from editing_parts.rows import STEPS, Row, chosen
@@ -125,7 +125,8 @@ def make_table(given: argparse.Namespace) -> None:
     if any(not folder.done(row) for row in rows):
         open_bench(given, count).make(folder, rows, given.steps)
     kinds = [pair.attribute for pair in planning.pairs_of(given.split, count)]
-    print(show(folder, rows, facts, kinds, catalogue.DEFAULT[given.sources]))
+    measures = MEASURES[given.sources]
+    print(show(folder, rows, facts, kinds, catalogue.DEFAULT[given.sources], measures))
     if given.publish:
         for ending in (".json", ".md"):
             text = (folder.path / f"table{ending}").read_bytes()
@@ -153,9 +154,10 @@ def tune(given: argparse.Namespace) -> None:
     kinds = [pair.attribute for pair in planning.pairs_of(given.split, given.pairs)]
     show(folder, rows, facts, kinds, None)
     before = json.loads(given.best.read_text(encoding="utf-8")) if given.best.is_file() else {}
-    methods = before.get("methods", {}) if before.get("weights") == facts["weights"] else {}
+    same = all(before.get(name) == facts[name] for name in ("weights", "steps"))
+    methods = before["methods"] if same else {}
     methods |= dict(tuning.choices(tried, {row.name: folder.result(row) for row in rows}))
-    facts |= {"pairs": given.pairs, "rule": tuning.RULE, "methods": methods}
+    facts |= {"rule": tuning.RULE, "methods": methods}
     write_atomically(given.best, as_json(facts))
     for method, choice in methods.items():
         print(f"{method}: {choice['said']}: made {choice['made']:.3f}, truth {choice['truth']:.2f} dB")
@@ -175,6 +177,8 @@ def make_pie(given: argparse.Namespace) -> None:
         "pairs": len(cases),
         "size": size,
         "steps": given.steps,
+        "clip": given.clip,
+        "dino": given.dino,
     }
     folder.begin(facts | columns_of(pie_metrics.MEASURES))
     if any(not folder.done(row) for row in rows):

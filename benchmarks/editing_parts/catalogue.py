@@ -11,7 +11,7 @@ from typing import Any
 
 from editing_parts.rows import MANY, Named, Row, Run
 from flux.methods import METHODS, method_record
-from flux.models import ModelSpec
+from flux.models import ModelSpec, configs
 
 BEST = Path(__file__).resolve().parents[1] / "results" / "editing_best.json"
 """What `editing.py tune` chose on the tuning split: settings by method."""
@@ -39,7 +39,14 @@ Layers = tuple[str | int, ...]
 
 def catalogue(spec: ModelSpec, best: Path = BEST) -> list[Row]:
     """Every row, for photographs and for generated pictures."""
-    rows = [*_baselines(), *_ours(), *_stable_flow(spec), *_as_published(), *_tuned(best), *_operators()]
+    rows = [
+        *_baselines(),
+        *_ours(),
+        *_stable_flow(spec),
+        *_as_published(),
+        *_tuned(spec, best),
+        *_operators(),
+    ]
     rows += [*_looks(spec), *_masks(), *_finishes(), *_generated(spec)]
     names = [row.name for row in rows]
     assert len(set(names)) == len(names), sorted(name for name in names if names.count(name) > 1)
@@ -115,10 +122,12 @@ def _as_published() -> Iterator[Row]:
             )
 
 
-def _tuned(best: Path) -> Iterator[Row]:
-    if not best.is_file():
+def _tuned(spec: ModelSpec, best: Path) -> Iterator[Row]:
+    """What was tuned on this model; on another it is nobody's best."""
+    found = json.loads(best.read_text(encoding="utf-8")) if best.is_file() else {"methods": {}}
+    if configs.get(found.get("model"), spec) != spec:
         return
-    for name, choice in json.loads(best.read_text(encoding="utf-8"))["methods"].items():
+    for name, choice in found["methods"].items():
         run = Run(name, choice["settings"], steps_of(name), tuple(choice["look"]), mask_of(name))
         row = Row(f"{name}, tuned", run, "at its best on the tuning split", choice["said"])
         yield row

@@ -63,6 +63,9 @@ class Measures:
 TINY = Measures(COLUMNS, ("made", "inside"), ("made", "kept", "truth", "inside"), ("kept", "made"))
 """With the judge and the right answers of flux-tiny's world."""
 
+MEASURES = {"photos": TINY, "generated": replace(TINY, decisive=("made", "kept"))}
+"""By what is edited. Generated pictures have no right answer: what they keep decides in its place."""
+
 NOISE = 1e-6
 """The least squared error, of a range of 1, that is told from none: pictures count as alike at 60 dB."""
 FEWEST = 64

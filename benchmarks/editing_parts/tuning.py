@@ -93,5 +93,6 @@ def choices(rows: Mapping[str, Sequence[Row]], results: Mapping[str, Result]) ->
                 "made": round(float(np.mean(found.figures["made"])), 4),
                 "truth": round(float(np.nanmean(found.figures["truth"])), 2),
                 "tried": len(tried),
+                "pairs": row.pairs,
             },
         )

@@ -21,15 +21,15 @@ import editing  # noqa: E402
 from editing_parts import making, planning, table, tuning  # noqa: E402
 from editing_parts.beside import beside  # noqa: E402
 from editing_parts.catalogue import catalogue  # noqa: E402
-from editing_parts.measuring import TINY, Yardstick, patch_similarity, psnr_at, ssim_at  # noqa: E402
+from editing_parts.measuring import MEASURES, TINY, Yardstick, patch_similarity, psnr_at, ssim_at  # noqa: E402
 from editing_parts.remembering import Remembering  # noqa: E402
-from editing_parts.rows import Row, Run, grouped  # noqa: E402
+from editing_parts.rows import STEPS, Row, Run, grouped  # noqa: E402
 from editing_parts.running import Bench, Folder  # noqa: E402
 from editing_parts.table import Result  # noqa: E402
 from editing_parts.tasks import KINDS, draw  # noqa: E402
 
 from flux.hooks import Hooks  # noqa: E402
-from flux.methods import defaults  # noqa: E402
+from flux.methods import defaults, method_record  # noqa: E402
 from flux.methods.masks import own_mask  # noqa: E402
 from flux.tiny.judge import load_judge  # noqa: E402
 from flux.util import TINY_WEIGHTS, configs  # noqa: E402
@@ -121,6 +121,17 @@ def test_intervals_are_of_pairs_and_differences_are_paired():
 )
 def test_a_row_beats_the_default_only_beyond_the_interval(made, inside, winner):
     assert table.beats({"made": made, "inside": inside}, TINY.decisive) == winner
+
+
+def test_of_generated_pictures_what_is_kept_decides():
+    default = result("default", made=[0.5] * 9, kept=[40.0] * 9)
+    rows = [
+        default,
+        result("loses", made=[1.0] * 9, kept=[30.0] * 9),
+        result("keeps", made=[0.5] * 9, kept=[50.0] * 9),
+    ]
+    records = table.summary(rows, "default", [], MEASURES["generated"])
+    assert [record.get("beats default in") for record in records] == [None, [], ["kept"]]
 
 
 def test_a_row_that_knows_the_answer_beats_nobody():
@@ -260,6 +271,17 @@ def test_a_grid_is_all_combinations_and_goes_into_rows_of_the_table(tmp_path):
     tuned = {row.name: row for row in catalogue(spec, tmp_path / "best.json")}["stable-flow, tuned"]
     assert tuned.run.key == grid[1].run.key and tuned.run.look[0]["layers"] == [0, 3]
     assert tuned.run.settings == {"guidance": 2.0, "integrator": "midpoint", "nudge": 1.0}
+    assert chosen["stable-flow"]["pairs"] == 33
+    # On another model these are nobody's best.
+    for model, there in (("flux-tiny", True), ("flux-dev", False)):
+        (tmp_path / "best.json").write_text(json.dumps({"model": model, "methods": chosen}))
+        names = [row.name for row in catalogue(spec, tmp_path / "best.json")]
+        assert ("stable-flow, tuned" in names) == there
+
+
+def test_ours_is_tuned_in_its_own_number_of_steps():
+    (row,) = tuning.candidates(configs["flux-tiny"], "gentle", {"limit": (0.8,)}, 9)
+    assert row.run.steps == method_record("gentle").steps != STEPS
 
 
 def test_every_grid_is_of_settings_that_its_method_has():

@@ -232,6 +232,17 @@ def test_a_folder_is_edited_measured_and_shown(folder, yardstick, tmp_path):
     assert records[1]["figures"]["psnr"][0] > records[0]["figures"]["psnr"][0]
 
 
+def test_a_table_has_one_yardstick(folder, tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise ValueError("that far")
+
+    monkeypatch.setattr(pie_metrics, "load", stop)
+    for clip, said in (("a/clip", "that far"), ("a/clip", "that far"), ("b/clip", "holds a table with clip")):
+        command = ["pie", str(folder), "--model", "flux-tiny", "--clip", clip, "--out", str(tmp_path / "out")]
+        assert editing.main([*command, "--rows", "flowedit"]) == 2
+        assert said in capsys.readouterr().err
+
+
 def test_what_is_missing_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(ImportError, match=r'pip install (--upgrade )?"flux\[bench\]"'):
