@@ -133,6 +133,32 @@ def test_a_folder_of_photos_with_an_instruction_each_is_one_run(demo, tmp_path):
         assert Image.open(folder / f"0{i + 1}-my-photo-{i}" / "full-01.png").size == own
 
 
+def test_a_photos_edits_draw_from_their_own_seeds_whatever_the_batch(demo, tmp_path):
+    photo = photograph(tmp_path / "photo.png")
+    edits = json.dumps(["a hat", {"prompt": "a red cat", "seeds": [0, 3]}])
+    argv = ["--source.image", str(photo), "--source.prompt", "a dog", "--edits", edits, *FEW]
+    for batch in ("1", "4"):
+        own = ["--method", "noise", "--method.strength", "1", "--batch", batch, "--output", batch]
+        assert demo(*argv, *own) == 0
+    assert files(tmp_path / "1") == files(tmp_path / "4")
+    names = [f"edit-{name}.png" for name in ("01", "02-seed-0", "02-seed-3")]
+    one, four = ([np.asarray(Image.open(tmp_path / at / name), int) for name in names] for at in "14")
+    assert all(abs(alone - beside).max() <= 1 for alone, beside in zip(one, four, strict=True))
+    assert abs(four[1] - four[2]).max() > 8
+
+
+def test_a_photo_is_in_a_batch_with_one_seed_alone(tmp_path):
+    photograph(tmp_path / "photo.png")
+    own = [{"prompt": "a hat", "seeds": [0, 3]}, {"prompt": "a boat", "seeds": [3, 5]}]
+    batches = batches_of(spec_of(tmp_path, edits=["a cat", *own]))
+    assert [[job.title for job in batch.jobs] for batch in batches] == [
+        ["01", "02-seed-0"],
+        ["02-seed-3", "03-seed-3"],
+        ["03-seed-5"],
+    ]
+    assert [len(batch.first) for batch in batches] == [1, 0, 0]
+
+
 def test_edits_of_one_size_and_one_way_are_made_together(tmp_path):
     photograph(tmp_path / "photo.png")
     own = {"prompt": "a bird", "layers": [0]}

@@ -69,6 +69,18 @@ def test_each_layer_has_its_own_side_parts_strength_and_window(tmp_path):
     assert again.recipe() == spec.recipe() and spec.recipe()["roles"][0]["layers"] == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_list_of_strengths_is_of_the_steps_of_the_run_in_a_window_too(tmp_path):
+    photograph(tmp_path / "photo.png")
+    strength = [1, 0.75, 0.5, 0.25]
+    listed = {"layers": [1], "strength": strength, "window": [1, 3]}
+    edits = ["a cat", {"prompt": "a cow", "roles": [{"layers": [1], "window": [2, 4]}]}]
+    spec = spec_of(tmp_path, method="flowedit", steps=4, edits=edits, **listed)
+    assert [told(plan_of(spec)[1], step)[3] for step in range(4)] == [0, 0.75, 0.5, 0]
+    assert [told(plan_of(spec, 1)[1], step)[3] for step in range(4)] == [0, 0, 0.5, 0.25]
+    (request,) = requests(spec_of(tmp_path, source="a dog", steps=4, **listed))
+    assert [told(request.edits[0].how.hows[1], step)[3] for step in range(4)] == [0, 0.75, 0.5, 0]
+
+
 def test_roles_say_what_layers_and_outside_say(tmp_path):
     photograph(tmp_path / "photo.png")
     old = {"layers": [1, 11], "outside": "all", "strength": "cosine", "strategy": {"values": False}}

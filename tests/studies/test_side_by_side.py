@@ -109,6 +109,11 @@ def test_a_chain_takes_them_too(made):
     assert torch.equal(source[..., 3:], first[..., 3:]) and not torch.equal(source[..., :3], first[..., :3])
 
 
+def test_an_edit_in_no_layer_is_shown_beside_others(made):
+    folder = made("none", strength="cosine", edits=["a red cat", {"prompt": "a boat", "layers": []}])
+    assert "<dd>layers none</dd>" in (folder / "index.html").read_text()
+
+
 def test_a_scan_goes_through_fades(made):
     folder = made("scan", scan={"strength": [0.25, "linear"]}, layers="all", paste=False)
     assert (levels(folder, "cells/01/edit-01") != levels(folder, "cells/02/edit-01")).any()

@@ -230,12 +230,13 @@ def _place(spec: EditSpec, index: int) -> str:
 
 def batches_of(spec: EditSpec) -> list[Batch]:
     """The jobs as they are made: at most `batch` together, of one size and one way, that look at one
-    picture."""
+    picture; a photo is never there with two seeds, as a source has one."""
     groups: dict[object, list[EditJob]] = {}
     for job in jobs_of(spec):
-        seen = job.source.reference
+        seen, drawn = job.source.reference, job.source.image is None
         looked_at = None if seen is None else (seen.picture, seen.mask)
-        key = job.frame.size, job.source.image is None, job.way, looked_at
+        own_seed = None if drawn or job.seed == job.source.seed else job.seed
+        key = job.frame.size, drawn, job.way, looked_at, own_seed
         groups.setdefault(key, []).append(job)
     shown: set[str] = set()
     batches = []

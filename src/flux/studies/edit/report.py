@@ -71,7 +71,8 @@ def _parts(edit: Edit) -> dict[str, str]:
     """What decides an edit beside its prompt and seed, in words, by what it is; empty where it is usual."""
     how = edit.how
     if isinstance(how, ByLayer):
-        return {"layers": how.said, **dict.fromkeys(("select", "copied", "strength", "steps"), "")}
+        said = how.said or "layers none"
+        return {"layers": said, **dict.fromkeys(("select", "copied", "strength", "steps"), "")}
     copied = "keys only" if how.keys else "values only" if how.values else "nothing copied"
     return {
         "layers": f"layers {', '.join(map(str, edit.layers)) or 'none'}",

@@ -18,7 +18,7 @@ from flux.models import Layers
 from flux.photos.framing import Frame, cut_mask
 from flux.studies.edit.choices import ScheduleChoice
 from flux.studies.edit.items import MaskChoice, Strategy
-from flux.studies.edit.jobs import FoundMask, Way, mask_picture
+from flux.studies.edit.jobs import FoundMask, LayerRole, Way, mask_picture
 from flux.studies.edit.spec import EditSpec
 
 FADES: dict[str, Curve] = {"linear": linear(1, 0), "cosine": cosine(1, 0)}
@@ -27,12 +27,13 @@ FADES: dict[str, Curve] = {"linear": linear(1, 0), "cosine": cosine(1, 0)}
 def look_of(way: Way, layers: Layers) -> Look | None:
     """Where edits of a way look at their sources."""
     select = select_of(way.strategy)
-    roles = [
-        Role(each.layers, each.side, each.keys, each.values, _curve(each.strength), each.window, select)
-        for each in way.roles
-        if each.layers
-    ]
+    roles = [_role(each, select) for each in way.roles if each.layers]
     return look_at_source(roles, layers) if roles else None
+
+
+def _role(said: LayerRole, select: Select | None) -> Role:
+    strength = _curve(said.strength, said.window)
+    return Role(said.layers, said.side, said.keys, said.values, strength, said.window, select)
 
 
 def injection_of(way: Way, layers: Layers, mask: Tensor | None = None) -> ByLayer:
@@ -48,11 +49,16 @@ def mask_grid(mask: MaskChoice, frame: Frame) -> Tensor:
     return packed(torch.from_numpy(cut_mask(mask_picture(mask, frame), frame))[None])
 
 
-def _curve(strength: float | str | tuple[float, ...]) -> float | Curve:
-    """A strength as a spec has it: a number, a fade by its name, or a number for each step."""
+def _curve(strength: float | str | tuple[float, ...], window: tuple[int, int] | None) -> float | Curve:
+    """A strength as a spec has it: a number, a fade by its name, or a number for each step of the run.
+
+    A curve goes over the steps of the window; a fade does as well.
+    """
     if isinstance(strength, float | int):
         return strength
-    return FADES[strength] if isinstance(strength, str) else listed(strength)
+    if isinstance(strength, str):
+        return FADES[strength]
+    return listed(strength if window is None else strength[slice(*window)])
 
 
 def mask_of(spec: EditSpec, way: Way) -> Literal["auto"] | Callable[[EditTask], Tensor] | None:
