@@ -406,9 +406,34 @@ def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
         ),
         ({"method": "noise", "edits": [{"prompt": "a", "outside": "all"}]}, "edits[0].outside"),
         ({"method": "stable-flow", "model": "flux-dev-krea"}, "no set of flux-dev-krea"),
+        (
+            {"method": "noise", "strength": 0.8},
+            "strength = 0.8: noise never looks at its source in layers: leave it out, or give its own, "
+            "method.strength",
+        ),
+        (
+            {"method": "fireflow", "edits": [{"prompt": "a", "window": [0, 2]}], "strategy": {"keys": False}},
+            "edits[0].window = [0, 2]: fireflow never looks at its source in layers: leave it out",
+        ),
+        (
+            {"method": "mine:half", "guidance": 9},
+            "guidance = 9.0: is a setting of methods of the table: give yours as method.guidance",
+        ),
+        (
+            {"method": "flowedit", "source": "a dog", "fit": "crop"},
+            'fit = "crop": is for photos, and these sources are generated in width x height: leave it out',
+        ),
+        ({"method": "flowedit", "source": "a dog", "pixels": 4096}, "pixels = 4096: is for photos, and"),
     ):
         with pytest.raises(SpecError, match=re.escape(said)):
             spec_of(tmp_path, **changes)
+
+
+def test_what_stands_for_null_is_not_refused(tmp_path):
+    photograph(tmp_path / "photo.png")
+    for method in ("noise", "mine:half"):
+        spec = spec_of(tmp_path, method=method, edits=[{"prompt": "a cat", "strength": 1}])
+        assert EditSpec.model_validate(spec.recipe()).recipe() == spec.recipe()
 
 
 # Stopped and damaged

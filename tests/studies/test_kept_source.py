@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from test_demos import assert_whole_run, load_demo, pictures
 
+from flux.studies.edit.keeping import held_bytes
 from flux.studies.edit.making import describe
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec
@@ -96,6 +97,26 @@ def test_a_dry_run_says_how_much_is_kept(clone):
     told = describe(spec_of(kept_source="host", model={"name": "flux-tiny", "weights": str(clone)}))
     # 16 steps, two layers, 64 tokens of 192 channels, keys and values, of 2 bytes.
     assert "the source's keys and values are kept on the host: 2 MB" in told
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"outside": [0]},
+        {"strength": "linear"},
+        {"roles": [{"layers": [0]}, {"layers": [1], "what": "keys"}]},
+        {"roles": [{"layers": [0], "side": "inside"}]},
+        {"edits": [{"prompt": "a boat", "roles": [{"layers": [0], "strength": [0, 1]}]}], "steps": 2},
+    ],
+)
+def test_what_stands_beside_its_source_keeps_none(changes):
+    with pytest.raises(SpecError, match="is for edits beside their source, and one that is kept stands"):
+        spec_of(kept_source="auto", **changes)
+
+
+def test_one_role_and_no_layers_outside_are_kept():
+    for changes in ({"roles": [{"layers": [0], "what": "keys"}]}, {"outside": []}):
+        assert held_bytes(spec_of(kept_source="device", **changes)) > 0
 
 
 @pytest.mark.parametrize("changes", [{"method": "flowedit"}, {"chain": True}, {"source": {"image": "x.png"}}])

@@ -14,6 +14,7 @@ from PIL import Image
 from test_demos import assert_whole_run, load_demo, pictures, run_demo
 
 from flux.pictures.metrics import psnr
+from flux.studies.edit.jobs import way_of
 from flux.studies.edit.scanning import cells_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.pages.plots import Dot, front_of
@@ -185,12 +186,53 @@ def spec_of(**changes) -> EditSpec:
             {"scan": {"layers": [[0]]}, "method": "rf-inversion"},
             "scan.layers: rf-inversion never looks at its source in layers",
         ),
+        (
+            {"scan": {"strength": [0.5]}, "method": "noise"},
+            "scan.strength: noise never looks at its source in layers; its own is scan.method.strength",
+        ),
+        (
+            {
+                "scan": {"layers": [[0], [1]]},
+                "edits": ["a boat", {"prompt": "x", "roles": [{"layers": [0]}]}],
+            },
+            "scan.layers: roles say in which layers the edit 'x' looks: leave one of both out",
+        ),
+        (
+            {"scan": {"strength": [0, 1]}, "roles": [{"layers": [0], "strength": 1}]},
+            "scan.strength: all roles of the edit 'a boat' have their own: leave it out, or theirs",
+        ),
+        (
+            {"scan": {"guidance": [1, 2]}, "method": {"name": "mine:half", "guidance": 2}},
+            "scan.guidance = [1.0, 2.0]: is a setting of methods of the table; of your own it is scan.method",
+        ),
+        (
+            {"scan": {"strength": [1, "linear"]}, "kept_source": "auto"},
+            "scan.strength: is for edits beside their source, and one that is kept stands beside none",
+        ),
+        (
+            {
+                "scan": {"method": {"background": [1, 2]}},
+                "method": "kv-edit",
+                "mask": [0, 0, 64, 64],
+                "edits": [{"prompt": "x", "regions": [{"prompt": "y", "where": [0, 0, 64, 64]}]}],
+            },
+            "scan.method.background = [1, 2]: weighs tokens in attention, as regions do: leave one of both",
+        ),
     ],
 )
 def test_a_wrong_scan_is_said_in_one_line(changes, said):
     with pytest.raises(SpecError) as error:
         spec_of(**changes)
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_scan_goes_through_strengths_that_roles_leave_out():
+    roles = [{"layers": [0], "strength": 1}, {"layers": [1]}]
+    cells = cells_of(spec_of(scan={"strength": [0, 0.5]}, roles=roles))
+    assert [[role.strength for role in way_of(cell.spec, cell.spec.edits[0]).roles] for cell in cells] == [
+        [1, 0],
+        [1, 0.5],
+    ]
 
 
 def test_cells_go_through_all_values():

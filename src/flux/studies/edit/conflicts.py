@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from flux.studies.edit.choices import MethodChoice, pinning_problem
-from flux.studies.edit.items import EditItem, Source
+from flux.studies.edit.items import EditItem, Source, Strategy
 from flux.studies.layers import layer_problems
 from flux.studies.looking import beside_text, looking_problems
 from flux.studies.spec import KeyPath, Problem, Section, below
@@ -26,6 +26,9 @@ EITHER_WAY = GUIDED | {"regional", "reference", "roles"}
 
 OF_METHODS = ("method", "fit", "pixels")
 """Keys of the spec that edits side by side do not take."""
+
+BESIDE = "is for edits beside their source, and one that is kept stands beside none"
+"""Of what needs more of a source than its keys and values, as they are."""
 
 NEEDS_METHOD = "is for edits by a method: name one, as in --method flowedit"
 
@@ -91,6 +94,21 @@ def without_method(spec: "EditSpec") -> Iterator[Problem]:
         for name in ("mask", "operators", "schedules"):
             if getattr(item, name, None) is not None:
                 yield Problem((*path, name), f"{text}: leave it out, or kept_source")
+        for name in ("outside", "roles", "strength"):
+            if _stands_beside(name, getattr(item, name)):
+                yield Problem((*path, name), f"{BESIDE}: leave it out, or kept_source")
+
+
+def _stands_beside(name: str, value: Any) -> bool:
+    """Whether how an edit looks is more than to take keys and values, by one strength in all layers."""
+    if name == "strength":
+        return isinstance(value, str | tuple)
+    if name == "outside":
+        return bool(value)
+    first, *others = value or [None]
+    if first is None:
+        return False
+    return bool(others) or first.side != "everywhere" or _stands_beside("strength", first.strength)
 
 
 def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
@@ -98,7 +116,13 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
     row, model = method.row, spec.model.record
     if spec.pixels is not None and spec.fit != "fit":
         yield Problem(("pixels",), f'is for fit "fit"; "{spec.fit}" takes width and height', spec.pixels)
+    elif all(each.image is None for each in spec.pictures):
+        text = "is for photos, and these sources are generated in width x height: leave it out"
+        for name in ("fit", "pixels"):
+            if (value := getattr(spec, name)) != type(spec).model_fields[name].default:
+                yield Problem((name,), text, value)
     if row is None:
+        yield from _of_ones_own(spec)
         return
     if text := pinning_problem(method.settings):
         yield Problem(("method", "pinning"), text, "exact")
@@ -120,6 +144,13 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
         yield from _own_changes(spec, method)
     if not row.pairs:
         yield from _alone(spec, method, but="mask" if row.needs_mask else "")
+
+
+def _of_ones_own(spec: "EditSpec") -> Iterator[Problem]:
+    """What does not reach a function of the user's own; what the model's guidance is stands for null."""
+    if spec.method.is_own and spec.model.record.guidance not in (None, spec.guidance):
+        text = "is a setting of methods of the table: give yours as method.guidance, if it has such a setting"
+        yield Problem(("guidance",), text, spec.guidance)
 
 
 def _own_changes(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
@@ -231,7 +262,13 @@ def _alone(spec: "EditSpec", method: MethodChoice, but: str) -> Iterator[Problem
     """What a method does not take that never evaluates source and edit side by side, `but` one key."""
     able = ", ".join(row.name for row in method.rows if row.pairs)
     text = f"{method.name} takes none, as it never sees source and edit side by side; those that do: {able}"
+    usual = {"strength": 1.0, "window": None, "strategy": Strategy()}
     for path, place in _places(spec):
         for name in ("layers", "outside", "roles", "mask", "operators"):
             if name != but and (value := getattr(place, name, None)) is not None:
                 yield Problem((*path, name), text, as_written(value))
+        for name in usual:
+            if (value := getattr(place, name, None)) not in (None, usual[name]):
+                instead = f", or give its own, method.{name}" if name in method.row.settings else ""
+                looks = f"{method.name} never looks at its source in layers: leave it out{instead}"
+                yield Problem((*path, name), looks, as_written(value))

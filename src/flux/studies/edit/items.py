@@ -245,6 +245,13 @@ AMask = Annotated[
 ]
 
 
+def roles_in(spec: Any, edit: "EditItem") -> tuple[RoleItem, ...] | None:
+    """The roles that an edit has, its own or the spec's; None where layers and outside stand instead."""
+    if edit.roles is None and edit.layers is None and edit.outside is None:
+        return spec.roles
+    return edit.roles
+
+
 def role_conflicts(item: Any) -> Iterator[Problem]:
     """What stands twice where layers have roles."""
     for name in ("layers", "outside") if item.roles is not None else ():

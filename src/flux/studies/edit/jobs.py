@@ -19,7 +19,7 @@ from flux.photos.framing import Frame, frame_photo
 from flux.photos.wanted import RegionPlace
 from flux.pictures.opening import PictureError, open_picture
 from flux.studies.edit.choices import as_word, setting_problems
-from flux.studies.edit.items import FOUND, EditItem, MaskChoice, Strategy
+from flux.studies.edit.items import FOUND, EditItem, MaskChoice, Strategy, roles_in
 from flux.studies.edit.scanning import cells_of
 from flux.studies.edit.sources import SourceItem
 from flux.studies.edit.spec import EditSpec
@@ -189,9 +189,7 @@ def roles_of(spec: EditSpec, edit: EditItem) -> Iterator[LayerRole]:
         return getattr(spec, name) if value is None else value
 
     strategy, strength, window = (own(name) for name in ("strategy", "strength", "window"))
-    roles = edit.roles
-    if roles is None and edit.layers is None and edit.outside is None:
-        roles = spec.roles
+    roles = roles_in(spec, edit)
     if roles is None:
         for name, side in (("outside", "outside"), ("layers", "everywhere")):
             choice = own(name)

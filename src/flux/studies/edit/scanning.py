@@ -7,7 +7,8 @@ from math import prod
 from typing import TYPE_CHECKING, Annotated, Any
 
 from flux.studies.edit.choices import as_word, pinning_problem, setting_problems
-from flux.studies.edit.items import Strength, strength_problems
+from flux.studies.edit.conflicts import BESIDE, items_of
+from flux.studies.edit.items import EditItem, Strength, roles_in, strength_problems
 from flux.studies.layers import LayerChoice, layer_numbers, layer_problems
 from flux.studies.spec import (
     ConfigDict,
@@ -98,12 +99,19 @@ def scan_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
     for name in ("watch", "chain"):
         if getattr(spec, name, None):
             yield Problem((), f"goes through edits by themselves: leave {name} out")
-    if scan.guidance and spec.method is not None and "guidance" not in spec.settings:
+    if scan.guidance and spec.method is not None and spec.method.is_own:
+        text = "is a setting of methods of the table; of your own it is scan.method.guidance"
+        yield Problem(("guidance",), text, list(scan.guidance))
+    elif scan.guidance and spec.method is not None and "guidance" not in spec.settings:
         yield Problem(("guidance",), f"{spec.method.name} has no setting of this name", list(scan.guidance))
     if spec.method is not None and spec.method.row is not None and not spec.method.row.pairs:
+        row = spec.method.row
         for name in ("strength", "layers"):
             if getattr(scan, name):
-                yield Problem((name,), f"{spec.method.name} never looks at its source in layers")
+                instead = f"; its own is scan.method.{name}" if name in row.settings else ""
+                yield Problem((name,), f"{row.name} never looks at its source in layers{instead}")
+    if spec.kept_source != "off" and any(isinstance(each, str | tuple) for each in scan.strength or ()):
+        yield Problem(("strength",), f"{BESIDE}: give numbers, or leave kept_source out")
     if scan.method is not None:
         yield from below(("method",), _setting_problems(spec, scan))
     own = (edit for each in spec.pictures for edit in each.edit)
@@ -111,6 +119,20 @@ def scan_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
         for name in ("strength", "layers"):
             if getattr(scan, name) and getattr(edit, name) is not None:
                 yield Problem((name,), f"the edit {edit.prompt!r} has its own {name}, which a scan keeps")
+        yield from _role_problems(spec, scan, edit)
+
+
+def _role_problems(spec: "EditSpec", scan: Scan, edit: EditItem) -> Iterator[Problem]:
+    """What a scan does not reach in an edit that has roles."""
+    roles = roles_in(spec, edit)
+    if roles is None:
+        return
+    if scan.layers:
+        text = f"roles say in which layers the edit {edit.prompt!r} looks: leave one of both out"
+        yield Problem(("layers",), text)
+    if scan.strength and all(role.strength is not None for role in roles):
+        text = f"all roles of the edit {edit.prompt!r} have their own: leave it out, or theirs"
+        yield Problem(("strength",), text)
 
 
 def _setting_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
@@ -128,6 +150,10 @@ def _setting_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
             for path, text, wrong in setting_problems(row.name, row.settings, {name: value}):
                 yield Problem((path[0], i, *path[1:]), text, wrong)
     axes = {name.removeprefix(OF_METHOD): values for name, values in scan.method.axes.items()}
+    regions = any(item.regions is not None for _, item in items_of(spec))
+    if regions and any(value != 1 for value in axes.get("background", ())):
+        text = "weighs tokens in attention, as regions do: leave one of both out"
+        yield Problem(("background",), text, list(axes["background"]))
     replayed = [name for name in ("pinning", "integrator") if name in axes]
     for values in product(*(axes[name] for name in replayed)):
         if text := pinning_problem(spec.settings | dict(zip(replayed, values, strict=True))):
