@@ -100,6 +100,7 @@ def test_a_photo_is_edited_and_comes_back_at_its_own_size(demo, tmp_path, capsys
     assert f"source: {advice}\n" in out
     page = (folder / "index.html").read_text()
     assert html.escape(advice) in page and "PSNR outside the mask" in page
+    assert "mask: white may change" in page and "mask: where it changed" not in page
 
 
 def test_a_generated_picture_is_edited_by_a_method(demo, tmp_path):
@@ -113,6 +114,8 @@ def test_a_generated_picture_is_edited_by_a_method(demo, tmp_path):
         *("source.png", "source-seed-3.png", "sheet.png", "index.html", "run.json", "spec.json"),
     }
     assert [each["source"] for each in record["edits"]] == ["source.png", "source.png", "source-seed-3.png"]
+    page = (folder / "index.html").read_text()
+    assert "mask: where it changed" in page and "mask: white may change" not in page
 
 
 def test_a_folder_of_photos_with_an_instruction_each_is_one_run(demo, tmp_path):
@@ -549,6 +552,15 @@ def test_remedies_are_settings_of_the_method(changes, figures, seen, said, tmp_p
     assert said in line and "injection" not in line
 
 
+def test_a_switch_of_ones_own_is_no_remedy_whatever_it_is_called(tmp_path, monkeypatch):
+    photograph(tmp_path / "photo.png")
+    (tmp_path / "switched.py").write_text("def edit(task, *, start=True, scale=2.0): ...")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = spec_of(tmp_path, method={"name": "switched:edit", "start": False, "scale": 3})
+    (said,) = what_went_wrong(spec, jobs_of(spec)[0], SAME)
+    assert "a scale above 3" in said and "start" not in said
+
+
 def test_nothing_is_said_of_an_edit_that_worked(tmp_path):
     photograph(tmp_path / "photo.png")
     spec = spec_of(tmp_path)
@@ -660,6 +672,24 @@ def test_boxes_are_masks_too(tmp_path):
     for box, said in (([96, 0, 200, 64], "is empty"), ([0, 0, 96, 64], "is full")):
         with pytest.raises(ValueError, match=said):
             check(spec_of(tmp_path, mask=box))
+
+
+def test_a_box_that_reaches_beyond_its_source_is_refused(tmp_path):
+    photograph(tmp_path / "photo.png")
+    own = {"prompt": "a cat", "mask": [48, 0, 97, 64]}
+    for changes in ({"edits": [own]}, {"source": "a dog", "edits": [own], "width": 96, "height": 64}):
+        with pytest.raises(ValueError, match=r"^mask = \[48, 0, 97, 64\]: lies outside a picture of 96 x 64"):
+            check(spec_of(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("box, said", [([0, 0, 8, 64], "black"), ([8, 0, 90, 64], "white")])
+def test_a_mask_that_a_crop_leaves_nothing_of_is_refused(box, said, tmp_path):
+    photograph(tmp_path / "photo.png")
+    with pytest.raises(
+        ValueError, match=f"^mask = .* of {tmp_path}/photo.png: a mask that is {said} all over"
+    ):
+        check(spec_of(tmp_path, mask=box, fit="crop", width=64, height=64))
+    check(spec_of(tmp_path, mask=box, fit="pad", width=64, height=64))
 
 
 def test_a_mask_of_an_edit_comes_before_its_sources(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from test_demos import assert_whole_run, load_demo, pictures, run_demo
 
-from flux.pictures.metrics import psnr
+from flux.pictures.metrics import changed_share, psnr
 from flux.studies.edit.jobs import way_of
 from flux.studies.edit.scanning import cells_of
 from flux.studies.edit.spec import EditSpec
@@ -87,6 +88,38 @@ def test_guidance_of_a_method_is_its_setting(edit):
         assert pictures(folder / "cells" / f"{number:02}") == own
     one, two = rows(folder)
     assert one["kept"] != two["kept"] and (one["guidance"], two["guidance"]) == ("1", "4")
+
+
+MOVED = """
+from flux.methods.task import MethodStep
+
+
+def edit(task, *, size=1.0, share=1.0):
+    clean = task.field.of_edits(task.clean)
+    change = clean.new_full(clean.shape, size)
+    change[:, int(share * clean.shape[1]) :] = 0
+    yield MethodStep("edit", 0, 1, 1.0, 0.0, clean + change)
+"""
+
+
+def test_what_is_equal_and_what_changed_everywhere_are_told_apart(edit, tmp_path):
+    (tmp_path / "moved.py").write_text(MOVED)
+    argv = ["--source", "a red hat", "--edits", '["a blue hat"]', "--method", "moved:edit", "--batch", "1"]
+    folder = edit("scan", *argv, "--scan.method", '{"size": [0, 9], "share": [1, 0.5]}')
+    table, cells = rows(folder), json.loads((folder / "run.json").read_text())["cells"]
+    assert [row["outside"] for row in (table[0], table[2])] == ["1", "0"]
+    assert [row["kept"] for row in table[:3]] == ["", "", ""] and float(table[3]["kept"]) > 0
+    assert [cell["kept"] for cell in cells[:3]] == [60, 60, None]
+    page = (folder / "index.html").read_text()
+    for cell, words in ((1, "equal, 0% changed"), (3, "changed everywhere, ")):
+        assert re.search(rf"{cell}: size \d, share 1;\s+{words}", page)
+    # What is looked at is what was pasted, as in a run of the cell's own spec.
+    own = ["--method.size", "9", "--method.share", "0.5"]
+    (alone,) = json.loads((edit("alone", *argv, *own) / "run.json").read_text())["edits"]
+    assert alone["pasted"] and float(table[3]["changed"]) == pytest.approx(alone["changed"])
+    shown = [Image.open(folder / "cells/04" / name) for name in ("source.png", "edit-01.png")]
+    assert changed_share(*shown, 8) != pytest.approx(alone["changed"])
+    assert float(table[3]["kept"]) == pytest.approx(alone["kept_outside"])
 
 
 def test_settings_of_a_method_are_gone_through(edit):

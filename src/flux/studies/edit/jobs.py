@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from flux.methods.lookup import find_method
-from flux.photos.framing import Frame, frame_photo
+from flux.photos.framing import Frame, cut_mask, frame_photo
 from flux.photos.wanted import RegionPlace
 from flux.pictures.opening import PictureError, open_picture
 from flux.studies.edit.choices import as_word, setting_problems
@@ -291,7 +291,7 @@ def check(spec: EditSpec) -> None:
             RegionPlace(region.prompt, region.where).weights((spec.width, spec.height))
         for mask in (spec.mask, *(edit.mask for edit in spec.edits)):
             if mask is not None and mask.where not in FOUND:
-                mask_picture(mask, frame_of(spec, spec.pictures[0]))
+                _check_mask(mask, frame_of(spec, spec.pictures[0]))
         return
     for each in [spec] if spec.scan is None else [cell.spec for cell in cells_of(spec)]:
         _check_own(each)
@@ -302,7 +302,7 @@ def check(spec: EditSpec) -> None:
         if spec.watch is not None and (wrong := list(below(("watch",), unseen(spec.watch, frame)))):
             raise ValueError(one_line(wrong, str(job.source.image or "the spec")))
         if mask is not None and mask.where not in FOUND:
-            mask_picture(mask, frame)
+            _check_mask(mask, frame, job.source.image)
         try:
             job.region_weights()
         except ValueError as error:
@@ -320,14 +320,30 @@ def _check_own(spec: EditSpec) -> None:
         raise ValueError(one_line(problems, "the spec"))
 
 
+def _check_mask(mask: MaskChoice, frame: Frame, photo: Path | None = None) -> None:
+    """Look at a mask as `mask_picture` does, and at what is left of it in the part that is edited."""
+    picture = mask_picture(mask, frame)
+    try:
+        cut_mask(picture, frame)
+    except ValueError as error:
+        left, top, right, bottom = map(round, frame.box)
+        part = f"{left} to {right} by {top} to {bottom}, what is edited of {photo or 'the source'}"
+        raise ValueError(f"{_name_of(mask)}: in {part}: {error}") from None
+
+
+def _name_of(mask: MaskChoice) -> str:
+    return str(mask.where) if isinstance(mask.where, Path) else f"mask = {list(mask.where)}"
+
+
 def mask_picture(mask: MaskChoice, frame: Frame) -> Image.Image:
     """A mask that was given, as a grey picture of the source's size, white where the edit may change it.
 
-    Raises ValueError, one line, for one of another size, and for one that is all black or all white.
+    Raises ValueError, one line, for one of another size, for a box that reaches beyond it, and for one that
+    is all black or all white.
     """
-    size = frame.photo
+    size, name = frame.photo, _name_of(mask)
     if isinstance(mask.where, Path):
-        picture, name = open_picture(mask.where).convert("L"), str(mask.where)
+        picture = open_picture(mask.where).convert("L")
         if picture.size != size:
             (width, height), (own_width, own_height) = size, picture.size
             raise ValueError(
@@ -335,7 +351,6 @@ def mask_picture(mask: MaskChoice, frame: Frame) -> Image.Image:
                 "save it at the source's size"
             )
     else:
-        name = f"mask = {list(mask.where)}"
         picture = Image.new("L", size)
         picture.paste(255, mask.where)
     lowest, highest = picture.getextrema()
@@ -343,6 +358,8 @@ def mask_picture(mask: MaskChoice, frame: Frame) -> Image.Image:
         raise ValueError(f"{name}: the mask is empty: white says where the edit may change the picture")
     if lowest >= 128:
         raise ValueError(f"{name}: the mask is full: all may change, as without a mask; leave it out")
+    if not isinstance(mask.where, Path) and (mask.where[2] > size[0] or mask.where[3] > size[1]):
+        raise ValueError(f"{name}: lies outside a picture of {size[0]} x {size[1]} pixels")
     if not mask.feather:
         return picture
     scale = (frame.box[2] - frame.box[0]) / frame.size[0]

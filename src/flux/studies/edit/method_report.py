@@ -12,6 +12,7 @@ from flux.pictures.metrics import Score, difference, psnr, score
 from flux.studies.edit.choices import as_word
 from flux.studies.edit.figures import PASTED, figures_of, sentences
 from flux.studies.edit.gates import facts_of, gates_of, listed, replay_of_spec
+from flux.studies.edit.items import mask_caption
 from flux.studies.edit.jobs import EditJob, jobs_of
 from flux.studies.edit.method_verdicts import what_went_wrong
 from flux.studies.edit.method_watch import show_watched
@@ -32,7 +33,6 @@ CAPTIONS = {
     "reconstruction": "given back by the autoencoder",
     "edit": "edit",
     "full": "edit, at the source's size",
-    "mask": "mask: white may change",
     "difference": "where edit and source differ",
 }
 
@@ -152,10 +152,14 @@ def _facts(each: Finding) -> dict[str, str]:
     return facts
 
 
+def _captions(each: Finding) -> dict[str, str]:
+    return CAPTIONS | {"mask": mask_caption(each.job.mask)}
+
+
 def _sheet(spec: EditSpec, run: RunFolder, found: list[Finding]) -> Image.Image:
     rows = []
     for each in found:
-        captions = CAPTIONS | {
+        captions = _captions(each) | {
             "source": _brief(each.job.source.prompt),
             "edit": _brief(each.job.edit.prompt),
             "difference": f"difference, {each.score.changed:.1%} of pixels changed",
@@ -195,7 +199,7 @@ def _page(
             {
                 "prompt": each.job.edit.prompt,
                 "problems": [*sentences(each.note), *(f"This edit {text}" for text in each.notices)],
-                "pictures": [PagePicture(each.files[kind], CAPTIONS[kind]) for kind in CHANGES],
+                "pictures": [PagePicture(each.files[kind], _captions(each)[kind]) for kind in CHANGES],
                 "facts": _facts(each),
             }
         )

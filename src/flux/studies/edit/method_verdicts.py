@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from flux.methods import Setting
 from flux.methods.lookup import find_method
 from flux.pictures.metrics import Score, did_nothing, lost_source
 from flux.studies.edit.jobs import EditJob
@@ -90,5 +91,7 @@ def _settings(spec: EditSpec, *, frees: bool) -> Iterator[str]:
             continue
         value, up = spec.settings[name], (direction > 0) == frees
         known = row.settings[name]
+        if not isinstance(known, Setting):  # of one's own, whatever it is called
+            continue
         if value < known.highest if up else value > known.lowest:
             yield f"a {name} {'above' if up else 'below'} {value:g}"

@@ -9,9 +9,10 @@ from typing import Any
 from PIL import Image
 
 from flux.methods.stable_flow import Row
-from flux.pictures.metrics import Score, psnr_outside, score
+from flux.pictures.metrics import Score, outside_of, psnr_outside, score
+from flux.studies.edit.figures import figures_of
 from flux.studies.edit.gates import Told, gates_of, listed
-from flux.studies.edit.jobs import jobs_of
+from flux.studies.edit.jobs import EditJob, jobs_of
 from flux.studies.edit.requests import file_of, items_of, requests
 from flux.studies.edit.scanning import AXES, ScanCell, cells_of
 from flux.studies.edit.spec import EditSpec
@@ -25,10 +26,16 @@ from flux.studies.tables import csv_text
 
 TABLE, PLOT = "scan.csv", "trade-off.png"
 
+EQUAL = 60.0
+"""So many dB count as equal in means: what is kept better, and equal pictures, count as these."""
+
 
 @dataclass(frozen=True)
 class ScanPair:
-    """An edit of a cell: its number from 1, seed, prompts, and the files of its pictures."""
+    """An edit of a cell: its number from 1, seed, prompts, and the files of its pictures.
+
+    job: by a method, which it is.
+    """
 
     edit: int
     seed: int
@@ -36,12 +43,15 @@ class ScanPair:
     source: str
     picture: str
     mask: str | None = None
+    job: EditJob | None = None
 
 
 @dataclass(frozen=True)
 class ScanScore:
-    """How an edit of a cell came out. kept: PSNR in dB to its source, outside its mask where it has one.
+    """How an edit of a cell came out. kept: PSNR in dB to its source; None where nothing differs.
 
+    outside: by a method, the share of the picture outside its mask; kept is what is kept there, as the model
+    left it, and None too where there is nothing outside.
     made: whether all that was asked for is there, by the model's judge; None where it cannot tell.
     """
 
@@ -50,12 +60,20 @@ class ScanScore:
     score: Score
     kept: float | None
     made: bool | None
+    outside: float | None = None
+
+    @property
+    def counted(self) -> float | None:
+        """What is kept, as it counts in means, up to `EQUAL`; None where nothing was to be kept."""
+        if self.outside == 0:
+            return None
+        return EQUAL if self.kept is None else min(self.kept, EQUAL)
 
     def row(self) -> list[object]:
         pair, figures = self.pair, self.score
         values = [self.cell.value(name) for name in self.cell.values]
         made = None if self.made is None else int(self.made)
-        about_it = [pair.edit, pair.seed, pair.prompts[1], self.kept, made]
+        about_it = [pair.edit, pair.seed, pair.prompts[1], self.outside, self.kept, made]
         return [self.cell.number, *values, *about_it, figures.psnr, figures.similarity, figures.changed]
 
 
@@ -66,7 +84,7 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     sees, no_judge = load_judge(spec)
     scores = [_score(spec, run, cell, pair, dino, sees) for cell in cells for pair in _pairs(cell)]
     judged = any(each.made is not None for each in scores)
-    titles = ["cell", *spec.scan.axes, "edit", "seed", "prompt", "kept", "made"]
+    titles = ["cell", *spec.scan.axes, "edit", "seed", "prompt", "outside", "kept", "made"]
     rows = [each.row() for each in scores]
     run.write_text(TABLE, csv_text([*titles, "psnr", "similarity", "changed"], rows))
     summary = {cell.number: _summary([each for each in scores if each.cell is cell]) for cell in cells}
@@ -100,7 +118,7 @@ def _pairs(cell: ScanCell) -> Iterator[ScanPair]:
         for job in jobs_of(spec):
             prompts = (job.source.prompt, job.edit.prompt)
             files = [cell.file(job.file(kind)) for kind in ("source", "edit", "mask")]
-            yield ScanPair(job.number, job.seed, prompts, *files)
+            yield ScanPair(job.number, job.seed, prompts, *files, job)
         return
     for request in requests(spec):
         source = cell.file(file_of(spec, request.seed, Row("source")))
@@ -112,13 +130,22 @@ def _pairs(cell: ScanCell) -> Iterator[ScanPair]:
 def _score(
     spec: EditSpec, run: RunFolder, cell: ScanCell, pair: ScanPair, dino: Any, sees: Judge | None
 ) -> ScanScore:
-    source, picture = run.picture(pair.source), run.picture(pair.picture)
-    figures = score(source, picture, dino=dino, pixel=spec.checks.pixel)
-    kept = figures.psnr
+    source, result = run.picture(pair.source), _result(run, cell, pair)
+    figures = score(source, result, dino=dino, pixel=spec.checks.pixel)
+    kept, outside = figures.psnr, None
     if pair.mask is not None:
-        kept = psnr_outside(source, picture, run.picture(pair.mask))
-    seen = sees(pair.prompts, (source, picture)) if sees else None
-    return ScanScore(cell, pair, figures, kept, None if seen is None else not seen[1])
+        mask = run.picture(pair.mask)
+        kept = psnr_outside(source, run.picture(pair.picture), mask)
+        outside = float(outside_of(mask).mean())
+    seen = sees(pair.prompts, (source, result)) if sees else None
+    return ScanScore(cell, pair, figures, kept, None if seen is None else not seen[1], outside)
+
+
+def _result(run: RunFolder, cell: ScanCell, pair: ScanPair) -> Image.Image:
+    """An edit as it comes back: by a method, where it was pasted, as it is seen in its source."""
+    if pair.job is None or not figures_of(run, pair.picture)["pasted"]:
+        return run.picture(pair.picture)
+    return pair.job.frame.cut(run.picture(cell.file(pair.job.file("full"))))
 
 
 def _summary(scores: Sequence[ScanScore]) -> dict[str, float | None]:
@@ -129,7 +156,7 @@ def _summary(scores: Sequence[ScanScore]) -> dict[str, float | None]:
         return fmean(known) if known else None
 
     return {
-        "kept": mean(each.kept for each in scores),
+        "kept": mean(each.counted for each in scores),
         "made": mean(None if each.made is None else float(each.made) for each in scores),
         "similarity": mean(each.score.similarity for each in scores),
         "changed": mean(each.score.changed for each in scores),
@@ -157,7 +184,8 @@ def _plot(spec: EditSpec, cells: list[ScanCell], summary: dict[int, dict], judge
         for figures in [summary[cell.number]]
         if figures["kept"] is not None and figures[key] is not None
     ]
-    kept = "kept: PSNR to the source in dB" + (", outside the mask" if spec.method else "")
+    where = ", outside the mask" if spec.method else ""
+    kept = f"kept: PSNR to the source in dB{where}, {EQUAL:g} at most"
     return trade_off_plot(dots, x=kept, y=words)
 
 
@@ -166,6 +194,8 @@ def _plot(spec: EditSpec, cells: list[ScanCell], summary: dict[int, dict], judge
 
 def _figures(each: ScanScore) -> str:
     kept = "equal" if each.kept is None else f"kept {each.kept:.1f} dB"
+    if each.outside == 0:
+        kept = "changed everywhere"
     made = {None: f"{each.score.changed:.0%} changed", True: "made", False: "not made"}[each.made]
     return f"{kept}, {made}"
 
@@ -242,7 +272,8 @@ def _page(
         plot=PagePicture(
             PLOT,
             f"Each dot is a cell. To the right the source is kept better; upwards: "
-            f"{_other(judged)[1]}. What is better in both lies above and to the right.",
+            f"{_other(judged)[1]}. What is better in both lies above and to the right. In means what is kept "
+            f"counts up to {EQUAL:g} dB, as equal pictures do; edits that changed all of the picture do not.",
         ),
         titles=["cell", *spec.scan.axes, *known],
         rows=rows,
