@@ -9,9 +9,11 @@ from PIL import Image
 
 from flux.methods import METHODS
 from flux.photos.editing import edit_photo_steps
+from flux.studies.edit import making
 from flux.studies.edit.by_method import references_of, request_of, work
 from flux.studies.edit.jobs import batches_of, jobs_of
 from flux.studies.edit.spec import EditSpec
+from flux.studies.picture_run import Host
 from flux.studies.reading import load_spec
 
 models = cache(small_models)
@@ -100,6 +102,31 @@ def test_of_edits_with_masks_of_their_own_each_is_told_by_itself(tmp_path):
     edits = [*("a cat", {"prompt": "a hat", "mask": BOX}), {"prompt": "a cow", "mask": "auto"}]
     spec = spec_of(tmp_path, {"name": "flowedit"}, 3, edits=edits)
     assert sorted(counted(spec)) == [6, 6, 12] and work(spec).evaluations == 24
+
+
+GENERATED = {
+    "by a method": {"method": "stable-flow", "checks": {"dino": "off", "gate": True}, "batch": 2},
+    "found masks": {"mask": "velocity", "operators": "masked"},
+    "words, from two seeds": {"mask": "words", "edits": [{"prompt": "a cat", "seeds": [0, 3]}]},
+    "guided away": {"mask": "words", **MOVED_AWAY},
+    "a chain": {"mask": {"where": "velocity", "search": 1.0}, "chain": True},
+    "a chain by a method": {"method": "stable-flow", "chain": True, "checks": {"dino": "off"}, "batch": 2},
+    "a scan": {"mask": "words", "scan": {"strength": [0, 1]}},
+}
+
+
+@pytest.mark.parametrize("case", GENERATED)
+def test_all_evaluations_of_a_run_are_told_before(case, rows, tmp_path):
+    source, edits = "a dog", ["a cat", "a cow", "a boat"]
+    whole = {"source": source, "edits": edits, "checks": {"dino": "off"}, "compare": False}
+    if case == "by a method":  # a source that is new stands beside one that is not
+        shown = {source: "a cat", "a hat": ["a hut", "a cap"], "a bird": "a bee"}
+        sources = [{"prompt": prompt, "edit": edit} for prompt, edit in shown.items()]
+        whole = {"sources": sources}
+    whole |= {"steps": 4, "width": 48, "height": 32, "output": str(tmp_path / "made"), **GENERATED[case]}
+    spec = load_spec(EditSpec, None, whole)
+    making.make(spec, Host(load=lambda *asked: models()))
+    assert sum(rows) == making.run_of(spec).work(spec).evaluations
 
 
 def test_a_second_try_comes_on_top_as_its_note_says(tmp_path):

@@ -16,6 +16,8 @@ from test_demos import assert_whole_run, load_demo, pictures, run_demo
 
 from flux.pictures.metrics import changed_share, psnr
 from flux.studies.edit.jobs import way_of
+from flux.studies.edit.keeping import held_bytes
+from flux.studies.edit.scan import work
 from flux.studies.edit.scanning import cells_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.pages.plots import Dot, front_of
@@ -277,6 +279,25 @@ def test_cells_go_through_all_values():
     assert all(cell.spec.scan is None for cell in cells_of(spec))
     every = cells_of(spec_of(scan={"layers": ["all", [0, 2, 3, 4, 7, 8]]}))
     assert [cell.title for cell in every] == ["layers 0-11", "layers 0, 2-4, 7, 8"]
+
+
+def test_a_dry_run_says_what_varies():
+    scan = {"method": {"start": [0, 0.5], "last": [0, 0.25]}, "guidance": [1, 2]}
+    notes = "\n".join(work(spec_of(method="flowedit", steps=8, scan=scan)).notes)
+    assert "  start varies, last varies, draws 1, source_guidance 1.5, guidance varies\n" in notes
+    assert "  evaluations of one row an edit: 6 to 16, by cell" in notes
+    scan = {"method": {"integrator": ["euler", "midpoint"]}}
+    notes = "\n".join(work(spec_of(method="stable-flow", steps=8, scan=scan)).notes)
+    assert "evaluations of one row an edit: 24 to 48, by cell" in notes
+    assert "before editing, 16 to 32, by cell a source" in notes
+    same = work(spec_of(method="flowedit", steps=8, scan={"strength": [0, 1]})).notes
+    assert "  evaluations of one row an edit: 2 T (1 - start) = 14, T being 8 steps" in same
+
+
+def test_what_cells_keep_of_their_source_is_held_for_all():
+    scan = {"layers": [[0], [1]]}
+    one, other = (held_bytes(spec_of(kept_source="device", layers=layers)) for layers in scan["layers"])
+    assert work(spec_of(kept_source="device", scan=scan)).held == one + other > one > 0
 
 
 def test_a_spec_without_a_scan_is_the_same_run_as_before():

@@ -1,7 +1,7 @@
 """Demo 4 with a method: sources are opened, edited and brought home; pictures come with their figures."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
 from functools import partial
@@ -9,6 +9,7 @@ from functools import partial
 from PIL import Image
 
 from flux.generate import Sampling
+from flux.methods import MethodRecord
 from flux.methods.counting import count_evaluations
 from flux.methods.lookup import find_method, load_function
 from flux.photos.editing import EditedPhoto, PhotoRequest, PhotoStep, SourceEdit, edit_photo_steps
@@ -44,12 +45,12 @@ from flux.studies.run import dino_source
 from flux.weights.load import Models
 
 
-def work(spec: EditSpec) -> Work:
+def work(spec: EditSpec, opening: Sequence[Batch] | None = None) -> Work:
+    """What a spec asks for. opening: batches in which its sources are opened; None for all."""
     batches, jobs = batches_of(spec), jobs_of(spec)
     each = _evaluations(spec)
-    sources = {job.file("source"): job.source.image is None for job in jobs}
-    generated = sum(sources.values()) * spec.integrator.record.evaluations_in(spec.steps)
-    replayed = replay_evaluations(spec)
+    sources = {job.file("source") for job in jobs}
+    beside = _of_sources(spec, batches if opening is None else opening)
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     prompts = [prompt for job in jobs for prompt in (job.source.prompt, job.edit.prompt)]
     return Work(
@@ -59,9 +60,21 @@ def work(spec: EditSpec) -> Work:
         decoded=len(jobs) + len(sources),
         models=dino,
         kept=[file for batch in batches for file in watch_files(spec, batch)],
-        evaluations=None if each is None else sum(each) + generated + replayed * len(sources),
-        notes=_notes(spec, each, replayed),
+        evaluations=None if each is None else sum(each) + beside,
+        notes=notes_of([spec]),
     )
+
+
+def _of_sources(spec: EditSpec, batches: Sequence[Batch]) -> int:
+    """Evaluations of one row that sources take.
+
+    One that is generated is sampled in each batch anew; if any is new to a batch, all of it are measured.
+    """
+    sampled = spec.integrator.record.evaluations_in(spec.steps)
+    drawn = [batch for batch in batches if batch.jobs[0].source.image is None]
+    measured = [batch for batch in batches if batch.first]
+    replays = replay_evaluations(spec) * sum(len(_sources(batch)) for batch in measured)
+    return sampled * sum(len(_sources(batch)) for batch in drawn) + replays
 
 
 def _evaluations(spec: EditSpec) -> list[int] | None:
@@ -83,23 +96,45 @@ def _to_make(spec: EditSpec, mask: FoundMask | None) -> int:
     return count_evaluations(row, spec.steps, spec.settings, negative=negative, **found)
 
 
-def _notes(spec: EditSpec, each: list[int] | None, replayed: int) -> tuple[str, ...]:
-    """What `--dry-run` says of the method and of the photos."""
-    row = find_method(spec.method.name)
-    settings = row.defaults | spec.settings
-    if spec.model.record.guidance is None:
-        settings = {name: value for name, value in settings.items() if not name.endswith("guidance")}
-    said = ", ".join(f"{name} {as_word(value)}" for name, value in settings.items())
-    taken = _in_words(spec, each)
+def notes_of(specs: Sequence[EditSpec]) -> tuple[str, ...]:
+    """What `--dry-run` says of the method and of the photos of a spec, or of all cells of a scan."""
+    spec, row = specs[0], find_method(specs[0].method.name)
+    every = [_settings_in_words(each, row) for each in specs]
+    said = [f"{name} {_one(*(each[name] for each in every))}" for name in every[0]]
     return (
         f"by {row.name} ({row.source}): {row.about}",
-        f"  {said or 'no settings'}",
-        f"  evaluations of one row an edit: {taken}",
+        f"  {', '.join(said) or 'no settings'}",
+        f"  evaluations of one row an edit: {_taken(specs)}",
         *([f"  where it tries again: {row.again} more"] if getattr(row, "again", "") else []),
-        *_replay_notes(spec, replayed),
+        *_replay_notes(specs),
         *looking_notes(spec),
         *(f"  {line}" for line in sizes(spec)),
     )
+
+
+def _settings_in_words(spec: EditSpec, row: MethodRecord) -> dict[str, str]:
+    settings = row.defaults | spec.settings
+    if spec.model.record.guidance is None:
+        settings = {name: value for name, value in settings.items() if not name.endswith("guidance")}
+    return {name: as_word(value) for name, value in settings.items()}
+
+
+def _one(*words: str) -> str:
+    """What is the same in all cells of a scan, else that it is not."""
+    return words[0] if len(set(words)) == 1 else "varies"
+
+
+def _range(counts: Iterable[int]) -> str:
+    low, *_, high = sorted([*counts] * 2)
+    return f"{low}" if low == high else f"{low} to {high}, by cell"
+
+
+def _taken(specs: Sequence[EditSpec]) -> str:
+    """Evaluations of an edit, in words; where cells of a scan differ, from the least to the most."""
+    every = [_evaluations(spec) for spec in specs]
+    if all(each == every[0] for each in every):
+        return _in_words(specs[0], every[0])
+    return _range(max(each) for each in every)
 
 
 def _in_words(spec: EditSpec, each: list[int] | None) -> str:
@@ -115,10 +150,14 @@ def _in_words(spec: EditSpec, each: list[int] | None) -> str:
     return f"{count}; by itself, at its defaults, {formula}"
 
 
-def _replay_notes(spec: EditSpec, count: int) -> Iterator[str]:
+def _replay_notes(specs: Sequence[EditSpec]) -> Iterator[str]:
     """What `--dry-run` says of sources that go to noise and back before they are edited."""
-    if (replay := replay_of_spec(spec)) is not None:
-        yield f"  and before editing, {count} a source, {replay.about}" if count else f"  {replay.about}"
+    told: dict[str, list[int]] = {}
+    for spec in specs:
+        if (replay := replay_of_spec(spec)) is not None:
+            told.setdefault(replay.about, []).append(replay_evaluations(spec))
+    for about, counts in told.items():
+        yield f"  and before editing, {_range(counts)} a source, {about}" if any(counts) else f"  {about}"
 
 
 def pictures(spec: EditSpec, models: Models, missing: AbstractSet[str], run: RunFolder) -> Iterator[Progress]:

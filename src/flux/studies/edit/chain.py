@@ -34,6 +34,7 @@ from flux.studies.edit import by_method
 from flux.studies.edit.chain_report import report
 from flux.studies.edit.chaining import ChainLink, links_of
 from flux.studies.edit.figures import FIGURES, as_text
+from flux.studies.edit.finding import evaluations_to_find
 from flux.studies.edit.gates import gates_of
 from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, mask_picture
@@ -69,13 +70,17 @@ def work(spec: EditSpec) -> Work:
         "kept": [file for link in links for file in link.kept],
     }
     if spec.method is not None:
-        return replace(by_method.work(spec), **files, batches=[2] * len(links))
+        first = Batch((links[0].job,), (links[0].job,))  # which opens the source; others go on from latents
+        return replace(by_method.work(spec, [first]), **files, batches=[2] * len(links))
+    batches = [1, *[2] * sum(1 + _has_first_run(link) for link in links)]
+    to_find = sum(evaluations_to_find(spec, link.job.way.mask) for link in links)
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
     return Work(
-        batches=[1, *[2] * sum(1 + _has_first_run(link) for link in links)],
+        batches=batches,
         prompts=list(dict.fromkeys(_prompts(spec))),
         decoded=1 + len(links) * (1 if spec.paste.when is False else 2),
         models=dino,
+        evaluations=sum(batches) * spec.steps + to_find if to_find else None,
         **files,
     )
 

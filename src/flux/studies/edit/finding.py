@@ -2,10 +2,13 @@
 
 from collections.abc import Generator
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
 from flux.generate import encode
+from flux.methods import METHODS
+from flux.methods.counting import count_evaluations
 from flux.methods.stable_flow import EditRequest, Pass, Row, edit_steps
 from flux.methods.task import open_task
 from flux.placement.work import at_work
@@ -27,6 +30,15 @@ def first_run(spec: EditSpec, request: EditRequest, each: Pass) -> Pass | None:
     if not wanted:
         return None
     return each if any(mask.where == "auto" for mask in wanted) else Pass((Row("source"),))
+
+
+def evaluations_to_find(spec: EditSpec, mask: FoundMask | None) -> int:
+    """How many evaluations of one row an edit's mask takes, beside a first run that makes the edit."""
+    if mask is None or mask.where == "auto":
+        return 0
+    row = METHODS[0]  # a mask takes the same by every method, and without one
+    count = partial(count_evaluations, row, spec.steps, row.defaults)
+    return count(mask=mask.where, of_mask=dict(mask.settings)) - count()
 
 
 def with_found_masks(

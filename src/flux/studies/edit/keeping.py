@@ -1,6 +1,7 @@
 """Sources whose keys and values are kept in a run: which of them, how much that is, and where it goes."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from flux.hooks.kept import KeptSource
@@ -44,24 +45,29 @@ def _source_of(request: EditRequest) -> tuple:
     return request.source, second, request.seed, request.sampling, request.negative
 
 
-def kept_note(spec: EditSpec) -> tuple[str, ...]:
-    """What `--dry-run` says of sources that are kept."""
-    most = _most_bytes(spec)
+def kept_note(*specs: EditSpec) -> tuple[str, ...]:
+    """What `--dry-run` says of sources that are kept, by one spec or for all cells of a scan."""
+    most, place = _most_bytes(*specs), specs[0].kept_source
     if not most:
         return ()
-    place = "" if spec.kept_source == "auto" else f" on the {spec.kept_source}"
-    return (f"  the source's keys and values are kept{place}: {most / 1e6:.0f} MB with 2 bytes a number",)
+    where = "" if place == "auto" else f" on the {place}"
+    return (f"  the source's keys and values are kept{where}: {most / 1e6:.0f} MB with 2 bytes a number",)
 
 
-def held_bytes(spec: EditSpec) -> float:
+def held_bytes(*specs: EditSpec) -> float:
     """How much of a source that is kept stays on the device for sure, with 2 bytes a number."""
-    return _most_bytes(spec) if spec.kept_source == "device" else 0.0
+    return _most_bytes(*specs) if specs[0].kept_source == "device" else 0.0
 
 
-def _most_bytes(spec: EditSpec) -> float:
-    """Of the sources that are kept, the largest, with 2 bytes a number."""
-    every = (each for each in requests(spec) if each.keep != "off")
-    return max((kept_bytes(each, spec.model.record.params, 2) for each in every), default=0.0)
+def _most_bytes(*specs: EditSpec) -> float:
+    """Of the sources that are kept, the largest, with 2 bytes a number; all that any edit of it looks at."""
+    looking: dict[tuple, EditRequest] = {}
+    for each in (each for spec in specs for each in requests(spec) if each.keep != "off"):
+        before = looking.get(_source_of(each))
+        edits = each.edits if before is None else (*before.edits, *each.edits)
+        looking[_source_of(each)] = replace(each, edits=edits)
+    params = specs[0].model.record.params
+    return max((kept_bytes(each, params, 2) for each in looking.values()), default=0.0)
 
 
 def kept_record(kept: KeptSource) -> dict[str, Any]:

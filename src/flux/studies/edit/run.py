@@ -4,7 +4,7 @@ An edit is pasted into its source by what it changed, unless the spec says that 
 `flux.photos.beside`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import partial
@@ -19,10 +19,10 @@ from flux.photos.paste import PASTE_BELOW
 from flux.pictures.files import to_pil
 from flux.studies.cost import Work
 from flux.studies.edit.figures import FIGURES, as_text
-from flux.studies.edit.finding import first_run, with_found_masks
+from flux.studies.edit.finding import evaluations_to_find, first_run, with_found_masks
 from flux.studies.edit.keeping import KeptSources, held_bytes, kept_note, kept_record
 from flux.studies.edit.report import report
-from flux.studies.edit.requests import file_of, found_mask_of, mask_of, requests
+from flux.studies.edit.requests import file_of, found_mask_of, items_of, mask_of, requests
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.wanted import looking_notes, more_prompts
 from flux.studies.edit.watch import watch_files, watch_passes, watched_of
@@ -38,12 +38,16 @@ from flux.weights.parts import FLOW, LORA
 
 
 def work(spec: EditSpec) -> Work:
-    passes = [(request, each) for request in requests(spec) for each in edit_passes(request)]
+    asked = requests(spec)
+    passes = [(request, each) for request in asked for each in edit_passes(request)]
     firsts = filter(None, (first_run(spec, request, each) for request, each in passes))
     rows = [len(each.rows) for _, each in passes]
     batches = [*rows, *(len(each.rows) for each in firsts)]
     dino = {} if spec.checks.dino == "off" else {"DINO for the checks": dino_source(spec, spec.checks.dino)}
-    sampled = spec.integrator.record.evaluations_in(spec.steps)
+    sampled = sum(batches) * spec.integrator.record.evaluations_in(spec.steps)
+    items = [item for request in asked for _, item in items_of(spec, request.seed)]
+    to_find = sum(evaluations_to_find(spec, found_mask_of(spec, item)) for item in items)
+    guided = spec.true_cfg is not None
     return Work(
         files=list(dict.fromkeys(file for request, each in passes for file in _files(spec, request, each))),
         batches=batches,
@@ -52,8 +56,8 @@ def work(spec: EditSpec) -> Work:
         models=dino,
         kept=watch_files(spec),
         held=held_bytes(spec),
-        notes=(*_notes(spec), *kept_note(spec)),
-        evaluations=None if spec.true_cfg is None else 2 * sum(batches) * sampled,
+        notes=notes_of([spec]),
+        evaluations=(1 + guided) * sampled + to_find if guided or to_find else None,
     )
 
 
@@ -63,13 +67,12 @@ def _prompts(spec: EditSpec) -> list[str]:
     return [spec.source.prompt, *(edit.prompt for edit in spec.edits), *empty]
 
 
-def _notes(spec: EditSpec) -> tuple[str, ...]:
-    """What `--dry-run` says of what is looked at, and of pasting."""
-    when, looking = spec.paste.when, looking_notes(spec)
-    if when is False:
-        return looking
+def notes_of(specs: Sequence[EditSpec]) -> tuple[str, ...]:
+    """What `--dry-run` says of a spec, or of all cells of a scan: what is looked at, pasted and kept."""
+    when, looking = specs[0].paste.when, looking_notes(specs[0])
     only = f" where that is less than {PASTE_BELOW:.0%} of it" if when == "auto" else ""
-    return (*looking, f"  each edit is pasted into its source by what it changed{only}")
+    pasted = [] if when is False else [f"  each edit is pasted into its source by what it changed{only}"]
+    return (*looking, *pasted, *kept_note(*specs))
 
 
 def pictures(

@@ -5,9 +5,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from flux.studies.cost import Work
+from flux.studies.edit import by_method
+from flux.studies.edit import run as side_by_side
 from flux.studies.edit.by_method import BY_METHOD
 from flux.studies.edit.gates import Told, listed
-from flux.studies.edit.keeping import KeptSources
+from flux.studies.edit.keeping import KeptSources, held_bytes
 from flux.studies.edit.requests import requests
 from flux.studies.edit.run import RUN
 from flux.studies.edit.scan_report import report
@@ -27,7 +29,9 @@ def run_of(cell: ScanCell) -> PictureRun:
 def work(spec: EditSpec) -> Work:
     check_plots()
     cells = cells_of(spec)
+    specs = [cell.spec for cell in cells]
     parts = [run_of(cell).work(cell.spec) for cell in cells]
+    notes = side_by_side.notes_of(specs) if spec.method is None else by_method.notes_of(specs)
     counted = [part.evaluations for part in parts]
     return Work(
         files=[cell.file(file) for cell, part in zip(cells, parts, strict=True) for file in part.files],
@@ -36,8 +40,9 @@ def work(spec: EditSpec) -> Work:
         decoded=sum(part.decoded for part in parts),
         models=parts[0].models,
         kept=[cell.file(file) for cell, part in zip(cells, parts, strict=True) for file in part.kept],
+        held=held_bytes(*specs) if spec.method is None else 0.0,
         evaluations=None if None in counted else sum(counted),
-        notes=(f"  {len(cells)} cells: {' x '.join(_axes(spec))}", *parts[0].notes),
+        notes=(f"  {len(cells)} cells: {' x '.join(_axes(spec))}", *notes),
     )
 
 
