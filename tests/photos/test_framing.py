@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from flux.photos.framing import Frame, cut_mask, frame_photo
+from flux.photos.framing import Frame, cut_mask, cut_shares, frame_photo
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,41 @@ def test_pictures_beyond_the_limit_are_refused():
 
 
 # Masks
+
+
+def middle_of(levels: np.ndarray) -> np.ndarray:
+    """The centre of mass, (x, y), in positions of the grid."""
+    weights = levels.astype(np.float64)
+    y, x = np.indices(weights.shape) + 0.5
+    return np.array([(x * weights).sum(), (y * weights).sum()]) / weights.sum()
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["wide", "tall"])
+def test_pads_of_no_whole_pixels_leave_all_where_it_is(turned):
+    """1500 x 1000 pixels in 1024 x 1024 begin at 170 2/3 of it, in a mask at cell 21 1/3."""
+    size, box = (1500, 1000), (600, 120, 840, 360)
+    if turned:
+        size, box = size[::-1], (box[1], box[0], box[3], box[2])
+    frame = frame_photo(size, "pad", size=(1024, 1024))
+    photo = Image.new("L", size)
+    photo.paste(255, box)
+    place = np.array([720, 240][:: -1 if turned else 1]) - frame.box[:2]
+    expected = place * 1024 / (frame.box[2] - frame.box[0])
+    assert np.abs(middle_of(np.asarray(frame.cut(photo))) - expected).max() < 0.02
+    assert np.abs(middle_of(cut_mask(photo, frame)) - expected / 8).max() < 0.05
+    assert np.abs(middle_of(cut_shares(photo, frame, 16)) - expected / 16).max() < 0.05
+
+
+def test_pads_of_no_whole_pixels_repeat_the_edges():
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    padded = np.asarray(frame_photo(photo.size, "pad", size=(128, 128)).cut(photo))  # from row 21 1/3 on
+    assert padded.shape == (128, 128, 3)
+    assert (padded[:21] == padded[21]).all() and (padded[107:] == padded[106]).all()
+    assert (padded[21] != padded[22]).any()
+    white = Image.new("L", photo.size, 255)
+    white.paste(0, (0, 20, 60, 40))
+    levels = cut_mask(white, frame_photo(photo.size, "pad", size=(128, 128)))
+    assert (levels[:7] == 1).all() and (levels[9:] == 0).all()
 
 
 def test_masks_by_picture_and_by_box_lie_on_the_latents_grid():

@@ -26,6 +26,9 @@ UNIT = 16
 CELL = 8
 """So many pixels are one of the latent."""
 
+ROUNDING = 1e-6
+"""Parts of a pixel that are rounding errors of a ratio that is exact."""
+
 SMALLEST = 16
 """A photo's shorter side has so many pixels at least."""
 
@@ -50,22 +53,52 @@ class Frame:
 
         What lies beyond the photo is filled with its nearest pixels.
         """
-        (width, height), (left, top, right, bottom) = self.size, self.box
-        scale_x, scale_y = width / (right - left), height / (bottom - top)
-        inside = (max(left, 0), max(top, 0), min(right, self.photo[0]), min(bottom, self.photo[1]))
-        before = (round((inside[0] - left) * scale_x), round((inside[1] - top) * scale_y))
-        shown = (
-            max(1, round((inside[2] - inside[0]) * scale_x)),
-            max(1, round((inside[3] - inside[1]) * scale_y)),
-        )
+        across, down = (self._shown(axis) for axis in (0, 1))
+        # As many of the photo's pixels more as the first and the last that show it reach beyond.
+        more = [
+            (max(0, math.ceil(-each.start)), max(0, math.ceil(each.stop - side)))
+            for each, side in zip((across, down), self.photo, strict=True)
+        ]
+        (left, _), (top, _) = more
+        box = (across.start + left, down.start + top, across.stop + left, down.stop + top)
         # Pillow takes the very pixels where there is nothing to scale.
-        part = photo.resize(shown, resample, box=inside)
-        after = (width - shown[0] - before[0], height - shown[1] - before[1])
-        if before == after == (0, 0):
-            return part
-        sides = [(before[1], after[1]), (before[0], after[0])]
-        levels = np.asarray(part)
-        return Image.fromarray(np.pad(levels, sides + [(0, 0)] * (levels.ndim - 2), mode="edge"))
+        part = _padded(photo, *more).resize((across.count, down.count), resample, box=box)
+        return _padded(part, *((each.before, each.after) for each in (across, down)))
+
+    def _shown(self, axis: int) -> "_Shown":
+        """The picture's columns (axis 0) or rows (axis 1) that show any of the photo."""
+        size, side = self.size[axis], self.photo[axis]
+        low, step = self.box[axis], (self.box[axis + 2] - self.box[axis]) / size
+        ends = max(low, 0), min(self.box[axis + 2], side)
+        exact = [(end - low) / step for end in ends]
+        first, last = math.floor(exact[0] + ROUNDING), math.ceil(exact[1] - ROUNDING)
+        start, stop = (
+            end if abs(place - at) <= ROUNDING else low + place * step
+            for end, place, at in zip(ends, (first, last), exact, strict=True)
+        )
+        return _Shown(first, last - first, size - last, start, stop)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Along one axis `count` of a picture's pixels, with so many before and after them, that show a photo.
+
+    start, stop: where they begin and end, in the photo's pixels; by less than one of the picture's beyond it.
+    """
+
+    before: int
+    count: int
+    after: int
+    start: float
+    stop: float
+
+
+def _padded(picture: Image.Image, across: tuple[int, int], down: tuple[int, int]) -> Image.Image:
+    """A picture with its nearest pixels repeated so many times to the left and right, above and below."""
+    if across == down == (0, 0):
+        return picture
+    levels = np.asarray(picture)
+    return Image.fromarray(np.pad(levels, [down, across] + [(0, 0)] * (levels.ndim - 2), mode="edge"))
 
 
 def cut_mask(mask: Image.Image | Box, frame: Frame) -> np.ndarray:
