@@ -70,6 +70,15 @@ def test_at_the_photos_own_size_mask_and_edit_are_scaled():
     assert np.abs(pasted - expected.clip(0, 255)).max() <= 0.6
 
 
+def test_of_a_larger_edit_a_photo_takes_every_pixel():
+    """Of lines of one pixel, black and white in turn, there is grey in a photo of a third of the pixels."""
+    photo, frame = Image.new("RGB", (32, 24), "red"), Frame((32, 24), (96, 80), (0, 0, 32, 24))
+    edit = torch.ones(3, 80, 96)
+    edit[:, ::2] = edit[:, :, ::2] = -1
+    pasted = np.asarray(paste(photo, frame, torch.ones(10, 12), edit, edit, False))
+    assert np.abs(pasted.astype(int) - 64).max() <= 12
+
+
 def test_bands_make_no_seams(monkeypatch):
     photo, edit = Image.fromarray(data.coffee()), to_tensor(noise(128, 80, 1))
     frame = frame_photo(photo.size, size=(128, 80))

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from flux.photos.framing import Frame
+from flux.photos.framing import ROUNDING, Frame
 
 LEAST = 0.01
 """Where the mask is below, nothing changes."""
@@ -62,7 +62,8 @@ def paste(
 
     mask: (h, w) in [0, 1], on any grid over the frame. edit, reconstruction: with the edit and without, as
     the autoencoder gives it back, RGB in [-1, 1], (3, height, width) of the frame. Masks are brought to the
-    photo's size bilinearly, pictures bicubically. Where the mask is below .01 there, the photo's bytes stay.
+    photo's size bilinearly, pictures bicubically, each over all it shows where the photo is the smaller one.
+    Where the mask is below .01 there, the photo's bytes stay.
 
     residual: whether the photo keeps inside the mask what autoencoder and smaller size lost, its residual:
     photo + M (edit - reconstruction). "auto": where the edit left the picture as it was and not where it drew
@@ -71,7 +72,9 @@ def paste(
     """
     result = photo.copy()
     result.info = _colours(photo)
-    layers = torch.cat(_weights(edit - reconstruction, residual))
+    layers = _reduced(torch.cat(_weights(edit - reconstruction, residual)), frame, "bilinear")
+    mask = _reduced(mask[None], frame, "bilinear")[0]
+    edit, reconstruction = (_reduced(each, frame, "bicubic") for each in (edit, reconstruction))
     for rows, columns in _bands(frame, mask):
         at = _grid(frame, rows, columns)
         opened, overwritten = _sampled(layers, at, "bilinear").split(1)
@@ -111,6 +114,16 @@ def _weights(change: Tensor, residual: bool | Literal["auto"]) -> tuple[Tensor, 
     )
     near = functional.max_pool2d(level[None], NEAR, 1, NEAR // 2)[0]
     return opened, torch.maximum(overwritten, torch.sigmoid((near - math.log(REDRAWN)) / FIRMNESS))
+
+
+def _reduced(picture: Tensor, frame: Frame, mode: str) -> Tensor:
+    """A picture of the frame, (C, h, w), in no more pixels than the photo has there; all of it counts."""
+    left, top, right, bottom = frame.box
+    most = tuple(max(1, math.ceil(span - ROUNDING)) for span in (bottom - top, right - left))
+    size = tuple(map(min, picture.shape[1:], most))
+    if size == picture.shape[1:]:
+        return picture
+    return functional.interpolate(picture[None].float(), size, mode=mode, antialias=True)[0]
 
 
 def _bands(frame: Frame, mask: Tensor) -> Iterator[tuple[slice, slice]]:
