@@ -142,5 +142,12 @@ def test_a_latent_that_is_known_is_taken_as_it_is():
     assert torch.equal(shown[0].picture, decode(models, latent[None], sampling)[0])
 
 
+def test_a_latent_of_a_photo_that_is_too_large_for_the_model_is_of_the_smaller_picture():
+    photo, size = picture(256, 256), (256, 256)
+    for tokens, edited in ((64, 128), (256, 256)):
+        source = EditSource("a dog", photo, latent=torch.zeros(tokens, 64))
+        assert frame_source(source, "fit", size, 128) == Frame(size, (edited,) * 2, (0, 0, *size))
+
+
 def test_pictures_to_8_bits_and_back():
     assert to_pil(to_tensor(picture())).tobytes() == picture().tobytes()

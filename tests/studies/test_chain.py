@@ -182,6 +182,14 @@ def test_a_generated_picture_keeps_its_pixels_through_a_chain_by_a_method(chain)
     assert nowhere.mean() > 0.1 and np.array_equal(levels[0][nowhere], levels[2][nowhere])
 
 
+def test_links_of_a_photo_that_the_model_draws_smaller(chain, tmp_path):
+    """Of 256 x 256 pixels, as many as are asked for, flux-tiny draws 128 x 128."""
+    Image.effect_noise((256, 256), 60).convert("RGB").save(tmp_path / "photo.png")
+    argv = ["--source.image", str(tmp_path / "photo.png"), "--method", "noise", "--pixels", "65536"]
+    folder = chain("chain", ["a boat", "a cat"], *argv)
+    assert [latents(folder, f"edit-0{i}").shape for i in (1, 2)] == [(1, 64, 64)] * 2
+
+
 # Going on
 
 

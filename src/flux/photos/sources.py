@@ -74,7 +74,8 @@ def frame_source(source: EditSource, fit: Fit, size: tuple[int, int], largest: i
     if source.photo is None:
         return whole
     photo = open_photo(source.photo)
-    if source.latent is not None and photo.size == size:
+    # Where the model draws no picture as large, the latent is of a smaller one.
+    if photo.size == size and source.latent is not None and 256 * len(source.latent) == size[0] * size[1]:
         return whole
     try:
         return frame_photo(photo.size, fit, size=size, largest=largest)
