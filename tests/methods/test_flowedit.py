@@ -9,6 +9,7 @@ from helpers_methods import small_task, velocity_of
 from flux.methods import defaults
 from flux.methods.flowedit import flowedit
 from flux.methods.noise import noise
+from flux.methods.operators import masked
 
 
 def plainly(task, pair: int, settings) -> torch.Tensor:
@@ -55,6 +56,20 @@ def test_plain_steps_alone_are_image_to_image():
     *_, last = flowedit(small_task(), **settings)
     *_, sampled = noise(small_task(), strength=1.0, guidance=settings["guidance"])
     torch.testing.assert_close(last.edit, sampled.edit, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [0.0, 0.75])
+def test_outside_a_mask_plain_steps_leave_the_source(start):
+    mask = torch.zeros(3, 6, 64)
+    mask[:, :2] = 1
+    task = small_task(operators=(masked(),)).with_mask(mask)
+    steps = list(flowedit(task, **defaults("flowedit") | {"start": start, "last": 0.5, "draws": 2}))
+    begun = max(2, round(4 * start))
+    clean, drawn = (task.field.of_edits(each)[:, 2:] for each in (task.clean, task.noise(2 * begun)))
+    for step in steps[-2:]:
+        expected = (1 - step.t_next) * clean + step.t_next * drawn
+        torch.testing.assert_close(step.edit[:, 2:], expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(step.edit[:, :2], task.field.of_edits(task.clean)[:, :2], atol=1e-2)
 
 
 def test_an_edit_does_not_depend_on_those_beside_it():

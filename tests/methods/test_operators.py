@@ -45,6 +45,11 @@ def test_velo_edits_gate_is_its_formula(limit):
     assert 0.02 < (out == v_edit).float().mean() < 0.98
 
 
+def test_at_the_picture_itself_velo_edit_has_no_way_back():
+    v_edit, at = beside(t=0.0)
+    assert torch.equal(velo_edit(0.5)(v_edit, at), v_edit)
+
+
 def test_the_mask_is_a_factor_of_the_change():
     v_edit, at = beside()
     v, source, mask = v_edit.double(), at.v_source.double(), at.mask.double()

@@ -34,10 +34,13 @@ def gate(limit: float) -> Operator:
 def velo_edit(limit: float) -> Operator:
     """The gate of VeloEdit: its reference is (z - x) / t, straight back from the edit to the source's latent.
 
-    Where |v_ref| / (|v_ref| + |v - v_ref|) reaches `limit`, the edit's velocity v becomes the reference.
+    Where |v_ref| / (|v_ref| + |v - v_ref|) reaches `limit`, the edit's velocity v becomes the reference. At
+    t = 0, where some integrators ask, no way leads back any more and v stays.
     """
 
     def apply(v_edit: Tensor, beside: Beside) -> Tensor:
+        if beside.t == 0:
+            return v_edit
         return _gated(v_edit, (beside.z_edit - beside.clean) / beside.t, limit)
 
     return apply
