@@ -7,7 +7,9 @@ import torch
 from helpers_methods import small_task, velocity_of
 
 from flux.methods import defaults
+from flux.methods.decflowedit import decflowedit
 from flux.methods.flowedit import flowedit
+from flux.methods.gentle import gentle
 from flux.methods.guidance import constant, exponential, vags
 from flux.methods.tables import SCHEDULES, build
 
@@ -48,6 +50,27 @@ def test_a_second_run_does_not_remember_the_first():
     *_, first = flowedit(task, **SETTINGS)
     *_, second = flowedit(task.with_mask(None), **SETTINGS)
     assert torch.equal(first.edit, second.edit)
+
+
+def told(run, **settings) -> list[float]:
+    """How alike the velocities of one pair are said to be, evaluation by evaluation."""
+    said = []
+
+    def listen(guidance: float, t: float, alike: float) -> float:
+        said.append(alike)
+        return guidance
+
+    for _ in run(small_task(edit_schedule=listen).rows([0]), **settings):
+        pass
+    return said
+
+
+def test_a_run_within_a_method_does_not_remember_the_one_before_it():
+    """Where it starts at the very level at which that ended."""
+    one_step = {"start": 0.75, "search": 0.01}
+    assert told(decflowedit, **defaults("decflowedit") | one_step) == [1.0, 1.0]
+    again = {"start": 0.75, "doubt": 10.0, "again_start": 0.75}
+    assert told(gentle, **defaults("gentle") | again) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("record", SCHEDULES, ids=lambda record: record.name)

@@ -319,7 +319,7 @@ class Field:
         if self.edit_schedule is None:
             return [guidance] * len(self.members)
         last = [self.alike.get(member, (t, 1.0)) for member in self.members]
-        # What is known of a lower noise level is left from another run over the same field.
+        # What is known of a lower noise level is left from an earlier run of a method that takes several.
         return [self.edit_schedule(guidance, t, cosine if level >= t else 1.0) for level, cosine in last]
 
     @torch.no_grad()

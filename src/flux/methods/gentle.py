@@ -45,7 +45,7 @@ def gentle(
     rows = [row for row, each in enumerate(found.tolist()) if each < doubt]
     if not rows:
         return
-    again, second = gated.rows(rows), edit[rows]
+    again, second = gated.rows(rows).afresh(), edit[rows]
     for step in flowedit(again, start=again_start, guidance=again_guidance, **both):
         second = step.edit
         yield replace(step, phase="again", edit=edit)

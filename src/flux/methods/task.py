@@ -8,8 +8,10 @@ The last one holds the edits' latents. Its settings' defaults stand in `flux.met
 know whether the source was photographed or generated; it writes nothing and prints nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,8 +71,16 @@ class EditTask:
         )
 
     def with_mask(self, mask: Tensor | None) -> "EditTask":
-        """The same with a mask of where edits may change their sources, packed, (N, L, 64) in [0, 1]."""
-        return replace(self, field=replace(self.field, mask=mask))
+        """The same, for another run, with a mask of where edits may change their sources, packed, (N, L, 64)
+        in [0, 1]."""
+        return self.afresh(mask=mask)
+
+    def afresh(self, **parts: Any) -> "EditTask":
+        """The same for another run, which is not told how alike the velocities of this one were.
+
+        parts: of the field, that are others there.
+        """
+        return replace(self, field=replace(self.field, alike={}, **parts))
 
 
 def open_task(
@@ -85,6 +95,7 @@ def open_task(
     reference: Reference | None = None,
     regions: tuple[Parts, Parts] = ((), ()),
     regional: Regions | None = None,
+    seconds: Mapping[str, str] = MappingProxyType({}),
 ) -> EditTask:
     """The task of edits of sources whose latents are `clean`, packed, (S, L, 64); on the models' device.
 
@@ -92,6 +103,7 @@ def open_task(
     of each edit, the parts that have prompts of their own, encoded in `texts` too; regional: how they obey.
 
     sources, edits: their prompts, encoded in `texts`, and "" beside them. of: the source of each edit.
+    seconds: what T5 read in the place of some of the prompts, as for `flux.generate.encode`.
     sampling: its steps give the noise levels; its guidance is not looked at, for methods bring their own.
     """
     clean = clean.to(models.device, torch.float32)
@@ -110,13 +122,16 @@ def open_task(
         seeds=tuple(seeds),
         times=tuple(get_schedule(sampling.steps, clean.shape[1], shift=models.spec.shift)),
         spread=models.spec.latent_spread,
-        words=tuple(_words(models.t5, (sources[i], edit)) for i, edit in zip(of, edits, strict=True)),
+        words=tuple(
+            _words(models.t5, tuple(seconds.get(each, each) for each in (sources[i], edit)))
+            for i, edit in zip(of, edits, strict=True)
+        ),
         word_layers=models.spec.word_layers or models.spec.layers.expand("double.*"),
     )
 
 
 def _words(t5: nn.Module, prompts: tuple[str, str]) -> tuple[Tokens, Tokens]:
-    """The tokens that differ between two prompts; none where the tokenizer does not say what it read."""
+    """The tokens that differ between two texts that T5 read; none where its tokenizer does not say which."""
     spans = [t5.spans(prompt) if hasattr(t5, "spans") else None for prompt in prompts]
     return ((), ()) if None in spans else differing_tokens(prompts, tuple(spans))
 

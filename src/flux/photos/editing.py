@@ -397,6 +397,7 @@ def _task(
             [request.edits[row].regions for row in batch],
         ),
         request.regional,
+        request.seconds,
     )
     beside = {
         "look": request.look,

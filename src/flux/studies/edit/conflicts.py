@@ -222,12 +222,17 @@ def watch_problems(spec: "EditSpec", watch: Watch) -> Iterator[Problem]:
     """What cannot be watched."""
     prompts, many = {}, spec.sources is not None
     for i, source in enumerate(spec.pictures):
-        prompts[f"sources[{i}].prompt" if many else "the source's prompt"] = source.prompt
+        prompts[f"sources[{i}].prompt" if many else "the source's prompt"] = _read(source)
         place = f"sources[{i}].edit" if many else "edits"
-        prompts |= {f"{place}[{j}]": edit.prompt for j, edit in enumerate(source.edit)}
+        prompts |= {f"{place}[{j}]": _read(edit) for j, edit in enumerate(source.edit)}
     # Of photos it is known when they are opened.
     photos = any(source.image is not None for source in spec.pictures)
     yield from watch.problems_in(spec.model, None if photos else (spec.width, spec.height), prompts)
+
+
+def _read(item: Any) -> str:
+    """What T5 reads of a source or an edit."""
+    return item.prompt if item.prompt_2 is None else item.prompt_2
 
 
 def chain_problems(spec: "EditSpec") -> Iterator[Problem]:

@@ -87,6 +87,7 @@ def _found(
         request.reference,
         ([()], [edit.regions]),
         request.regional,
+        request.seconds,
     )
     with at_work(models.device, request.offload, models.flow, times=task.times):
         return found_mask(mask, task)

@@ -59,6 +59,7 @@ class BatchWatcher:
                 [job.edit.prompt, job.source.prompt][: len(both)],
                 job.frame.size,
                 last=True,  # each hook sees one evaluation, the first of its step or the second
+                seconds=self.spec.seconds,
             )
             hooks = own.behind(hooks)
             self.seen[number].append((rows.t, own))

@@ -52,7 +52,8 @@ def watch_passes(
     for index, each in enumerate(passes):
         if rows := watched_rows(spec, each):
             prompts = [request.prompt_of(row) for row in rows]
-            kept[index] = watching(spec.watch, spec, models, [each.rows.index(row) for row in rows], prompts)
+            numbers = [each.rows.index(row) for row in rows]
+            kept[index] = watching(spec.watch, spec, models, numbers, prompts, seconds=request.seconds)
     times = times_of(spec)
 
     def files(index: int) -> list[KeptFile]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ from flux.weights.load import Models
 class Watching:
     """A hook that watches some rows of one batch, and what is known of them.
 
-    layers: that are watched. prompts, spans: of each row of `hook.rows`. places: the image tokens of each.
+    layers: that are watched. prompts, spans: of each row of `hook.rows`, as T5 reads it. places: the image
+    tokens of each.
     """
 
     hook: WatchAttention
@@ -73,12 +75,15 @@ def watching(
     size: tuple[int, int] | None = None,
     *,
     last: bool = False,
+    seconds: Mapping[str, str] = MappingProxyType({}),
 ) -> Watching:
     """Watch `rows` of a batch, whose prompts are `prompts`, as a spec asks for.
 
     size: (width, height) of the pictures; the spec's where it is left out. last: as `WatchAttention` has it.
+    seconds: what T5 reads in the place of some of the prompts; attention goes to its tokens.
     Raises ValueError where words are asked for and the tokenizer does not tell which tokens they are.
     """
+    prompts = [seconds.get(prompt, prompt) for prompt in prompts]
     # An encoder of a client's own may know nothing of this.
     of = getattr(models.t5, "spans", lambda prompt: None)
     spans, words = tuple(of(prompt) for prompt in prompts), watch.words or ()
