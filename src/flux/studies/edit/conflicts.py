@@ -126,6 +126,7 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
         return
     if text := pinning_problem(method.settings):
         yield Problem(("method", "pinning"), text, "exact")
+    yield from _looks_of_its_own(spec, method)
     if row.needs_guidance and model.guidance is None:
         able = ", ".join(each.name for each in method.rows if not each.needs_guidance)
         text = f"needs a model with guidance, which {spec.model.name} has not: choose from {able}"
@@ -163,6 +164,17 @@ def _own_changes(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
     for path, place in _places(spec):
         if place.mask is not None and place.mask.where == "auto" and place.mask in used:
             yield Problem((*path, "mask"), text, "auto")
+
+
+def _looks_of_its_own(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
+    """Looks beside what weighs the tokens of a method's own look, which they take the place of."""
+    if method.settings.get("background", 1) == 1:
+        return
+    text = f"takes the place of the look of {method.name} that background weighs: leave one of both out"
+    for path, place in _places(spec):
+        for name in ("layers", "outside", "roles"):
+            if getattr(place, name, None):
+                yield Problem((*path, name), text)
 
 
 def wanted_problems(spec: "EditSpec") -> Iterator[Problem]:
