@@ -107,6 +107,12 @@ def test_a_mask_is_where_image_tokens_look_at_the_words_that_differ():
     assert task.field.counts == [2, 2, 2]
 
 
+def test_a_negative_prompt_is_not_looked_at():
+    find, text = build(part_record(MASKS, "words")), small_task().field.empty
+    task = task_of(size=(6, 8), away=(text, 2.0))
+    assert torch.equal(find(task), find(task_of(size=(6, 8)))) and task.field.counts == [2, 2, 2]
+
+
 def test_rows_do_not_see_each_other():
     find = build(part_record(MASKS, "words"))
     assert torch.equal(find(task_of(size=(6, 8)).rows([2, 0])), find(task_of(size=(6, 8)))[[2, 0]])

@@ -234,6 +234,31 @@ def test_a_lost_file_of_attention_by_a_method_is_made_again(edit):
     assert {**after, "run.json": b""} == {**before, "run.json": b""}
 
 
+@pytest.mark.parametrize(("last", "beside"), [(0.34, 2), (1, 0)])
+def test_a_source_is_watched_where_it_stands_beside_its_edit(last, beside, edit):
+    """Which it does not in steps that sample the edit plainly."""
+    method = json.dumps({"name": "flowedit", "start": 0, "last": last})
+    folder = edit(
+        "watched", "--method", method, "--watch", '{"points": [[20, 40]]}', "--edits", '["a blue hat"]'
+    )
+    kept = {each.stem: WatchedPicture.read(each) for each in (folder / "watch").glob("*.safetensors")}
+    counts = {"edit-01": 3, **({"source": beside} if beside else {})}
+    assert {name: len(each.times) for name, each in kept.items()} == counts
+    assert all(each.from_places.shape[1] == len(each.times) for each in kept.values())
+
+
+@pytest.mark.parametrize("method", ["null", "flowedit"])
+def test_words_are_watched_where_t5_reads_them(method, edit):
+    """And need not stand in what CLIP reads."""
+    source = {"prompt": "a field", "prompt_2": "a red hat"}
+    edits = [{"prompt": "a sea", "prompt_2": "a big blue hat"}]
+    argv = ["--source", json.dumps(source), "--edits", json.dumps(edits), "--method", method]
+    folder = edit("watched", *argv, "--watch", '{"words": "hat"}')
+    kept = [WatchedPicture.read(folder / f"watch/{name}.safetensors") for name in ("source", "edit-01")]
+    assert [each.prompt for each in kept] == ["a red hat", "a big blue hat"]
+    assert [list(each.words.values()) for each in kept] == [[[2]], [[3]]]
+
+
 def test_places_of_a_photo_are_those_of_the_picture_that_is_edited():
     watch = Watch(points=[(0, 0), (99, 59)], box=(50, 30, 51, 31))
     half = Frame((100, 60), (48, 32), (0, 0, 100, 60))

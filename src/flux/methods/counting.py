@@ -4,11 +4,13 @@
 
 What a method asks for depends on its settings, not on the answers, but for where it may stop early or try
 again. The answers here are no numbers, NaN: none is small enough to stop at, and none in doubt.
+
+    walk(find_method("gentle"), task.times, {"shift": 1.45, ...})       # at which noise levels it asks
 """
 
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
@@ -29,6 +31,38 @@ class UnknownField(Field):
         return torch.full_like(z, torch.nan)
 
 
+@dataclass(frozen=True)
+class AskedVelocity:
+    """An evaluation that a method asks for. beside: whether source and edit stand side by side in it."""
+
+    t: float
+    beside: bool
+
+
+@dataclass(frozen=True)
+class StillField(Field):
+    """A field without a model, of one edit, whose velocities are zero; it keeps what is asked for."""
+
+    asked: list[AskedVelocity] = field(default_factory=list)
+
+    def _velocity(self, z: Tensor, t: float, *more: Any) -> Tensor:
+        self.asked.append(AskedVelocity(t, len(z) > 1))
+        return torch.zeros_like(z)
+
+
+def walk(row: MethodRecord, times: Sequence[float], settings: Mapping[str, Any]) -> Iterator[AskedVelocity]:
+    """What an edit asks of the model, in order, over steps through these noise levels, masks aside.
+
+    settings: all of the method's. A method that tries again where it is in doubt does so here.
+    """
+    task = _task(times, masked=row.needs_mask, kind=StillField)
+    known = 0
+    for _ in pkgutil.resolve_name(row.function)(task, **settings):
+        yield from task.field.asked[known:]
+        known = len(task.field.asked)
+    yield from task.field.asked[known:]
+
+
 def count_evaluations(
     row: MethodRecord,
     steps: int,
@@ -45,14 +79,15 @@ def count_evaluations(
     away from a negative prompt. An iteration that ends where it has settled may take fewer, and a method
     that tries again takes more, as its record says.
     """
-    task = _task(steps, masked=row.needs_mask, negative=negative)
+    times = [1 - i / steps for i in range(steps + 1)]
+    task = _task(times, masked=row.needs_mask, kind=UnknownField, negative=negative)
     edit = pkgutil.resolve_name(row.function)
     if mask == "auto":
         _run(edit, task, settings)
     elif mask == "words":  # the only one that reads what hooks kept
-        z, at = task.clean, (1.0, None, 1.0)
-        task.field.source(z, *at)
-        task.field.edit(z, *at)
+        z, at, plain = task.clean, (1.0, None, 1.0), replace(task.field, away=None)
+        plain.source(z, *at)
+        plain.edit(z, *at)
     elif mask is not None:
         build(part_record(MASKS, mask), **of_mask)(task)
     _run(edit, task, settings)
@@ -64,10 +99,10 @@ def _run(edit: Any, task: EditTask, settings: Mapping[str, Any]) -> None:
         pass
 
 
-def _task(steps: int, *, masked: bool, negative: bool) -> EditTask:
+def _task(times: Sequence[float], *, masked: bool, kind: type[Field], negative: bool = False) -> EditTask:
     """One edit of a picture of one token."""
     text = Conditioning(torch.zeros(1, 1, 1), torch.zeros(1, 1))
-    field = UnknownField(
+    unknown = kind(
         flow=SimpleNamespace(double_blocks=(), single_blocks=()),
         sources=text,
         edits=text,
@@ -78,6 +113,4 @@ def _task(steps: int, *, masked: bool, negative: bool) -> EditTask:
         mask=torch.ones(1, 1, 64) if masked else None,
         away=(text, 2.0) if negative else None,
     )
-    return EditTask(
-        field, seeds=(0,), times=tuple(1 - i / steps for i in range(steps + 1)), words=(((), ()),)
-    )
+    return EditTask(unknown, seeds=(0,), times=tuple(times), words=(((), ()),))

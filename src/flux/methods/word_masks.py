@@ -1,6 +1,7 @@
 """Masks by words: where image tokens look at words in which two prompts differ (LayerVerse, ECCV 2026)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -27,7 +28,8 @@ def word_mask(at: float, steepness: float, blur: float) -> Callable[[EditTask], 
         index = min(round(at * task.steps), task.steps - 1)
         t, where = task.times[index], Evaluation(index, task.steps)
         z = (1 - t) * task.clean + t * task.noise(0)
-        field = task.field
+        # Who looks at a negative prompt does not count.
+        field = replace(task.field, away=None)
         gone, new = ([pair[side] for pair in task.words] for side in (0, 1))
         # Of each source the words of every edit, since they differ by edit.
         in_source = _tokens([gone] * len(task.clean), field.sources.txt)

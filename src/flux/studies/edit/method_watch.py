@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from flux.hooks import Hooks, WatchAttention
+from flux.methods.counting import walk
 from flux.methods.field import WatchedRows
 from flux.studies.edit.jobs import Batch, EditJob, batches_of
 from flux.studies.edit.spec import EditSpec
@@ -23,7 +24,11 @@ from flux.weights.load import Models
 def sources_of(spec: EditSpec, batch: Batch) -> list[EditJob]:
     """The jobs of a batch whose sources are watched too: the first of each, if it stands beside its edits."""
     row = spec.method.row
-    return list(batch.first) if row is not None and row.pairs else []
+    if row is None or not row.pairs:
+        return []
+    times = [1 - i / spec.steps for i in range(spec.steps + 1)]
+    beside = any(each.beside for each in walk(row, times, row.defaults | spec.settings))
+    return list(batch.first) if beside else []
 
 
 def names_of(spec: EditSpec, batch: Batch) -> dict[tuple[str, EditJob], str]:
@@ -44,12 +49,13 @@ class BatchWatcher:
 
     def __init__(self, spec: EditSpec, batch: Batch, models: Models) -> None:
         self.spec, self.batch, self.models = spec, batch, models
+        self.sources = sources_of(spec, batch)
         self.seen: dict[int, list[tuple[float, Watching]]] = {i: [] for i in range(len(batch.jobs))}
 
     def __call__(self, hooks: Hooks | None, rows: WatchedRows) -> Hooks:
         for number, row in rows.edits.items():
             job = self.batch.jobs[number]
-            beside = job in sources_of(self.spec, self.batch) and number in rows.sources
+            beside = job in self.sources and number in rows.sources
             both = [row, *([rows.sources[number]] if beside else [])]
             own = watching(
                 framed(self.spec.watch, job.frame),
@@ -73,8 +79,9 @@ class BatchWatcher:
             raise ValueError(f"watch: {self.spec.method.name} asked the model for no velocity of its edit")
         times, every = [t for t, _ in seen], _joined([each for _, each in seen])
         pictures = {"edit": every.picture(0, times, job.way.layers)}
-        if ("source", job) in names:
-            pictures["source"] = every.picture(1, times)
+        if ("source", job) in names:  # in steps without it there is nothing of it to be seen
+            both = [(t, each) for t, each in seen if len(each.hook.rows) > 1]
+            pictures["source"] = _joined([each for _, each in both]).picture(1, [t for t, _ in both])
         return [KeptFile(data_file(names[kind, job]), found.to_bytes()) for kind, found in pictures.items()]
 
 
