@@ -1,17 +1,22 @@
 """Photographs edited from end to end, by small random models."""
 
+import re
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from helpers_demos import small_models
+from helpers_demos import FakeEncoder, small_models
 from PIL import Image
 
 from flux.generate import Sampling, generate
 from flux.integrators import Evaluation
 from flux.methods import METHODS, method_record
+from flux.methods.field import Field
+from flux.methods.flowedit import flowedit
 from flux.methods.task import MethodStep
+from flux.photos import editing
 from flux.photos.editing import EditSource, PhotoRequest, SourceEdit, edit_photo, edit_photo_steps
 from flux.photos.gate import liken
 from flux.photos.replays import replay_of
@@ -91,6 +96,65 @@ def test_given_masks_are_where_photos_change():
     assert by_picture.pasted.tobytes() == by_box.pasted.tobytes() != photograph().tobytes()
     right = (58, 0, 100, 60)  # beyond the bilinear edge of the mask
     assert by_picture.pasted.crop(right).tobytes() == photograph().crop(right).tobytes()
+
+
+def by_hand(task):
+    """FlowEdit, as a client's own method."""
+    yield from flowedit(task, **method_record("flowedit").defaults)
+
+
+@pytest.mark.parametrize("method", ["flowedit", "gentle", by_hand])
+def test_a_mask_of_one_photo_limits_its_edit(method):
+    how = {"method": method, "steps": 3, "size": (64, 64), "mask": (0, 0, 32, 64)}
+    photo = photograph(64, 64)
+    edited = edit_photo(small_models(), photo, "a dog", "a cat", **how)
+    right = torch.arange(16).reshape(4, 4)[:, 2:].flatten()
+    torch.testing.assert_close(edited.latent[right], edited.source.latent[right], rtol=0, atol=1e-6)
+    assert not torch.allclose(edited.latent, edited.source.latent, atol=1e-2)
+    free = edit_photo(small_models(), photo, "a dog", "a cat", **how, options={"operators": ()})
+    assert not torch.allclose(free.latent[right], free.source.latent[right], atol=1e-2)
+
+
+def test_masks_by_words_are_of_what_t5_reads():
+    class Reading(FakeEncoder):
+        def spans(self, prompt):
+            return [found.span() for found in re.finditer(r"\S+", prompt)]
+
+    def words(task):
+        asked.extend(task.words)
+        return corner(task)
+
+    asked, models = [], small_models()
+    models = replace(models, t5=Reading(*models.t5.shape))
+    seconds = {"a dog": "in a field a brown dog", "a cat": "in a field a dog"}
+    request = three(method=dab, mask=words, seconds=seconds, gate=False)
+    list(edit_photo_steps(models, replace(request, edits=(SourceEdit("a cat"),))))
+    assert asked == [((4,), ())]
+
+
+ASKED = [("gentle", {}), ("gentle", {"doubt": 10.0}), ("rf-inversion", {}), ("fireflow", {}), ("inpaint", {})]
+ASKED += [("stable-flow", {"integrator": name}) for name in ("midpoint", "euler-released")]
+
+
+@pytest.mark.parametrize(("method", "settings"), ASKED, ids=str)
+def test_all_times_at_which_a_method_asks_are_told_before(method, settings, monkeypatch):
+    told, asked, velocity = set(), set(), Field._velocity
+
+    @contextmanager
+    def listening(*_, times=()):
+        told.update(times)
+        yield
+
+    def heard(field, z, t, *more):
+        asked.add(t)
+        return velocity(field, z, t, *more)
+
+    monkeypatch.setattr(editing, "at_work", listening)
+    monkeypatch.setattr(Field, "_velocity", heard)
+    mask = corner if method_record(method).needs_mask else None
+    request = three(method=method, settings=settings, mask=mask)
+    list(edit_photo_steps(small_models(), replace(request, edits=request.edits[2:3])))
+    assert asked and asked <= told
 
 
 @pytest.mark.parametrize("method", ["flow-edit", "flux.methods:nothing", "no.such.module"])

@@ -124,6 +124,11 @@ class MethodRecord:
     def defaults(self) -> dict[str, float | str | bool]:
         return {key: setting.default for key, setting in self.settings.items()}
 
+    @property
+    def limitable(self) -> bool:
+        """Whether the operator `masked` limits its edits to a mask, and not the method itself."""
+        return self.pairs and not (self.needs_mask or self.own_mask)
+
 
 def _guidance(default: float, whose: str = "the edit's") -> Setting:
     return Setting(default, 0, MOST_GUIDANCE, f"{whose} guidance")

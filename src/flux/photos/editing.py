@@ -22,11 +22,12 @@ from flux.conditions import Negative, Region, Regions
 from flux.finite import Ingredients, is_finite, require_finite_steps
 from flux.generate import Sampling, Texts, at_work, decode, encode
 from flux.hooks import Hooks
-from flux.integrators import integrator_record
 from flux.methods import DEFAULT_METHOD, MethodRecord
+from flux.methods.counting import walk
 from flux.methods.field import Conditioning, Look, Operator, Schedule, WatchedRows, Watcher
 from flux.methods.lookup import find_method
 from flux.methods.masks import own_mask, packed, unpacked
+from flux.methods.operators import masked
 from flux.methods.task import EditTask, Method, open_task
 from flux.photos.framing import Box, Fit, Frame, cut_mask
 from flux.photos.gate import REMEDIES
@@ -44,7 +45,6 @@ from flux.photos.sources import (
 from flux.pictures.features import Dino
 from flux.pictures.files import to_pil
 from flux.placement.modes import Offload
-from flux.placement.tables import times_asked
 from flux.references import Reference
 from flux.sampling import Step
 from flux.weights.load import Models
@@ -80,6 +80,9 @@ class PhotoRequest:
     defaults.
     mask: for edits that bring none: "auto" finds the edit's own change by a first pass; or a function of the
     task that returns one, (N, L, 64). look, operators, *_schedule: as in `flux.methods.field.Field`.
+    A mask, an edit's own too, says where edits are pasted, and to operators and looks where they may change
+    their sources. It limits an edit itself by the operator `masked` alone, which is named here (`edit_photo`
+    and specs name it where there is a mask); `decflowedit`, `inpaint` and `kv-edit` keep to it by themselves.
     paste: whether edits come back in the photo's own pixels; "auto": where the mask covers less than
     `PASTE_BELOW` of the picture. residual: whether the photo's details stay inside the mask; "auto": where
     the edit left them, see `flux.photos.paste`. gate: whether it is measured how well each source comes back;
@@ -198,16 +201,22 @@ def edit_photo(
     """Edit one photo. source_prompt describes it as it is, edit_prompt as it shall be.
 
     steps, size: the method's and the model's own where they are left out. settings: of the method.
-    options: further fields of `PhotoRequest`, by name. Raises what `edit_photo_steps` does.
+    mask: where the edit may change the photo, as of `SourceEdit`, or "auto"; with one the change of the
+    velocities is limited to it (`masked`), if the method is one that operators limit.
+    options: further fields of `PhotoRequest`, by name; `operators` stand in the place of `masked`.
+    Raises what `edit_photo_steps` does.
     """
     own = None if mask == "auto" else mask
+    row = None if callable(method) else find_method(method)
+    limited = mask is not None and (row is None or row.limitable)
+    beside = ({"mask": "auto"} if mask == "auto" else {}) | ({"operators": (masked(),)} if limited else {})
     request = PhotoRequest(
         sources=(EditSource(source_prompt, photo, seed),),
         edits=(SourceEdit(edit_prompt, mask=own),),
         sampling=usual_sampling(models, method, steps, size),
         method=method,
         settings=settings,
-        **({"mask": "auto"} if mask == "auto" else {}) | dict(options or {}),
+        **beside | dict(options or {}),
     )
     steps_taken = edit_photo_steps(models, request, dino)
     return next(each for step in steps_taken for each in step.results.values())
@@ -329,11 +338,13 @@ def _open(
 
 
 def _times(request: PhotoRequest, task: EditTask) -> tuple[float, ...]:
-    """The noise levels at which a method will ask the model, as far as its record tells."""
-    if (row := _row(request)) is None:
+    """The noise levels at which the model will be asked, as far as they are known."""
+    if callable(request.method) or ":" in request.method:  # a client's own might do anything
         return task.times
-    integrator = (row.defaults | dict(request.settings)).get("integrator", row.integrator)
-    return (*task.times, *times_asked(integrator_record(integrator).function, task.times))
+    row = _row(request)
+    asked = [each.t for each in walk(row, task.times, row.defaults | dict(request.settings))]
+    by_mask = task.times if callable(request.mask) else ()
+    return tuple(dict.fromkeys((*asked, *by_mask)))
 
 
 def _row(request: PhotoRequest) -> MethodRecord | None:

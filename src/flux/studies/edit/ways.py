@@ -101,7 +101,7 @@ def operators_of(spec: EditSpec, masked: bool) -> tuple[Operator, ...]:
     named = [(each.row, each.settings) for each in spec.operators or ()]
     row = None if spec.method is None else find_method(spec.method.name)
     operators = tuple(build(part, **settings) for part, settings in named)
-    able = row is None or (row.pairs and not (row.needs_mask or row.own_mask))
+    able = row is None or row.limitable
     if masked and able and "masked" not in [part.name for part, _ in named]:
         operators += (build(part_record(OPERATORS, "masked")),)
     return operators
