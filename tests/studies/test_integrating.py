@@ -67,6 +67,13 @@ def test_an_integrator_with_settings_reads_as_it_was_written():
     assert sampling_of(spec) != sampling_of(spec_of(integrator={**THREE, "iterations": 4}))
 
 
+def test_settings_are_typed_beside_the_integrator_of_a_method_too():
+    typed = {"method": "stable-flow", "method.integrator": "fixed-point", "method.integrator.iterations": 3}
+    assert spec_of(EditSpec, typed).method.settings["integrator"] == THREE
+    with pytest.raises(SpecError, match="--method.integrator.iteration = 3: unknown key, did you mean"):
+        spec_of(EditSpec, typed | {"method.integrator.iteration": 3})
+
+
 NAMES = ", ".join(row.name for row in INTEGRATORS)
 
 

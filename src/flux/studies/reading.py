@@ -299,11 +299,19 @@ def _put(kind: type[Section], data: Any, path: KeyPath, value: Any) -> None:
         below = data[key] if isinstance(data, list) else data.get(key)
         if below is None:
             below = {}
-        section = section_at(kind, path[: i + 1])
-        if isinstance(below, str) and section is not None and section.text_key:
-            below = {section.text_key: below}
+        text_key = _text_key(kind, path[: i + 1])
+        if isinstance(below, str) and text_key:
+            below = {text_key: below}
         data[key] = below
         data = below
+
+
+def _text_key(kind: type[Section], path: KeyPath) -> str | None:
+    """What a bare text at a place is the value of, where an object may stand there."""
+    if (section := section_at(kind, path)) is not None:
+        return section.text_key
+    owner = section_at(kind, path[:-1])
+    return None if owner is None or path[-1] in owner.model_fields else owner.further_text_key
 
 
 # The command line

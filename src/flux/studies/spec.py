@@ -108,7 +108,10 @@ def _with_text(schema: dict[str, Any], section: type["Section"]) -> None:
 
 
 class Section(BaseModel):
-    """An object with a fixed set of keys. text_key: what a bare text in its place is the value of."""
+    """An object with a fixed set of keys. text_key: what a bare text in its place is the value of.
+
+    further_text_key: the same of a bare text under a key that is not among the fixed ones, if it takes any.
+    """
 
     model_config = ConfigDict(
         frozen=True,
@@ -119,6 +122,7 @@ class Section(BaseModel):
         json_schema_extra=_with_text,
     )
     text_key: ClassVar[str | None] = None
+    further_text_key: ClassVar[str | None] = None
 
     @model_validator(mode="before")
     @classmethod

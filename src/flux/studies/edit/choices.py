@@ -76,6 +76,7 @@ class MethodChoice(Named):
 
     rows: ClassVar[Sequence[TableRow]] = METHODS
     more: ClassVar[str] = ", or name your own, package.module:function"
+    further_text_key: ClassVar[str] = "name"
 
     name: Text = Field(description="the method, or package.module:function of your own; settings beside it")
 
