@@ -94,11 +94,28 @@ class _Shown:
 
 
 def _padded(picture: Image.Image, across: tuple[int, int], down: tuple[int, int]) -> Image.Image:
-    """A picture with its nearest pixels repeated so many times to the left and right, above and below."""
+    """A picture with its nearest pixels repeated so many times to the left and right, above and below.
+
+    By Pillow, which holds a large photo once more, where arrays of it would be made three times.
+    """
     if across == down == (0, 0):
         return picture
-    levels = np.asarray(picture)
-    return Image.fromarray(np.pad(levels, [down, across] + [(0, 0)] * (levels.ndim - 2), mode="edge"))
+    (left, right), (above, below) = across, down
+    width, height = picture.size
+    padded = Image.new(picture.mode, (left + width + right, above + height + below))
+    padded.paste(picture, (left, above))
+    for start, count, edge in ((0, left, left), (left + width, right, left + width - 1)):
+        _repeat(padded, (edge, 0, edge + 1, padded.height), (start, 0, start + count, padded.height))
+    for start, count, edge in ((0, above, above), (above + height, below, above + height - 1)):
+        _repeat(padded, (0, edge, padded.width, edge + 1), (0, start, padded.width, start + count))
+    return padded
+
+
+def _repeat(picture: Image.Image, line: tuple[int, ...], place: tuple[int, ...]) -> None:
+    """Fill a place of a picture that is being made with one of its columns or rows, both as boxes."""
+    size = (place[2] - place[0], place[3] - place[1])
+    if all(size):
+        picture.paste(picture.crop(line).resize(size), place[:2])
 
 
 def cut_mask(mask: Image.Image | Box, frame: Frame) -> np.ndarray:
