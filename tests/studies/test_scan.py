@@ -168,6 +168,9 @@ def test_a_killed_scan_is_finished_by_the_next(edit, clone, tmp_path):
     assert pictures(folder) == pictures(edit("whole", *argv))
 
 
+KV = {"method": "kv-edit", "mask": [0, 0, 64, 64]}
+
+
 def spec_of(**changes) -> EditSpec:
     whole = {"source": "a hat", "edits": ["a boat"], **changes}
     return load_spec(EditSpec, None, whole)
@@ -247,11 +250,18 @@ def spec_of(**changes) -> EditSpec:
         (
             {
                 "scan": {"method": {"background": [1, 2]}},
-                "method": "kv-edit",
-                "mask": [0, 0, 64, 64],
+                **KV,
                 "edits": [{"prompt": "x", "regions": [{"prompt": "y", "where": [0, 0, 64, 64]}]}],
             },
             "scan.method.background = [1, 2]: weighs tokens in attention, as regions do: leave one of both",
+        ),
+        (
+            {"scan": {"method": {"background": [1, 2]}}, **KV, "outside": [0]},
+            "scan.method.background = [1, 2]: weighs a look whose place layers, outside and roles take",
+        ),
+        (
+            {"scan": {"layers": [[0], [1]]}, **KV, "method": {"name": "kv-edit", "background": 2}},
+            "scan.layers: take the place of the look that background weighs: leave one of both out",
         ),
     ],
 )

@@ -114,12 +114,36 @@ def scan_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
         yield Problem(("strength",), f"{BESIDE}: give numbers, or leave kept_source out")
     if scan.method is not None:
         yield from below(("method",), _setting_problems(spec, scan))
+    yield from _background_problems(spec, scan)
     own = (edit for each in spec.pictures for edit in each.edit)
     for edit in own:
         for name in ("strength", "layers"):
             if getattr(scan, name) and getattr(edit, name) is not None:
                 yield Problem((name,), f"the edit {edit.prompt!r} has its own {name}, which a scan keeps")
         yield from _role_problems(spec, scan, edit)
+
+
+def _background_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
+    """What stands beside a background that weighs tokens of the source, in the spec or in the scan."""
+    row = None if spec.method is None else spec.method.row
+    if row is None or "background" not in row.settings:
+        return
+    scanned = scan.axes.get(OF_METHOD + "background")
+    values = (spec.settings.get("background", 1),) if scanned is None else scanned
+    if all(value == 1 for value in values):
+        return
+    if scan.layers:
+        text = "take the place of the look that background weighs: leave one of both out"
+        yield Problem(("layers",), text)
+    if scanned is None:
+        return
+    items = [item for _, item in items_of(spec)]
+    if any(item.regions is not None for item in items):
+        text = "weighs tokens in attention, as regions do: leave one of both out"
+        yield Problem(("method", "background"), text, list(values))
+    if any(place.layers or place.outside or place.roles for place in (spec, *items)):
+        text = "weighs a look whose place layers, outside and roles take: leave one of both out"
+        yield Problem(("method", "background"), text, list(values))
 
 
 def _role_problems(spec: "EditSpec", scan: Scan, edit: EditItem) -> Iterator[Problem]:
@@ -150,10 +174,6 @@ def _setting_problems(spec: "EditSpec", scan: Scan) -> Iterator[Problem]:
             for path, text, wrong in setting_problems(row.name, row.settings, {name: value}):
                 yield Problem((path[0], i, *path[1:]), text, wrong)
     axes = {name.removeprefix(OF_METHOD): values for name, values in scan.method.axes.items()}
-    regions = any(item.regions is not None for _, item in items_of(spec))
-    if regions and any(value != 1 for value in axes.get("background", ())):
-        text = "weighs tokens in attention, as regions do: leave one of both out"
-        yield Problem(("background",), text, list(axes["background"]))
     replayed = [name for name in ("pinning", "integrator") if name in axes]
     for values in product(*(axes[name] for name in replayed)):
         if text := pinning_problem(spec.settings | dict(zip(replayed, values, strict=True))):
