@@ -98,6 +98,45 @@ def test_given_masks_are_where_photos_change():
     assert by_picture.pasted.crop(right).tobytes() == photograph().crop(right).tobytes()
 
 
+@pytest.mark.parametrize("mask", ["velocity", "words"])
+def test_a_mask_that_is_named_is_found(mask):
+    how = {"method": "flowedit", "steps": 3, "size": (64, 64), "mask": mask}
+    edited = edit_photo(small_models(), photograph(64, 64), "a dog", "a cat", **how)
+    assert edited.evaluations > 6 and edited.share > 0
+
+
+def test_what_is_no_mask_is_said():
+    with pytest.raises(ValueError, match="a mask must be a picture, its path, or a box; got a dict"):
+        edit_photo(small_models(), photograph(), "a dog", "a cat", mask={"where": "auto"}, steps=2)
+
+
+def forgetful(task):
+    return task.clean
+
+
+def tensors(task):
+    yield task.clean
+
+
+def cut_short(task):
+    yield MethodStep("edit", 0, 1, 1.0, 0.0, task.clean[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (forgetful, "the method forgetful must yield a MethodStep for each step; it returned a Tensor"),
+        (tensors, "the method tensors must yield a MethodStep for each step; it yielded a Tensor"),
+        (cut_short, "the method cut_short must yield a MethodStep for each step with latents (1, 16, 64)"),
+    ],
+)
+def test_what_a_clients_method_has_to_yield_is_said(method, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        edit_photo(
+            small_models(), photograph(64, 64), "a dog", "a cat", method=method, steps=2, size=(64, 64)
+        )
+
+
 def by_hand(task):
     """FlowEdit, as a client's own method."""
     yield from flowedit(task, **method_record("flowedit").defaults)

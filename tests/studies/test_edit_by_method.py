@@ -516,6 +516,7 @@ SAME, LOST = Score(0.0, None, loss=0.0), Score(0.9, 9.0, loss=0.8)
             None,
             "fewer layers than 2, a larger mask, or none, a source",
         ),
+        ({"method": "kv-edit", "mask": [0, 0, 8, 8]}, SAME, None, "a larger mask, a source prompt"),
         ({"method": "noise"}, SAME, None, "Try a guidance above 3.5, a strength above 0.6, a source prompt"),
         (
             {"method": "noise"},
@@ -680,6 +681,16 @@ def test_a_box_that_reaches_beyond_its_source_is_refused(tmp_path):
     for changes in ({"edits": [own]}, {"source": "a dog", "edits": [own], "width": 96, "height": 64}):
         with pytest.raises(ValueError, match=r"^mask = \[48, 0, 97, 64\]: lies outside a picture of 96 x 64"):
             check(spec_of(tmp_path, **changes))
+
+
+def test_of_many_sources_it_is_said_whose_mask_is_none(tmp_path):
+    photograph(tmp_path / "photo.png")
+    source = {"image": "photo.png", "prompt": "a dog", "edit": "a cat"}
+    sources = [source, source | {"mask": [48, 0, 999, 64]}]
+    with pytest.raises(
+        ValueError, match=r"^02-photo: mask = \[48, 0, 999, 64\]: lies outside .*: end it there"
+    ):
+        check(spec_of(tmp_path, source=None, edits=None, sources=sources))
 
 
 @pytest.mark.parametrize("box, said", [([0, 0, 8, 64], "black"), ([8, 0, 90, 64], "white")])

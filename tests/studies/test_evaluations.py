@@ -143,6 +143,7 @@ def test_a_second_try_comes_on_top_as_its_note_says(tmp_path):
         ({"name": "flowedit", "draws": 2}, {}, "12; by itself, at its defaults, 2 T (1 - start), T being 4"),
         ({"name": "stable-flow", "integrator": "midpoint"}, {}, "24; by itself, at its defaults, 3 T, T"),
         ({"name": "flowedit"}, {"mask": "auto"}, "12; by itself"),
+        ({"name": "flowedit"}, {"mask": "words"}, "8; by itself"),
         ({"name": "flowedit"}, {"edits": ["a cat", "a cow"]}, "2 T (1 - start) = 6, 12 for all, T being 4"),
     ],
 )

@@ -157,6 +157,8 @@ def test_an_edit_that_did_nothing():
     assert line.endswith("Without injection its prompt changes nothing either. Try another prompt.")
     (line,) = said(Score(0.01, 50.0), floor=0.02)
     assert "up to 2.00% counts" in line
+    (line,) = said(Score(0.001, 50.0), edit={"mask": [0, 0, 8, 8]})
+    assert "Try a larger mask, or none, fewer layers" in line
 
 
 def test_an_edit_that_lost_the_source():

@@ -12,6 +12,7 @@ import pkgutil
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -28,7 +29,8 @@ from flux.methods.field import Conditioning, Look, Operator, Schedule, WatchedRo
 from flux.methods.lookup import find_method
 from flux.methods.masks import own_mask, packed, unpacked
 from flux.methods.operators import masked
-from flux.methods.task import EditTask, Method, open_task
+from flux.methods.tables import MASKS, build, part_record
+from flux.methods.task import EditTask, Method, MethodStep, open_task
 from flux.photos.framing import Box, Fit, Frame, cut_mask
 from flux.photos.gate import REMEDIES
 from flux.photos.paste import PASTE_BELOW, paste
@@ -193,7 +195,7 @@ def edit_photo(
     steps: int | None = None,
     size: tuple[int, int] | None = None,
     seed: int = 0,
-    mask: Picture | Box | Literal["auto"] | None = None,
+    mask: Picture | Box | Literal["auto", "velocity", "words"] | None = None,
     dino: Dino | None = None,
     options: Mapping[str, Any] | None = None,
     **settings: Any,
@@ -201,18 +203,18 @@ def edit_photo(
     """Edit one photo. source_prompt describes it as it is, edit_prompt as it shall be.
 
     steps, size: the method's and the model's own where they are left out. settings: of the method.
-    mask: where the edit may change the photo, as of `SourceEdit`, or "auto"; with one the change of the
-    velocities is limited to it (`masked`), if the method is one that operators limit.
+    mask: where the edit may change the photo, as of `SourceEdit`, or one of `MASKS` by name, which is found;
+    with one the change of the velocities is limited to it (`masked`), if operators limit the method.
     options: further fields of `PhotoRequest`, by name; `operators` stand in the place of `masked`.
     Raises what `edit_photo_steps` does.
     """
-    own = None if mask == "auto" else mask
+    found = {} if mask not in [each.name for each in MASKS] else {"mask": _finder(mask)}
     row = None if callable(method) else find_method(method)
     limited = mask is not None and (row is None or row.limitable)
-    beside = ({"mask": "auto"} if mask == "auto" else {}) | ({"operators": (masked(),)} if limited else {})
+    beside = found | ({"operators": (masked(),)} if limited else {})
     request = PhotoRequest(
         sources=(EditSource(source_prompt, photo, seed),),
-        edits=(SourceEdit(edit_prompt, mask=own),),
+        edits=(SourceEdit(edit_prompt, mask=None if found else mask),),
         sampling=usual_sampling(models, method, steps, size),
         method=method,
         settings=settings,
@@ -220,6 +222,11 @@ def edit_photo(
     )
     steps_taken = edit_photo_steps(models, request, dino)
     return next(each for step in steps_taken for each in step.results.values())
+
+
+def _finder(mask: str) -> Literal["auto"] | Callable[[EditTask], Tensor]:
+    """What finds a mask that is named, at its defaults."""
+    return "auto" if mask == "auto" else build(part_record(MASKS, mask))
 
 
 def usual_sampling(
@@ -247,6 +254,29 @@ def method_of(method: str | Method, settings: Mapping[str, Any] | None = None) -
         if name not in row.settings:
             raise ValueError(f"{method} takes no {name}: its settings are {', '.join(row.settings)}")
     return partial(pkgutil.resolve_name(row.function), **row.defaults | dict(settings or {}))
+
+
+def _steps_of(request: PhotoRequest, method: Method, task: EditTask) -> Iterator[MethodStep]:
+    """The steps of a method; ValueError, one line, where one of the client's own yields something else."""
+    own = request.method if isinstance(request.method, str) else _name_of(request.method)
+    must = f"the method {own} must yield a MethodStep for each step"
+    steps, shape = method(task), task.field.of_edits(task.clean).shape
+    if not isinstance(steps, Iterator):
+        raise ValueError(f"{must}; it returned {_kind(steps)}")
+    for step in steps:
+        if not isinstance(step, MethodStep):
+            raise ValueError(f"{must}; it yielded {_kind(step)}")
+        if step.edit is not None and step.edit.shape != shape:
+            raise ValueError(f"{must} with latents {tuple(shape)}; its are {tuple(step.edit.shape)}")
+        yield step
+
+
+def _name_of(function: Method) -> str:
+    return getattr(function, "__qualname__", None) or type(function).__name__
+
+
+def _kind(thing: object) -> str:
+    return "nothing" if thing is None else f"a {type(thing).__name__}"
 
 
 def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = None) -> Iterator[PhotoStep]:
@@ -279,7 +309,7 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
             masks = yield from _masks(request, method, task, batch, sources, progress)
             task = _limited(task, masks)
             watched = _watched(request, task, batch)
-            latents = yield from _made(models, method, watched, progress)
+            latents = yield from _made(models, _steps_of(request, method, watched), watched, progress)
         yield from _come_back(models, request, task, masks, latents, sources, progress)
         later = {request.edits[row].source for each in batches[index + 1 :] for row in each}
         opened = {number: source for number, source in opened.items() if number in later}
@@ -442,7 +472,7 @@ def _masks(
     if callable(request.mask):
         found = request.mask(others)
     else:
-        for step in method(others):
+        for step in _steps_of(request, method, others):
             yield replace(progress, phase="mask", step=step.index, steps=step.steps)
         found = _own_mask(others, step.edit)
     return masks | dict(zip(rows, found, strict=True))
@@ -469,11 +499,11 @@ def _watched(request: PhotoRequest, task: EditTask, batch: Sequence[int]) -> Edi
 
 
 def _made(
-    models: Models, method: Method, task: EditTask, progress: PhotoStep
+    models: Models, steps: Iterator[MethodStep], task: EditTask, progress: PhotoStep
 ) -> Generator[PhotoStep, None, Tensor]:
-    """The edits' latents, (N, L, 64), behind the method's last step."""
+    """The edits' latents, (N, L, 64), behind the last step of the task's method."""
     flags, step = [], None
-    for step in method(task):
+    for step in steps:
         flags += [] if step.edit is None else [is_finite(step.edit)]
         yield replace(progress, phase=step.phase, step=step.index, steps=step.steps, edit=step.edit)
     if step is None or step.edit is None:
@@ -533,5 +563,7 @@ def _own_mask(task: EditTask, latents: Tensor) -> Tensor:
 
 
 def _grid(mask: Picture | Box, frame: Frame) -> Tensor:
+    if not isinstance(mask, tuple | list | str | Path | Image.Image):
+        raise ValueError(f"a mask must be a picture, its path, or a box; got {_kind(mask)}")
     picture = mask if isinstance(mask, tuple | list) else open_photo(mask)
     return torch.from_numpy(cut_mask(picture, frame))

@@ -127,7 +127,10 @@ def cut_mask(mask: Image.Image | Box, frame: Frame) -> np.ndarray:
     """
     levels = cut_shares(mask, frame, CELL)
     if levels.max() == 0:
-        raise ValueError("a mask that is black all over leaves nothing to change: white may change")
+        raise ValueError(
+            "a mask that is black all over leaves nothing to change: white may change, if enough of it is in "
+            f"{CELL} x {CELL} pixels of the picture as it is edited"
+        )
     if levels.min() == 1:
         raise ValueError("a mask that is white all over keeps nothing: leave it out")
     return levels

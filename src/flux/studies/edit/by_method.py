@@ -145,7 +145,8 @@ def _in_words(spec: EditSpec, each: list[int] | None) -> str:
         return formula
     count = f"{max(each)}" + (f", {sum(each)} for all" if len(each) > 1 else "")
     stated = evaluations_of(row, spec.steps, spec.settings)
-    if stated is not None and abs(stated - max(each)) <= 1:  # where a share of steps is rounded
+    plain = max(each) == _to_make(spec, None)
+    if plain and stated is not None and abs(stated - max(each)) <= 1:  # where a share of steps is rounded
         return formula.replace(",", f" = {count},", 1)
     return f"{count}; by itself, at its defaults, {formula}"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from flux.flags import choices
+from flux.integrators import INTEGRATORS
 from flux.methods import EXACT_BY, METHODS, IntegratorSetting, MethodRecord, Setting
 from flux.methods.tables import OPERATORS, SCHEDULES
 from flux.models import ModelSpec
@@ -149,6 +150,9 @@ def pinning_problem(settings: Mapping[str, Any]) -> str | None:
 
 
 def _integrator_problems(value: dict[str, Any]) -> Iterator[Problem]:
+    if "name" not in value:
+        yield Problem(("name",), f"missing: choose from {', '.join(row.name for row in INTEGRATORS)}")
+        return
     try:
         IntegratorItem.model_validate(value)
     except ValidationError as error:

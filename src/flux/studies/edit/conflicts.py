@@ -208,8 +208,10 @@ def wanted_problems(spec: "EditSpec") -> Iterator[Problem]:
     photos = any(each.image is not None for each in spec.pictures)
     for path, item in beside if not photos else ():
         yield from below(path, region_problems(item.regions, None, spec))
-    if spec.chain and (spec.true_cfg is not None or any(read.values())):
-        text = "goes on from its links by their prompts and regions alone: leave out prompt_2 and true_cfg"
+    given = ["prompt_2"] if any(read.values()) else []
+    given += ["true_cfg and negative_prompt"] if spec.true_cfg is not None else []
+    if spec.chain and given:
+        text = f"goes on from its links by their prompts and regions alone: leave out {' and '.join(given)}"
         yield Problem(("chain",), text)
 
 

@@ -72,7 +72,10 @@ FADES = ("linear", "cosine")
 
 
 def _strength(value: Any, handler: Callable[[Any], Any]) -> Any:
-    if isinstance(value, str) and value in FADES:
+    if isinstance(value, str):
+        if value not in FADES:
+            fades = " or ".join(FADES)
+            raise ValueError(f"must be a number from 0 to 1, a list of them, one a step, {fades}")
         return str(value)
     if isinstance(value, list | tuple):
         if not value or any(type(each) not in (int, float) or not 0 <= each <= 1 for each in value):
@@ -236,6 +239,9 @@ def mask_caption(mask: MaskChoice | None) -> str:
 
 
 def _mask(value: Any) -> Any:
+    if isinstance(value, bool | int | float):
+        found = ", ".join(FOUND)
+        raise ValueError(f"must be {found}, a picture, a box [x0, y0, x1, y1], or an object with where")
     return {"where": value} if isinstance(value, list | tuple) else value
 
 

@@ -302,7 +302,10 @@ def check(spec: EditSpec) -> None:
         if spec.watch is not None and (wrong := list(below(("watch",), unseen(spec.watch, frame)))):
             raise ValueError(one_line(wrong, str(job.source.image or "the spec")))
         if mask is not None and mask.where not in FOUND:
-            _check_mask(mask, frame, job.source.image)
+            try:
+                _check_mask(mask, frame, job.source.image)
+            except ValueError as error:
+                raise ValueError(f"{job.place.rstrip('/')}: {error}" if job.place else str(error)) from None
         try:
             job.region_weights()
         except ValueError as error:
@@ -356,10 +359,10 @@ def mask_picture(mask: MaskChoice, frame: Frame) -> Image.Image:
     lowest, highest = picture.getextrema()
     if highest < 128:
         raise ValueError(f"{name}: the mask is empty: white says where the edit may change the picture")
+    if not isinstance(mask.where, Path) and (mask.where[2] > size[0] or mask.where[3] > size[1]):
+        raise ValueError(f"{name}: lies outside a picture of {size[0]} x {size[1]} pixels: end it there")
     if lowest >= 128:
         raise ValueError(f"{name}: the mask is full: all may change, as without a mask; leave it out")
-    if not isinstance(mask.where, Path) and (mask.where[2] > size[0] or mask.where[3] > size[1]):
-        raise ValueError(f"{name}: lies outside a picture of {size[0]} x {size[1]} pixels")
     if not mask.feather:
         return picture
     scale = (frame.box[2] - frame.box[0]) / frame.size[0]

@@ -57,7 +57,8 @@ def _to_free(spec: EditSpec, job: EditJob) -> Iterator[str]:
         yield f"fewer layers than {len(way.layers)}"
     if job.mask is not None:
         threshold = job.mask.threshold
-        yield f"a mask threshold below {threshold:g}" if threshold else "a larger mask, or none"
+        alone = "a larger mask" if find_method(spec.method.name).needs_mask else "a larger mask, or none"
+        yield f"a mask threshold below {threshold:g}" if threshold else alone
     for operator in spec.operators or ():
         if operator.name in ("gate", "velo-edit") and operator.settings["limit"] < 1:
             yield f"a {operator.name} limit above {operator.settings['limit']:g}"

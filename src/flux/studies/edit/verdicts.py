@@ -193,6 +193,8 @@ def _lost_by_pictures(spec: EditSpec, figures: Score) -> list[str]:
 def _to_free(spec: EditSpec, edit: Edit) -> Iterator[str]:
     """What gives an edit more room."""
     how = edit.how
+    if edit.mask is not None:
+        yield "a larger mask, or none"
     if len(edit.layers) > 1:
         yield f"fewer layers than {len(edit.layers)}"
     if isinstance(how, ByLayer):
