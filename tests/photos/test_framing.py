@@ -53,6 +53,20 @@ def test_padding_repeats_the_edges():
     assert (padded[:16] == padded[16]).all() and (padded[112:] == padded[111]).all()
 
 
+def test_what_shows_the_photo_is_all_but_padding():
+    pad = frame_photo((400, 300), "pad", size=(128, 128))
+    assert pad.inside == (0, 16, 128, 112)
+    whole = Image.fromarray(np.arange(128 * 128, dtype=np.uint8).reshape(128, 128))
+    assert np.array_equal(pad.without_padding(whole), np.asarray(whole)[16:112])
+    blank = pad.blank_padding(np.ones((128, 128)))
+    assert blank[16:112].all() and blank.sum() == 96 * 128
+    for size, how in (((400, 300), "fit"), ((400, 300), "crop"), ((128, 128), "pad"), ((301, 203), "fit")):
+        frame = frame_photo(size, how, size=(128, 128))
+        assert frame.inside == (0, 0, *frame.size)
+    # Of rows that show a part of it alone, too.
+    assert frame_photo((300, 200), "pad", size=(128, 128)).inside == (0, 21, 128, 107)
+
+
 def test_a_photo_of_the_models_size_is_cut_to_its_very_pixels():
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8))
     for how in ("fit", "crop", "pad"):

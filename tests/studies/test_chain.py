@@ -18,7 +18,7 @@ from test_demos import assert_whole_run, files, load_demo, pictures, run_demo
 import flux.photos.sources
 from flux.methods.masks import own_mask
 from flux.models import configs
-from flux.pictures.metrics import psnr, psnr_outside, ssim, ssim_outside
+from flux.pictures.metrics import changed_share, psnr, psnr_outside, ssim, ssim_outside
 from flux.studies.edit.chaining import links_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.reading import SpecError, load_spec
@@ -182,6 +182,20 @@ def test_a_generated_picture_keeps_its_pixels_through_a_chain_by_a_method(chain)
     assert nowhere.mean() > 0.1 and np.array_equal(levels[0][nowhere], levels[2][nowhere])
 
 
+def test_the_padding_of_a_photo_is_no_drift(chain, tmp_path):
+    Image.open(photograph(tmp_path / "large.png")).resize((48, 16)).save(tmp_path / "photo.png")
+    argv = ["--source.image", "photo.png", "--fit", "pad", "--method", "flowedit"]
+    folder = chain("padded", HATS[:2], *argv, "--mask", "[0, 0, 48, 8]", "--paste", "false")
+    names = ("source", "edit-02", "edit-01", "mask-02")  # of the photo's rows alone
+    first, edit, before, mask = (Image.open(folder / f"{name}.png").crop((0, 8, 48, 24)) for name in names)
+    row = rows(folder)[1]
+    assert float(row["outside"]) == pytest.approx((np.asarray(mask) < 2.55).mean())
+    assert float(row["changed"]) == pytest.approx(changed_share(first, edit))
+    assert float(row["drift_psnr"]) == pytest.approx(psnr_outside(first, edit, mask))
+    assert float(row["drift_ssim"]) == pytest.approx(ssim_outside(first, edit, mask))
+    assert float(row["own_psnr"]) == pytest.approx(psnr_outside(before, edit, mask))
+
+
 def test_links_of_a_photo_that_the_model_draws_smaller(chain, tmp_path):
     """Of 256 x 256 pixels, as many as are asked for, flux-tiny draws 128 x 128."""
     Image.effect_noise((256, 256), 60).convert("RGB").save(tmp_path / "photo.png")
@@ -268,6 +282,8 @@ def test_figures_outside_a_mask():
     assert ssim_outside(one, other, half) > 0.99 > ssim(one, other)
     assert psnr_outside(one, one, half) is None
     full = Image.fromarray(np.full((24, 32), 255, np.uint8))
+    small = [each.crop((0, 0, 32, 6)) for each in (one, other, none)]
+    assert ssim_outside(*small) is None
     assert psnr_outside(one, other, full) is None and ssim_outside(one, other, full) is None
 
 

@@ -1,5 +1,6 @@
 """Demo 4 with a method: photographs and generated pictures, one and many, made, resumed, mended, refused."""
 
+import csv
 import html
 import json
 import os
@@ -17,7 +18,7 @@ from PIL import Image
 from test_demos import assert_whole_run, files, load_demo, pictures, run_blocked, run_demo
 
 from flux.methods import METHODS
-from flux.pictures.metrics import Score
+from flux.pictures.metrics import Score, changed_share, difference, psnr, psnr_outside
 from flux.studies.edit.by_method import work
 from flux.studies.edit.choices import evaluations_of
 from flux.studies.edit.jobs import batches_of, check, jobs_of
@@ -206,6 +207,35 @@ def test_masks_looks_operators_and_schedules_go_together(demo, tmp_path):
     first, second = assert_whole_run(tmp_path / "output/edit/my")["edits"]
     assert first["pasted"] and second["pasted"] and (first["evaluations"], second["evaluations"]) == (8, 4)
     assert 0.3 < second["mask"] < 0.7
+
+
+@pytest.mark.parametrize("pasted", ["true", "false"])
+def test_the_padding_of_a_photo_does_not_count(pasted, demo, tmp_path):
+    photograph(tmp_path / "photo.png", 48, 16)
+    argv = [*DOG, *FEW, "--source.image", "photo.png", "--fit", "pad", "--mask", "[0, 0, 48, 8]"]
+    argv += ["--method", "flowedit", "--paste", pasted]
+    assert demo(*argv, "--output", "padded") == 0
+    assert demo(*argv, "--output", "scan", "--scan.layers", "[[]]") == 0
+    whole = {name: Image.open(tmp_path / "padded" / f"{name}-01.png") for name in ("edit", "mask", "full")}
+    source = Image.open(tmp_path / "padded/source.png").crop((0, 8, 48, 24))  # of the photo's rows alone
+    edit, mask = (whole[name].crop((0, 8, 48, 24)) for name in ("edit", "mask"))
+    result = whole["full"] if pasted == "true" else edit
+    (found,) = json.loads((tmp_path / "padded/run.json").read_text())["edits"]
+    assert found["changed"] == changed_share(source, result) > 0
+    assert found["psnr"] == pytest.approx(psnr(source, result))
+    assert found["kept_outside"] == pytest.approx(psnr_outside(source, edit, mask))
+    seen = np.asarray(Image.open(tmp_path / "padded/difference-01.png")).max(axis=-1) > 4  # of black
+    assert np.array_equal(seen[8:24], difference(source, result) > 0)
+    assert not seen[:8].any() and not seen[24:].any()
+    with (tmp_path / "scan/scan.csv").open(newline="") as lines:
+        (row,) = csv.DictReader(lines)
+    for name, value in {
+        "changed": found["changed"],
+        "psnr": found["psnr"],
+        "kept": found["kept_outside"],
+    }.items():
+        assert float(row[name]) == pytest.approx(value)
+    assert float(row["outside"]) == pytest.approx((np.asarray(mask) < 2.55).mean())
 
 
 def test_a_method_of_ones_own_stands_in_the_working_directory(demo, tmp_path, capsys):

@@ -65,6 +65,23 @@ class Frame:
         part = _padded(photo, *more).resize((across.count, down.count), resample, box=box)
         return _padded(part, *((each.before, each.after) for each in (across, down)))
 
+    @property
+    def inside(self) -> tuple[int, int, int, int]:
+        """What of the picture shows any of the photo: left, top, right and bottom, in its own pixels."""
+        across, down = (self._shown(axis) for axis in (0, 1))
+        return (across.before, down.before, across.before + across.count, down.before + down.count)
+
+    def without_padding(self, picture: Image.Image) -> Image.Image:
+        """What a picture of `size` shows of the photo; all of it where there is no padding."""
+        return picture.crop(self.inside)
+
+    def blank_padding(self, levels: np.ndarray) -> np.ndarray:
+        """Values of each pixel of a picture of `size`, (height, width), with 0 where it shows no photo."""
+        left, top, right, bottom = self.inside
+        blank = np.zeros_like(levels)
+        blank[top:bottom, left:right] = levels[top:bottom, left:right]
+        return blank
+
     def _shown(self, axis: int) -> "_Shown":
         """The picture's columns (axis 0) or rows (axis 1) that show any of the photo."""
         size, side = self.size[axis], self.photo[axis]

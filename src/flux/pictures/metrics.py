@@ -60,7 +60,12 @@ def psnr_outside(a: Image.Image, b: Image.Image, mask: Image.Image) -> float | N
 
 
 def ssim_outside(a: Image.Image, b: Image.Image, mask: Image.Image) -> float | None:
-    """SSIM, the mean of all windows whose middle lies where a mask is dark; None where there are none."""
+    """SSIM, the mean of all windows whose middle lies where a mask is dark; None where there are none.
+
+    None too for pictures with a side below `WINDOW`.
+    """
+    if min(a.size) < WINDOW:
+        return None
     measure = need("skimage.metrics", "similarity", "SSIM").structural_similarity
     first, second = (np.asarray(rgb(image)) for image in (a, b))
     _, values = measure(first, second, win_size=WINDOW, channel_axis=-1, data_range=255, full=True)

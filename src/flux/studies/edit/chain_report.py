@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from PIL import Image, ImageChops
@@ -29,9 +30,9 @@ TITLES = (
 
 @dataclass(frozen=True)
 class LinkFinding:
-    """A link and what was found of it.
+    """A link and what was found of it, by what its pictures show of the source, without padding.
 
-    outside: the share of the picture in which no link from the source to this one changed anything, by their
+    outside: the share of that in which no link from the source to this one changed anything, by their
     masks. drift_psnr in dB, drift_ssim: there, to the first source; None where there is no such place, PSNR
     also for equal ones. own_psnr: to what it goes on from, outside its own mask. score: to the first source.
     made: whether all it asks for is there, by the model's judge; None where that cannot tell. lost: of what
@@ -91,16 +92,17 @@ def shown_picture(run: RunFolder, link: ChainLink) -> Image.Image:
 
 
 def _finding(spec: EditSpec, run: RunFolder, link: ChainLink, dino: Any, sees: Judge | None) -> LinkFinding:
+    frame = link.job.frame
     first, picture = run.picture(link.job.file("source")), shown_picture(run, link)
     before = first if link.after is None else shown_picture(run, link.after)
-    masks = [run.picture(each.job.file("mask")).convert("L") for each in link.line]
-    every = masks[0]
-    for mask in masks[1:]:
-        every = ImageChops.lighter(every, mask)
-    run.save_picture(_difference(link), difference_map(difference(before, picture)))
+    levels = frame.blank_padding(difference(before, picture))
+    run.save_picture(_difference(link), difference_map(levels))
     seen: Seen = None
     if sees:
         seen = sees((link.source_prompt, link.job.edit.prompt), (before, picture))
+    first, picture, before = map(frame.without_padding, (first, picture, before))
+    masks = [frame.without_padding(run.picture(each.job.file("mask"))).convert("L") for each in link.line]
+    every = reduce(ImageChops.lighter, masks)
     return LinkFinding(
         link,
         float(outside_of(every).mean()),

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from flux.photos.editing import CHANGED_NOTHING
-from flux.pictures.metrics import Score, difference, psnr, score
+from flux.pictures.metrics import Score, difference, psnr_outside, score
 from flux.studies.edit.choices import as_word
 from flux.studies.edit.figures import PASTED, figures_of, sentences
 from flux.studies.edit.gates import facts_of, gates_of, listed, replay_of_spec
@@ -23,9 +22,6 @@ from flux.studies.pages.render import PagePicture, render
 from flux.studies.pages.sheets import SheetCell, contact_sheet, difference_map
 from flux.studies.run import PAGE, SHEET, about
 
-OUTSIDE = 0.01
-"""Where the mask is below, a picture counts as outside the edit."""
-
 CHANGES = ("edit", "full", "mask", "difference")
 
 CAPTIONS = {
@@ -39,7 +35,10 @@ CAPTIONS = {
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """An edit and what was found of it. kept: PSNR in dB outside the mask, as the model left it."""
+    """An edit and what was found of it, by what its pictures show of the source, without padding.
+
+    kept: PSNR in dB outside the mask, as the model left it; None where nothing is, or nothing differs.
+    """
 
     job: EditJob
     score: Score
@@ -113,21 +112,14 @@ def _finding(spec: EditSpec, run: RunFolder, job: EditJob, dino, judge) -> Findi
     figures = figures_of(run, job.file("edit"))
     # Where it was pasted that is the result, and it is looked at as the source is.
     result = job.frame.cut(run.picture(job.file("full"))) if figures["pasted"] else edit
-    scores = score(source, result, dino=dino, pixel=spec.checks.pixel)
-    run.save_picture(job.file("difference"), difference_map(difference(source, result)))
+    levels = job.frame.blank_padding(difference(source, result))
+    run.save_picture(job.file("difference"), difference_map(levels))
     seen = judge((job.source.prompt, job.edit.prompt), (source, result)) if judge else None
+    mask = run.picture(job.file("mask"))
+    source, result, edit, mask = map(job.frame.without_padding, (source, result, edit, mask))
+    scores = score(source, result, dino=dino, pixel=spec.checks.pixel)
     notices = tuple(what_went_wrong(spec, job, scores, seen))
-    return Finding(job, scores, figures, _kept(source, edit, run.picture(job.file("mask"))), notices)
-
-
-def _kept(source: Image.Image, edit: Image.Image, mask: Image.Image) -> float | None:
-    """PSNR of the edit to its source where the mask is dark; None where it is nowhere, or nothing differs."""
-    outside = np.asarray(mask.convert("L")) < 255 * OUTSIDE
-    if not outside.any():
-        return None
-    rows = [Image.fromarray(np.asarray(image)[outside][None]) for image in (source, edit)]
-    value = psnr(*rows)
-    return value if np.isfinite(value) else None
+    return Finding(job, scores, figures, psnr_outside(source, edit, mask), notices)
 
 
 # To look at

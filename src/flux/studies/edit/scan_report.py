@@ -50,6 +50,7 @@ class ScanPair:
 class ScanScore:
     """How an edit of a cell came out. kept: PSNR in dB to its source; None where nothing differs.
 
+    All is found by what the pictures show of the source, without padding.
     outside: by a method, the share of the picture outside its mask; kept is what is kept there, as the model
     left it, and None too where there is nothing outside.
     made: whether all that was asked for is there, by the model's judge; None where it cannot tell.
@@ -131,13 +132,15 @@ def _score(
     spec: EditSpec, run: RunFolder, cell: ScanCell, pair: ScanPair, dino: Any, sees: Judge | None
 ) -> ScanScore:
     source, result = run.picture(pair.source), _result(run, cell, pair)
+    seen = sees(pair.prompts, (source, result)) if sees else None
+    if pair.job is not None:
+        source, result = map(pair.job.frame.without_padding, (source, result))
     figures = score(source, result, dino=dino, pixel=spec.checks.pixel)
     kept, outside = figures.psnr, None
-    if pair.mask is not None:
-        mask = run.picture(pair.mask)
-        kept = psnr_outside(source, run.picture(pair.picture), mask)
-        outside = float(outside_of(mask).mean())
-    seen = sees(pair.prompts, (source, result)) if sees else None
+    if pair.job is not None:
+        files = (pair.picture, pair.mask)
+        edit, mask = (pair.job.frame.without_padding(run.picture(file)) for file in files)
+        kept, outside = psnr_outside(source, edit, mask), float(outside_of(mask).mean())
     return ScanScore(cell, pair, figures, kept, None if seen is None else not seen[1], outside)
 
 
