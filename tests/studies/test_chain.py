@@ -34,9 +34,9 @@ def chain(clone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "none.json").write_text("{}")
 
-    def run(name: str, edits: list, *argv: str) -> Path:
+    def run(name: str, edits: list, *argv: str, chained: str = "true") -> Path:
         own = ["--edits", json.dumps(edits), "--output", name, "--model.weights", str(clone)]
-        command = ["none.json", *FEW, *SOURCE, "--chain", "true", *own, *argv]
+        command = ["none.json", *FEW, *SOURCE, "--chain", chained, *own, *argv]
         assert load_demo("demo_4_edit").main(command) == 0
         return tmp_path / name
 
@@ -251,6 +251,45 @@ def test_lost_files_of_a_chain_are_made_again(chain):
 
 
 # The drift report
+
+
+def test_what_went_wrong_with_a_link_is_said(chain, capsys):
+    """Held against what it goes on from, which the second link leaves as it is."""
+    folder = chain("chain", ["a blue hat", "a blue hat"], "--layers", "all")
+    out, page = capsys.readouterr().out, (folder / "index.html").read_text()
+    first, second = json.loads((folder / "run.json").read_text())["links"]
+    (notice,) = second["notices"]
+    assert notice.startswith("did nothing: 0.00% of pixels changed") and notice not in first["notices"]
+    assert f"edit-02, after 1: {notice}" in out
+    assert "Beside what it goes on from, this edit did nothing: 0.00% of pixels changed" in page
+
+
+MOVED = """
+from flux.methods.task import MethodStep
+
+
+def edit(task, *, size=1.0):
+    clean = task.field.of_edits(task.clean)
+    yield MethodStep("edit", 0, 1, 1.0, 0.0, clean + size)
+"""
+
+
+@pytest.mark.parametrize(("size", "outside"), [(0, 1), (9, 0)])
+def test_links_have_the_figures_of_edits_by_themselves(size, outside, chain, tmp_path):
+    (tmp_path / "moved.py").write_text(MOVED)
+    argv = ["--method", "moved:edit", "--method.size", str(size)]
+    (link,) = json.loads((chain("chain", HATS[:1], *argv) / "run.json").read_text())["links"]
+    (alone,) = json.loads((chain("alone", HATS[:1], *argv, chained="false") / "run.json").read_text())[
+        "edits"
+    ]
+    for name in ("evaluations", "mask", "pasted", "note", "notices"):
+        assert link[name] == alone[name]
+    assert (size == 0) == any(text.startswith("did nothing") for text in link["notices"])
+    # Both leave a PSNR empty: what is equal, and what changed everywhere.
+    (row,) = rows(tmp_path / "chain")
+    assert (row["own_psnr"], row["own_outside"]) == ("", str(outside))
+    shown = "to what it goes on from, outside its own mask" in (tmp_path / "chain/index.html").read_text()
+    assert shown == (size == 0)
 
 
 def test_drift_is_measured_where_no_link_has_changed_anything(chain):

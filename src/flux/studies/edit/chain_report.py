@@ -1,6 +1,6 @@
 """What a chain shows: its pictures in order, what each link did, and how far the rest has drifted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -8,10 +8,13 @@ from typing import Any
 from PIL import Image, ImageChops
 
 from flux.pictures.metrics import Score, difference, outside_of, psnr_outside, score, ssim_outside
+from flux.studies.edit import method_verdicts, verdicts
 from flux.studies.edit.chaining import ChainLink, links_of
-from flux.studies.edit.figures import figures_of, sentences
+from flux.studies.edit.figures import PASTED, figures_of, sentences
 from flux.studies.edit.gates import Told, gates_of, listed
 from flux.studies.edit.items import mask_caption
+from flux.studies.edit.method_report import note_of
+from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Judge, Seen, load_dino, load_judge
 from flux.studies.folder import RunFolder
@@ -23,8 +26,8 @@ from flux.studies.tables import csv_text
 TABLE = "drift.csv"
 
 TITLES = (
-    *("link", "after", "prompt", "outside", "drift_psnr", "drift_ssim", "own_psnr", "similarity"),
-    *("changed", "made"),
+    *("link", "after", "prompt", "outside", "drift_psnr", "drift_ssim", "own_outside", "own_psnr"),
+    *("similarity", "changed", "made"),
 )
 
 
@@ -34,24 +37,35 @@ class LinkFinding:
 
     outside: the share of that in which no link from the source to this one changed anything, by their
     masks. drift_psnr in dB, drift_ssim: there, to the first source; None where there is no such place, PSNR
-    also for equal ones. own_psnr: to what it goes on from, outside its own mask. score: to the first source.
-    made: whether all it asks for is there, by the model's judge; None where that cannot tell. lost: of what
-    it goes on from, in words. note: what was said of it when it was made.
+    also for equal ones. own_*: the same by its own mask, to what it goes on from. score: to the first source.
+    made: whether all it asks for is there, by the model's judge; None where that cannot tell. notices: what
+    went wrong with it as an edit of what it goes on from. figures: what its file says of it.
     """
 
     link: ChainLink
     outside: float
     drift_psnr: float | None
     drift_ssim: float | None
+    own_outside: float
     own_psnr: float | None
     score: Score
     made: bool | None
-    lost: tuple[str, ...] = ()
-    note: str | None = None
+    notices: tuple[str, ...]
+    figures: Mapping[str, Any]
+
+    @property
+    def note(self) -> str | None:
+        """What was said of it when it was made, unless a notice says as much."""
+        return note_of(self.figures, self.notices)
 
     def record(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {**self.row(), **self.figures, "notices": list(self.notices)}
+
+    def row(self) -> dict[str, Any]:
+        """For the table."""
         after = 0 if self.link.after is None else self.link.after.number
-        figures = (self.outside, self.drift_psnr, self.drift_ssim, self.own_psnr)
+        figures = (self.outside, self.drift_psnr, self.drift_ssim, self.own_outside, self.own_psnr)
         values = (self.link.number, after, self.link.job.edit.prompt, *figures)
         made = None if self.made is None else int(self.made)
         return dict(zip(TITLES, (*values, self.score.similarity, self.score.changed, made), strict=True))
@@ -66,12 +80,12 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     for each in found:
         if each.note:
             print(f"{_title(each.link)}: {each.note}")
-        for lost in each.lost:
-            print(f"{_title(each.link)}: lost of what it goes on from: {lost}")
+        for text in each.notices:
+            print(f"{_title(each.link)}, after {_before(each.link)}: {text}")
     unchecked = [line for line in (no_dino, no_judge) if line]
     for line in unchecked:
         print(line)
-    run.write_text(TABLE, csv_text(TITLES, [list(each.record().values()) for each in found]))
+    run.write_text(TABLE, csv_text(TITLES, [list(each.row().values()) for each in found]))
     run.save_picture(SHEET, _sheet(spec, run, found))
     run.write_text(PAGE, _page(spec, run, found, [*_advice(gates), *unchecked]))
     sources = {} if spec.method is None else {"sources": listed(gates)}
@@ -102,18 +116,27 @@ def _finding(spec: EditSpec, run: RunFolder, link: ChainLink, dino: Any, sees: J
         seen = sees((link.source_prompt, link.job.edit.prompt), (before, picture))
     first, picture, before = map(frame.without_padding, (first, picture, before))
     masks = [frame.without_padding(run.picture(each.job.file("mask"))).convert("L") for each in link.line]
-    every = reduce(ImageChops.lighter, masks)
+    every, figures = reduce(ImageChops.lighter, masks), figures_of(run, link.job.file("edit"))
+    own = score(before, picture, pixel=spec.checks.pixel)
     return LinkFinding(
         link,
         float(outside_of(every).mean()),
         psnr_outside(first, picture, every),
         ssim_outside(first, picture, every),
+        float(outside_of(masks[-1]).mean()),
         psnr_outside(before, picture, masks[-1]),
         score(first, picture, dino=dino, pixel=spec.checks.pixel),
         None if seen is None else not seen[1],
-        () if seen is None else tuple(seen[0]),
-        figures_of(run, link.job.file("edit")).get("note"),
+        tuple(_what_went_wrong(spec, link, own, seen)),
+        figures,
     )
+
+
+def _what_went_wrong(spec: EditSpec, link: ChainLink, figures: Score, seen: Seen) -> Iterator[str]:
+    """In words, of a link as an edit of what it goes on from, with what to try."""
+    if spec.method is not None:
+        return method_verdicts.what_went_wrong(spec, link.job, figures, seen)
+    return verdicts.what_went_wrong(spec, edit_of(spec, link.job.edit), figures, 0.0, seen)
 
 
 def _title(link: ChainLink) -> str:
@@ -161,12 +184,19 @@ def _facts(each: LinkFinding) -> dict[str, str]:
         )
     if each.drift_ssim is not None:
         facts["SSIM there"] = f"{each.drift_ssim:.4f}"
-    if each.own_psnr is not None:
-        facts["to what it goes on from, outside its own mask"] = f"{each.own_psnr:.1f} dB"
+    if each.own_outside:
+        facts["to what it goes on from, outside its own mask"] = (
+            "equal" if each.own_psnr is None else f"{each.own_psnr:.1f} dB"
+        )
     if each.score.similarity is not None:
         facts["DINO similarity to the first source, by class token"] = f"{each.score.similarity:.3f}"
     if each.made is not None:
         facts["made, by the judge"] = "yes" if each.made else "no"
+    if "evaluations" in each.figures:
+        facts["evaluations"] = f"{each.figures['evaluations']} of one row"
+    if each.figures:
+        facts["mask"] = f"{each.figures['mask']:.1%} of the picture"
+        facts["pasted"] = PASTED[each.figures["pasted"]]
     return facts
 
 
@@ -179,7 +209,7 @@ def _page(spec: EditSpec, run: RunFolder, found: Sequence[LinkFinding], unchecke
             "title": f"{each.link.number}, after {_before(each.link)}",
             "problems": [
                 *sentences(each.note),
-                *(f"This edit lost of what it goes on from: {lost}" for lost in each.lost),
+                *(f"Beside what it goes on from, this edit {text}" for text in each.notices),
             ],
             "pictures": [
                 PagePicture(each.link.source_file, "what it goes on from"),

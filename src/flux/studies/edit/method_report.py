@@ -1,6 +1,6 @@
 """What a run of edits by a method shows: figures of sources and edits, what went wrong, a sheet, a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,9 +54,7 @@ class Finding:
     def note(self) -> str | None:
         """What was said of it when it was made, such as that there is nothing to paste it into, unless a
         notice says as much."""
-        note = self.figures.get("note")
-        said = note == CHANGED_NOTHING and any(each.startswith("did nothing") for each in self.notices)
-        return None if said else note
+        return note_of(self.figures, self.notices)
 
     @property
     def files(self) -> dict[str, str]:
@@ -75,6 +73,13 @@ class Finding:
             **{name: value for name, value in asdict(self.score).items() if not name.startswith("plain_")},
             "notices": list(self.notices),
         }
+
+
+def note_of(figures: Mapping[str, Any], notices: Sequence[str]) -> str | None:
+    """What an edit's figures say of it in words, unless a notice says as much."""
+    note = figures.get("note")
+    said = note == CHANGED_NOTHING and any(each.startswith("did nothing") for each in notices)
+    return None if said else note
 
 
 def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
