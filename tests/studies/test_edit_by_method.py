@@ -611,11 +611,29 @@ def test_a_dry_run_says_what_the_method_will_do(demo, tmp_path, capsys):
         "by flowedit (arXiv 2412.08629)",
         "start 0.142857, last 0, draws 1, source_guidance 1.5, guidance 5.5",
         "= 48, T being 28 steps",
+        "would make 5 pictures of 128 x 96, 28 steps",
         "photo.png of 400 x 304 pixels is edited at 128 x 96",
         "full-01.png",
     ):
         assert words in out
     assert not (tmp_path / "output").exists()
+
+
+def test_the_size_that_photos_are_edited_at_is_said(demo, tmp_path):
+    photograph(tmp_path / "photo.png", 64, 64)
+    argv = [*FEW, *DOG, "--source.image", "photo.png", "--method", "flowedit"]
+    beside = {"run": [], "scan": ["--scan.layers", "[[]]"], "chain": ["--chain", "true"]}
+    for name, more in beside.items():
+        assert demo(*argv, "--output", name, *more) == 0
+        page = (tmp_path / name / "index.html").read_text()
+        assert "32 × 32" in page and "48 × 32" not in page
+    photograph(tmp_path / "wide.png", 96, 64)
+    sources = [
+        {"image": f"{name}.png", "prompt": "a dog", "edit": ["a cat"]} for name in ("photo", "photo", "wide")
+    ]
+    apart = {"source": "-", "edits": "-", "method": "flowedit", "width": 48, "height": 32}
+    assert work(spec_of(tmp_path, sources=sources[:2], **apart)).size == "32 x 32"
+    assert work(spec_of(tmp_path, sources=sources, **apart)).size == "several sizes"
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ class Work:
     kept: files that are made with the pictures and are none, such as latents. held: bytes that stay on the
     device, with 2 a number, such as a source's keys and values.
     evaluations: of one row, all together; None where every row is sampled plainly. notes: further lines.
+    size: of the pictures, in words; empty where it is the spec's.
     """
 
     files: Sequence[str]
@@ -51,6 +52,7 @@ class Work:
     held: float = 0.0
     evaluations: float | None = None
     notes: Sequence[str] = ()
+    size: str = ""
 
     @property
     def every(self) -> list[str]:
@@ -66,7 +68,7 @@ def estimate(spec: Spec, work: Work) -> str:
     seconds, size = cost(spec, work)
     count = len(work.files)
     lines = [
-        f"would make {count} picture{'s' * (count != 1)} of {spec.width} x {spec.height}, "
+        f"would make {count} picture{'s' * (count != 1)} of {work.size or f'{spec.width} x {spec.height}'}, "
         f"{spec.steps} steps, in {run.path}" + (f"; {len(there)} are there already" if there else ""),
         *(f"  {file}" for file in _shortened(work.files)),
         *work.notes,

@@ -27,6 +27,7 @@ from flux.studies.edit.jobs import (
     EditJob,
     FoundMask,
     batches_of,
+    edited_size,
     jobs_of,
     mask_picture,
     size_of,
@@ -62,6 +63,7 @@ def work(spec: EditSpec, opening: Sequence[Batch] | None = None) -> Work:
         kept=[file for batch in batches for file in watch_files(spec, batch)],
         evaluations=None if each is None else sum(each) + beside,
         notes=notes_of([spec]),
+        size=edited_size(spec),
     )
 
 

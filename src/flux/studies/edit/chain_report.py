@@ -13,6 +13,7 @@ from flux.studies.edit.chaining import ChainLink, links_of
 from flux.studies.edit.figures import PASTED, figures_of, sentences
 from flux.studies.edit.gates import Told, gates_of, listed
 from flux.studies.edit.items import mask_caption
+from flux.studies.edit.jobs import edited_size
 from flux.studies.edit.method_report import note_of
 from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
@@ -230,7 +231,11 @@ def _page(spec: EditSpec, run: RunFolder, found: Sequence[LinkFinding], unchecke
     return render(
         "chain.html",
         title=f"A chain of {len(found)} edit{'s' * (len(found) != 1)}",
-        about={**about(spec, run), "method": spec.method.name if spec.method else "side by side"},
+        about={
+            **about(spec, run),
+            "size": edited_size(spec, "×"),
+            "method": spec.method.name if spec.method else "side by side",
+        },
         problems=unchecked,
         line=line,
         links=links,

@@ -369,6 +369,12 @@ def mask_picture(mask: MaskChoice, frame: Frame) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(mask.feather * scale))
 
 
+def edited_size(spec: EditSpec, times: str = "x") -> str:
+    """The size that sources are edited at, in words: `128 x 80`, or that there are several."""
+    found = {frame_of(spec, source).size for source in spec.pictures}
+    return f" {times} ".join(map(str, *found)) if len(found) == 1 else "several sizes"
+
+
 def sizes(spec: EditSpec) -> Iterator[str]:
     """Each photo, and what size it is edited at, in words."""
     for index, source in enumerate(spec.pictures):

@@ -12,7 +12,7 @@ from flux.studies.edit.choices import as_word
 from flux.studies.edit.figures import PASTED, figures_of, sentences
 from flux.studies.edit.gates import facts_of, gates_of, listed, replay_of_spec
 from flux.studies.edit.items import mask_caption
-from flux.studies.edit.jobs import EditJob, jobs_of
+from flux.studies.edit.jobs import EditJob, edited_size, jobs_of
 from flux.studies.edit.method_verdicts import what_went_wrong
 from flux.studies.edit.method_watch import show_watched
 from flux.studies.edit.spec import EditSpec
@@ -204,7 +204,12 @@ def _page(
     return render(
         "photos.html",
         title=found[0].job.source.prompt if len(sources) == 1 else f"{len(sources)} sources",
-        about={**about(spec, run), "guidance": "see the method", "method": f"{spec.method.name}: {settings}"},
+        about={
+            **about(spec, run),
+            "size": edited_size(spec, "×"),
+            "guidance": "see the method",
+            "method": f"{spec.method.name}: {settings}",
+        },
         problems=[unchecked] if unchecked else [],
         sources=list(sources.values()),
         watched=show_watched(spec, run),

@@ -42,6 +42,7 @@ def work(spec: EditSpec) -> Work:
         kept=[cell.file(file) for cell, part in zip(cells, parts, strict=True) for file in part.kept],
         held=held_bytes(*specs) if spec.method is None else 0.0,
         evaluations=None if None in counted else sum(counted),
+        size=parts[0].size,
         notes=(f"  {len(cells)} cells: {' x '.join(_axes(spec))}", *notes),
     )
 

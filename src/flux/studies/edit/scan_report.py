@@ -12,7 +12,7 @@ from flux.methods.stable_flow import Row
 from flux.pictures.metrics import Score, outside_of, psnr_outside, score
 from flux.studies.edit.figures import figures_of
 from flux.studies.edit.gates import Told, gates_of, listed
-from flux.studies.edit.jobs import EditJob, jobs_of
+from flux.studies.edit.jobs import EditJob, edited_size, jobs_of
 from flux.studies.edit.requests import file_of, items_of, requests
 from flux.studies.edit.scanning import AXES, ScanCell, cells_of
 from flux.studies.edit.spec import EditSpec
@@ -270,7 +270,11 @@ def _page(
     return render(
         "scan.html",
         title=", ".join(f"{len(values)} of {name}" for name, values in spec.scan.axes.items()),
-        about={**about(spec, run), "method": spec.method.name if spec.method else "side by side"},
+        about={
+            **about(spec, run),
+            "size": edited_size(spec, "×"),
+            "method": spec.method.name if spec.method else "side by side",
+        },
         problems=unchecked,
         plot=PagePicture(
             PLOT,
