@@ -9,7 +9,7 @@ again. The answers here are no numbers, NaN: none is small enough to stop at, an
 """
 
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -50,17 +50,14 @@ class StillField(Field):
         return torch.zeros_like(z)
 
 
-def walk(row: MethodRecord, times: Sequence[float], settings: Mapping[str, Any]) -> Iterator[AskedVelocity]:
+def walk(row: MethodRecord, times: Sequence[float], settings: Mapping[str, Any]) -> Sequence[AskedVelocity]:
     """What an edit asks of the model, in order, over steps through these noise levels, masks aside.
 
     settings: all of the method's. A method that tries again where it is in doubt does so here.
     """
     task = _task(times, masked=row.needs_mask, kind=StillField)
-    known = 0
-    for _ in pkgutil.resolve_name(row.function)(task, **settings):
-        yield from task.field.asked[known:]
-        known = len(task.field.asked)
-    yield from task.field.asked[known:]
+    _run(pkgutil.resolve_name(row.function), task, settings)
+    return task.field.asked
 
 
 def count_evaluations(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from PIL import Image
 
@@ -92,10 +92,18 @@ def _evaluations(spec: EditSpec) -> list[int] | None:
 
 
 def _to_make(spec: EditSpec, mask: FoundMask | None) -> int:
+    settings = json.dumps(spec.settings, sort_keys=True)
+    return _counted(spec.method.name, spec.steps, settings, spec.true_cfg is not None, mask)
+
+
+@lru_cache(maxsize=2048)
+def _counted(method: str, steps: int, settings: str, negative: bool, mask: FoundMask | None) -> int:
+    """As `count_evaluations`, once: a dry run of a scan asks for each cell's several times.
+
+    settings: as JSON.
+    """
     found = {} if mask is None else {"mask": mask.where, "of_mask": dict(mask.settings)}
-    negative = spec.true_cfg is not None
-    row = find_method(spec.method.name)
-    return count_evaluations(row, spec.steps, spec.settings, negative=negative, **found)
+    return count_evaluations(find_method(method), steps, json.loads(settings), negative=negative, **found)
 
 
 def notes_of(specs: Sequence[EditSpec]) -> tuple[str, ...]:
