@@ -14,7 +14,7 @@ from flux.studies.edit.figures import PASTED, figures_of, sentences
 from flux.studies.edit.gates import Told, gates_of, listed
 from flux.studies.edit.items import mask_caption
 from flux.studies.edit.jobs import edited_size
-from flux.studies.edit.method_report import note_of
+from flux.studies.edit.method_report import note_of, shown_picture
 from flux.studies.edit.requests import edit_of
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Judge, Seen, load_dino, load_judge
@@ -97,19 +97,10 @@ def _advice(gates: Mapping[str, Told | None]) -> list[str]:
     return [line for gate in gates.values() for line in (gate or {}).get("advice", ())]
 
 
-def shown_picture(run: RunFolder, link: ChainLink) -> Image.Image:
-    """An edit at the model's size; where it was pasted, as it is seen in the photo."""
-    if link.job.spec.method is not None and figures_of(run, link.job.file("edit")).get("pasted"):
-        full = run.picture(link.job.file("full"))
-        if full.size == link.job.frame.photo:
-            return link.job.frame.cut(full)
-    return run.picture(link.job.file("edit"))
-
-
 def _finding(spec: EditSpec, run: RunFolder, link: ChainLink, dino: Any, sees: Judge | None) -> LinkFinding:
     frame = link.job.frame
-    first, picture = run.picture(link.job.file("source")), shown_picture(run, link)
-    before = first if link.after is None else shown_picture(run, link.after)
+    first, picture = run.picture(link.job.file("source")), shown_picture(run, link.job)
+    before = first if link.after is None else shown_picture(run, link.after.job)
     levels = frame.blank_padding(difference(before, picture))
     run.save_picture(_difference(link), difference_map(levels))
     seen: Seen = None
@@ -158,7 +149,7 @@ def _sheet(spec: EditSpec, run: RunFolder, found: Sequence[LinkFinding]) -> Imag
         caption = (
             f"{each.link.number}, after {_before(each.link)}\n{each.link.job.edit.prompt}\n{_drift(each)}"
         )
-        cells.append(SheetCell(shown_picture(run, each.link), caption))
+        cells.append(SheetCell(shown_picture(run, each.link.job), caption))
     rows = [cells[start : start + 6] for start in range(0, len(cells), 6)]
     return contact_sheet(rows, f"{spec.model.name}, {spec.steps} steps: a chain of edits")
 

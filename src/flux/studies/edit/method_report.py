@@ -111,12 +111,23 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     }
 
 
+def shown_picture(run: RunFolder, job: EditJob, folder: str = "") -> Image.Image:
+    """An edit at the model's size; by a method, where it was pasted, as it is seen in its source.
+
+    folder: that the job's files are in, below the run's, with a slash at its end.
+    """
+    edit = folder + job.file("edit")
+    if job.spec.method is not None and figures_of(run, edit).get("pasted"):
+        full = run.picture(folder + job.file("full"))
+        if full.size == job.frame.photo:
+            return job.frame.cut(full)
+    return run.picture(edit)
+
+
 def _finding(spec: EditSpec, run: RunFolder, job: EditJob, dino, judge) -> Finding:
     """Compare an edit with its source as the model sees both, and write the difference map."""
     source, edit = run.picture(job.file("source")), run.picture(job.file("edit"))
-    figures = figures_of(run, job.file("edit"))
-    # Where it was pasted that is the result, and it is looked at as the source is.
-    result = job.frame.cut(run.picture(job.file("full"))) if figures["pasted"] else edit
+    figures, result = figures_of(run, job.file("edit")), shown_picture(run, job)
     levels = job.frame.blank_padding(difference(source, result))
     run.save_picture(job.file("difference"), difference_map(levels))
     seen = judge((job.source.prompt, job.edit.prompt), (source, result)) if judge else None

@@ -10,9 +10,9 @@ from PIL import Image
 
 from flux.methods.stable_flow import Row
 from flux.pictures.metrics import Score, outside_of, psnr_outside, score
-from flux.studies.edit.figures import figures_of
 from flux.studies.edit.gates import Told, gates_of, listed
 from flux.studies.edit.jobs import EditJob, edited_size, jobs_of
+from flux.studies.edit.method_report import shown_picture
 from flux.studies.edit.requests import file_of, items_of, requests
 from flux.studies.edit.scanning import AXES, ScanCell, cells_of
 from flux.studies.edit.spec import EditSpec
@@ -131,7 +131,8 @@ def _pairs(cell: ScanCell) -> Iterator[ScanPair]:
 def _score(
     spec: EditSpec, run: RunFolder, cell: ScanCell, pair: ScanPair, dino: Any, sees: Judge | None
 ) -> ScanScore:
-    source, result = run.picture(pair.source), _result(run, cell, pair)
+    source = run.picture(pair.source)
+    result = run.picture(pair.picture) if pair.job is None else shown_picture(run, pair.job, cell.file(""))
     seen = sees(pair.prompts, (source, result)) if sees else None
     if pair.job is not None:
         source, result = map(pair.job.frame.without_padding, (source, result))
@@ -142,13 +143,6 @@ def _score(
         edit, mask = (pair.job.frame.without_padding(run.picture(file)) for file in files)
         kept, outside = psnr_outside(source, edit, mask), float(outside_of(mask).mean())
     return ScanScore(cell, pair, figures, kept, None if seen is None else not seen[1], outside)
-
-
-def _result(run: RunFolder, cell: ScanCell, pair: ScanPair) -> Image.Image:
-    """An edit as it comes back: by a method, where it was pasted, as it is seen in its source."""
-    if pair.job is None or not figures_of(run, pair.picture)["pasted"]:
-        return run.picture(pair.picture)
-    return pair.job.frame.cut(run.picture(cell.file(pair.job.file("full"))))
 
 
 def _summary(scores: Sequence[ScanScore]) -> dict[str, float | None]:
