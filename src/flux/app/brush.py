@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ class Brush:
     """Gradio's editor, with one colour and without tools that would change the picture."""
 
     def __init__(self, name: str, about: str):
-        gr.HTML(f"<p class='hint'>{about}.</p>", padding=False)
+        gr.HTML(
+            value=name,
+            html_template=f"<p class='hint'>{about}.</p>",
+            js_on_load=files("flux.app").joinpath("brush.js").read_text(encoding="utf-8"),
+            padding=False,
+        )
         self.editor = gr.ImageEditor(
             show_label=False,
             type="pil",
