@@ -288,6 +288,25 @@ def test_a_mask_that_a_method_needs_is_asked_for_at_once(method, mask, said):
 UNCHANGED = ("rf-solver", "fireflow", "rf-inversion", "uniedit", "dnaedit")
 
 
+def test_padding_counts_neither_in_the_gate_nor_in_what_an_edit_changes():
+    """Of 80 x 20 pixels in 64 x 64 the picture shows 16 of 64 rows."""
+    photo = photograph(80, 20)
+    mask = Image.new("L", photo.size, 255)
+    mask.paste(0, (0, 0, 1, 1))
+    source = (EditSource("a dog", photo),)
+    for edit, pasted in (
+        (SourceEdit("a cat", mask=mask), False),
+        (SourceEdit("a cat", mask=(0, 0, 16, 20)), True),
+    ):
+        request = PhotoRequest(source, (edit,), SAMPLING, dab, fit="pad")
+        (result,) = results(request).values()
+        assert (result.pasted is not None) == pasted and ("nothing to paste" in str(result.note)) != pasted
+    opened = result.source
+    assert opened.frame.inside == (0, 24, 64, 40) and result.share == pytest.approx(0.2, abs=0.05)
+    back, cut = to_pil(opened.reconstruction), opened.frame.cut(photo)
+    assert opened.gate.autoencoder == liken(*(each.crop((0, 24, 64, 40)) for each in (cut, back)))
+
+
 @pytest.mark.parametrize("method", UNCHANGED)
 def test_a_method_is_replayed_by_itself_with_nothing_asked_for(method):
     """The replay is the edit whose prompt is the source's."""
@@ -300,6 +319,11 @@ def test_a_method_is_replayed_by_itself_with_nothing_asked_for(method):
     assert liken(back, same.image).psnr == pytest.approx(replay.psnr, abs=0.05)
     assert liken(back, other.image).psnr != pytest.approx(replay.psnr, abs=0.05)
     assert replay_of(method_record(method), {}).evaluations(4) == same.evaluations
+
+
+def test_too_few_steps_are_refused_at_once():
+    with pytest.raises(ValueError, match="rf-inversion takes 2 steps at least, got 1"):
+        edit_photo(small_models(), photograph(), "a dog", "a cat", method="rf-inversion", steps=1)
 
 
 def test_a_replay_that_says_nothing_is_left_out():

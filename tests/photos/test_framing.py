@@ -67,6 +67,23 @@ def test_what_shows_the_photo_is_all_but_padding():
     assert frame_photo((300, 200), "pad", size=(128, 128)).inside == (0, 21, 128, 107)
 
 
+def test_a_mean_counts_what_shows_the_photo():
+    """With the padding it were 96 of 128 rows where all of a photo is masked."""
+    pad = frame_photo((400, 300), "pad", size=(128, 128))
+    rows = np.zeros((16, 16), dtype=np.float32)
+    rows[2:14] = 1
+    assert pad.mean_inside(rows) == 1 and pad.mean_inside(1 - rows) == 0
+    # Cells that show a part of it count by that: 2.67 and 10.67 of 16 rows are the padding's edges.
+    odd = frame_photo((300, 200), "pad", size=(128, 128))
+    first = np.zeros((16, 16))
+    first[2] = 1
+    assert odd.mean_inside(first) == pytest.approx((3 - 8 / 3) / (32 / 3))
+    levels = np.random.default_rng(0).random((12, 20)).astype(np.float32)
+    for how in ("fit", "crop"):
+        frame = frame_photo((301, 203), how, size=(160, 96))
+        assert frame.mean_inside(levels) == pytest.approx(levels.mean())
+
+
 def test_a_photo_of_the_models_size_is_cut_to_its_very_pixels():
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8))
     for how in ("fit", "crop", "pad"):

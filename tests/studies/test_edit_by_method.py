@@ -420,6 +420,9 @@ def test_a_method_that_does_not_exist_is_answered_with_those_that_do(tmp_path):
         assert str(caught.value).endswith("or name your own, package.module:function")
 
 
+NOWHERE = "is how an edit looks at its source, and no layers are named to look in: name layers"
+
+
 def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
     photograph(tmp_path / "photo.png")
     for changes, said in (
@@ -448,6 +451,10 @@ def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
             {"method": "fireflow", "edits": [{"prompt": "a", "window": [0, 2]}], "strategy": {"keys": False}},
             "edits[0].window = [0, 2]: fireflow never looks at its source in layers: leave it out",
         ),
+        ({"method": "rf-inversion", "steps": 1}, "steps = 1: rf-inversion takes 2 at least"),
+        ({"method": "flowedit", "strength": 0.5}, "strength = 0.5: " + NOWHERE),
+        ({"edits": [{"prompt": "a", "layers": "all"}, {"prompt": "b", "window": [0, 2]}]}, "edits[1].window"),
+        ({"edits": ["a"], "scan": {"strength": [0, 1]}}, "scan.strength: " + NOWHERE),
         (
             {"method": "mine:half", "guidance": 9},
             "guidance = 9.0: is a setting of methods of the table: give yours as method.guidance",
@@ -460,6 +467,22 @@ def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
     ):
         with pytest.raises(SpecError, match=re.escape(said)):
             spec_of(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strength": 0.5, "edits": ["a", {"prompt": "b", "outside": "all"}]},
+        {"strength": 0.5, "layers": []},
+        {"window": [0, 2], "roles": [{"layers": "all"}]},
+        {"scan": {"strength": [0, 1], "layers": [[0], [1]]}},
+        {"strength": 0.5, "scan": {"layers": [[0], [1]]}},
+        {"strength": 0.5, "method": "stable-flow"},
+    ],
+)
+def test_how_to_look_is_taken_where_layers_are_named(tmp_path, changes):
+    photograph(tmp_path / "photo.png")
+    assert spec_of(tmp_path, **changes)
 
 
 def test_what_stands_for_null_is_not_refused(tmp_path):

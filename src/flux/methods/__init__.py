@@ -96,6 +96,7 @@ class MethodRecord:
     source: the paper. steps: the paper's number of them. settings: at the paper's defaults; numbers of steps
     are shares of all steps, so that they hold for any number. evaluations: how many of one row an edit
     takes, as a formula over T steps, in words. again: how many more where a method tries a second time.
+    fewest: steps below which it makes no picture.
     pairs: whether source and edit are evaluated side by side, so that looks and operators apply.
     inverts: whether it goes from the picture to noise first; integrator: how, where that is no setting.
     needs_mask: whether it does nothing without one.
@@ -119,6 +120,7 @@ class MethodRecord:
     layers: str = ""
     own_mask: bool = False
     again: str = ""
+    fewest: int = 1
 
     @property
     def defaults(self) -> dict[str, float | str | bool]:
@@ -268,6 +270,7 @@ METHODS: tuple[MethodRecord, ...] = (
         },
         pairs=False,
         inverts=True,
+        fewest=2,
     ),
     MethodRecord(
         "uniedit",

@@ -160,8 +160,8 @@ class EditedPhoto:
 
     @property
     def share(self) -> float:
-        """The mean of the mask."""
-        return float(self.mask.mean())
+        """The mean of the mask where the picture shows the photo."""
+        return self.source.frame.mean_inside(self.mask.numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,7 +287,7 @@ def edit_photo_steps(models: Models, request: PhotoRequest, dino: Dino | None = 
     NotFinite for latents that are no numbers.
     """
     method = method_of(request.method, request.settings)
-    _require_masks(request)
+    _require_what_it_needs(request)
     size = (request.sampling.width, request.sampling.height)
     frames = [frame_source(each, request.fit, size, models.spec.largest) for each in request.sources]
     prompts = [each.prompt for each in (*request.sources, *request.edits)]
@@ -382,9 +382,11 @@ def _row(request: PhotoRequest) -> MethodRecord | None:
     return None if callable(request.method) else find_method(request.method)
 
 
-def _require_masks(request: PhotoRequest) -> None:
-    """Refuse edits without a mask by a method that needs one, and its own change as the mask."""
+def _require_what_it_needs(request: PhotoRequest) -> None:
+    """Refuse too few steps, and edits by a method that needs a mask without one or by their own change."""
     row = _row(request)
+    if row is not None and request.sampling.steps < row.fewest:
+        raise ValueError(f"{row.name} takes {row.fewest} steps at least, got {request.sampling.steps}")
     if row is None or not row.needs_mask or callable(request.mask):
         return
     if any(each.mask is None for each in request.edits):
@@ -546,7 +548,7 @@ def _paste(
     request: PhotoRequest, row: int, source: OpenedSource, picture: Tensor, grid: Tensor
 ) -> tuple[Image.Image | None, str | None]:
     """The photo with the edit in it, if it is pasted, and what is to be said."""
-    share = float(grid.mean())
+    share = source.frame.mean_inside(grid.numpy())
     if request.paste is False:
         return None, None
     if request.paste == "auto" and share >= PASTE_BELOW:

@@ -82,6 +82,16 @@ class Frame:
         blank[top:bottom, left:right] = levels[top:bottom, left:right]
         return blank
 
+    def mean_inside(self, levels: np.ndarray) -> float:
+        """The mean of values on any grid over the picture, (h, w), where it shows the photo."""
+        down, across = (self._covered(axis, count) for axis, count in zip((1, 0), levels.shape, strict=True))
+        return float(down @ levels @ across / (down.sum() * across.sum()))
+
+    def _covered(self, axis: int, count: int) -> np.ndarray:
+        """How much of each of `count` columns (axis 0) or rows (axis 1) over the picture shows the photo."""
+        edges = np.linspace(self.box[axis], self.box[axis + 2], count + 1)
+        return np.diff(edges.clip(0, self.photo[axis])) / np.diff(edges)
+
     def _shown(self, axis: int) -> "_Shown":
         """The picture's columns (axis 0) or rows (axis 1) that show any of the photo."""
         size, side = self.size[axis], self.photo[axis]

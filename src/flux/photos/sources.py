@@ -128,8 +128,9 @@ def show_source(
     dino: Dino | None = None,
     offload: Offload = False,
 ) -> OpenedSource:
-    """A source with its pictures, and how well it comes back. replay: the latent as it came from noise.
+    """A source with its pictures, and how well what it shows of a photo comes back, without padding.
 
+    replay: the latent as it came from noise.
     remedies: what to try where that is poor, see `flux.photos.gate.gate_of`.
     """
     size = replace(sampling, width=frame.size[0], height=frame.size[1])
@@ -141,8 +142,9 @@ def show_source(
     cut = None if source.photo is None else frame.cut(open_photo(source.photo))
     told = None
     if gate and (cut is not None or replay is not None):
-        again = None if replay is None else to_pil(shown(replay))
-        told = gate_of(cut, to_pil(back), again, dino, remedies)
+        pictures = (cut, to_pil(back), None if replay is None else to_pil(shown(replay)))
+        alone, plain, again = (each and frame.without_padding(each) for each in pictures)
+        told = gate_of(alone, plain, again, dino, remedies)
     return OpenedSource(back if cut is None else to_tensor(cut), back, latent, frame, told)
 
 

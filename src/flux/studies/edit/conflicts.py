@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from flux.studies.edit.choices import MethodChoice, pinning_problem
-from flux.studies.edit.items import EditItem, Source, Strategy
+from flux.studies.edit.items import EditItem, Source, Strategy, roles_in
 from flux.studies.layers import layer_problems
 from flux.studies.looking import beside_text, looking_problems
 from flux.studies.spec import KeyPath, Problem, Section, below
@@ -127,6 +127,8 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
     if text := pinning_problem(method.settings):
         yield Problem(("method", "pinning"), text, "exact")
     yield from _looks_of_its_own(spec, method)
+    if spec.steps < row.fewest:
+        yield Problem(("steps",), f"{row.name} takes {row.fewest} at least", spec.steps)
     if row.needs_guidance and model.guidance is None:
         able = ", ".join(each.name for each in method.rows if not each.needs_guidance)
         text = f"needs a model with guidance, which {spec.model.name} has not: choose from {able}"
@@ -145,6 +147,8 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
         yield from _own_changes(spec, method)
     if not row.pairs:
         yield from _alone(spec, method, but="mask" if row.needs_mask else "")
+    else:
+        yield from _in_no_layers(spec)
 
 
 def _of_ones_own(spec: "EditSpec") -> Iterator[Problem]:
@@ -281,13 +285,40 @@ def _alone(spec: "EditSpec", method: MethodChoice, but: str) -> Iterator[Problem
     """What a method does not take that never evaluates source and edit side by side, `but` one key."""
     able = ", ".join(row.name for row in method.rows if row.pairs)
     text = f"{method.name} takes none, as it never sees source and edit side by side; those that do: {able}"
-    usual = {"strength": 1.0, "window": None, "strategy": Strategy()}
     for path, place in _places(spec):
         for name in ("layers", "outside", "roles", "mask", "operators"):
             if name != but and (value := getattr(place, name, None)) is not None:
                 yield Problem((*path, name), text, as_written(value))
-        for name in usual:
-            if (value := getattr(place, name, None)) not in (None, usual[name]):
-                instead = f", or give its own, method.{name}" if name in method.row.settings else ""
-                looks = f"{method.name} never looks at its source in layers: leave it out{instead}"
-                yield Problem((*path, name), looks, as_written(value))
+        for name, value in _said_of_looks(place):
+            instead = f", or give its own, method.{name}" if name in method.row.settings else ""
+            looks = f"{method.name} never looks at its source in layers: leave it out{instead}"
+            yield Problem((*path, name), looks, as_written(value))
+
+
+def _said_of_looks(place: Any) -> Iterator[tuple[str, Any]]:
+    """What a place says of how edits look at their source, beside the layers in which they do."""
+    for name, usual in {"strength": 1.0, "window": None, "strategy": Strategy()}.items():
+        if (value := getattr(place, name, None)) not in (None, usual):
+            yield name, value
+
+
+def _in_no_layers(spec: "EditSpec") -> Iterator[Problem]:
+    """How to look, said of edits for which no layers are named; an empty list of them is named."""
+    text = (
+        "is how an edit looks at its source, and no layers are named to look in: name layers, or leave it out"
+    )
+    scanned = spec.scan is not None and spec.scan.layers is not None
+    blind = {path: item for path, item in items_of(spec) if not scanned and not _looks(spec, item)}
+    if len(blind) == len(list(items_of(spec))) and not scanned:
+        blind[()] = spec
+        if spec.scan is not None and spec.scan.strength:
+            yield Problem(("scan", "strength"), text)
+    for path, place in blind.items():
+        for name, value in _said_of_looks(place):
+            yield Problem((*path, name), text, as_written(value))
+
+
+def _looks(spec: "EditSpec", item: EditItem) -> bool:
+    """Whether layers are named in which an edit looks at its source."""
+    named = (getattr(place, name) for place in (item, spec) for name in ("layers", "outside"))
+    return roles_in(spec, item) is not None or any(each is not None for each in named)
