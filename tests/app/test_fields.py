@@ -41,7 +41,7 @@ HOUSE, EDIT = "a big red house on the grass", {"source": "a big red house", "edi
             | {"method": "flowedit", "strength": "cosine", "layers": [1, 5], "window": [1, 3], "steps": 4},
             set(),
         ),
-        (EDIT | {"method": "flowedit", "strength": [0.5, 0.25], "steps": 2}, {"strength"}),
+        (EDIT | {"method": "flowedit", "strength": [0.5, 0.25], "layers": [1], "steps": 2}, {"strength"}),
         (EDIT | {"edits": [{"prompt": "a blue house", "strength": 0.5}]}, {"edits"}),
         (EDIT | {"method": "flowedit", "mask": [0, 0, 64, 64]}, {"mask"}),
         (EDIT | {"method": "flowedit", "mask": {"where": "words", "feather": 3}}, {"mask"}),

@@ -300,7 +300,7 @@ def test_a_dry_run_says_what_varies():
     notes = "\n".join(work(spec_of(method="stable-flow", steps=8, scan=scan)).notes)
     assert "evaluations of one row an edit: 24 to 48, by cell" in notes
     assert "before editing, 16 to 32, by cell a source" in notes
-    same = work(spec_of(method="flowedit", steps=8, scan={"strength": [0, 1]})).notes
+    same = work(spec_of(method="flowedit", steps=8, layers="all", scan={"strength": [0, 1]})).notes
     assert "  evaluations of one row an edit: 2 T (1 - start) = 14, T being 8 steps" in same
 
 
