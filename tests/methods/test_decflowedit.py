@@ -62,6 +62,19 @@ def test_it_is_the_papers_formula(changes):
         torch.testing.assert_close(last.edit[pair].double(), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_no_share_of_the_change_passes_a_mask_that_was_given():
+    """The weight is given (l + (1 - l) M): in the mask as without one, outside it nothing."""
+    task, settings = small_task(steps=8), defaults("decflowedit") | {"strength": 0.3}
+    given = torch.zeros_like(task.field.of_edits(task.clean))
+    given[:, :3] = 1
+    *_, free = decflowedit(task, **settings)
+    *_, last = decflowedit(task.with_mask(given), **settings)
+    clean = task.field.of_edits(task.clean)
+    assert torch.equal(last.edit[:, 3:], clean[:, 3:]) and not torch.equal(free.edit[:, 3:], clean[:, 3:])
+    assert not torch.equal(last.edit[:, :3], clean[:, :3])
+    assert torch.equal(last.mask, free.mask)
+
+
 def test_an_edit_does_not_depend_on_those_beside_it():
     settings = defaults("decflowedit") | {"search": 1.0}
     *_, together = decflowedit(small_task(), **settings)

@@ -72,6 +72,22 @@ def test_what_changed_little_beside_what_changed_much_is_left_out_of_its_own_pic
     assert mask[2].min() > 0.99
 
 
+def test_what_shows_no_photo_says_nothing_of_what_an_edit_changed():
+    """Neither what changed most nor the mean counts the padding, here below row 8 of 16."""
+    clean, shown = torch.zeros(2, 64, 64), torch.zeros(2, 16, 16)
+    shown[:, :8] = 1
+    grid = torch.zeros(2, 16, 16)
+    grid[0, 2:5, 2:5], grid[0, 10:14, 2:14] = 0.5, 9.0  # much is drawn anew in the padding
+    grid[1, :8], grid[1, :8, :8] = 0.5, 3.0  # all of the photo changes, and half of the picture
+    by_all, by_shown = (
+        unpacked(own_mask(clean, packed(grid), (8, 8), shown=each), (8, 8)) for each in (None, shown)
+    )
+    assert by_all[0, 3, 3] < 0.05 and by_shown[0, 3, 3] > 0.95
+    assert by_all[1, 3, 13] < 0.05 and by_shown[1, :7].min() > 0.99
+    both = [own_mask(clean, packed(grid), (8, 8), shown=each) for each in (None, torch.ones_like(shown))]
+    assert torch.equal(*both)
+
+
 def test_a_feather_is_a_gaussian_in_pixels():
     ndimage = pytest.importorskip("scipy.ndimage")
     grid = torch.rand(2, 40, 30, generator=torch.Generator().manual_seed(1))

@@ -15,6 +15,7 @@ from flux.integrators import Evaluation
 from flux.methods import METHODS, method_record
 from flux.methods.field import Field
 from flux.methods.flowedit import flowedit
+from flux.methods.looks import Role, look_at_source
 from flux.methods.task import MethodStep
 from flux.photos import editing
 from flux.photos.editing import EditSource, PhotoRequest, SourceEdit, edit_photo, edit_photo_steps
@@ -298,7 +299,7 @@ def test_padding_counts_neither_in_the_gate_nor_in_what_an_edit_changes():
         (SourceEdit("a cat", mask=mask), False),
         (SourceEdit("a cat", mask=(0, 0, 16, 20)), True),
     ):
-        request = PhotoRequest(source, (edit,), SAMPLING, dab, fit="pad")
+        request = PhotoRequest(source, (edit,), SAMPLING, "noise", {"strength": 1.0}, fit="pad")
         (result,) = results(request).values()
         assert (result.pasted is not None) == pasted and ("nothing to paste" in str(result.note)) != pasted
     opened = result.source
@@ -319,6 +320,24 @@ def test_a_method_is_replayed_by_itself_with_nothing_asked_for(method):
     assert liken(back, same.image).psnr == pytest.approx(replay.psnr, abs=0.05)
     assert liken(back, other.image).psnr != pytest.approx(replay.psnr, abs=0.05)
     assert replay_of(method_record(method), {}).evaluations(4) == same.evaluations
+
+
+def test_a_method_looks_in_its_usual_layers():
+    """As in a spec, where nobody says; and in none where the options say so."""
+    models = small_models()
+    layers = models.spec.layers
+    models = replace(models, spec=replace(models.spec, layer_sets={"default": (0, 1)}))
+    how = {"method": "stable-flow", "steps": 3, "size": (64, 64)}
+    usual, none, same = (
+        edit_photo(models, photograph(64, 64), "a dog", "a cat", options=options, **how).latent
+        for options in (None, {"look": None}, {"look": look_at_source([Role((0, 1))], layers)})
+    )
+    assert torch.equal(usual, same) and not torch.equal(usual, none)
+    with pytest.raises(
+        ValueError, match="looks at its source in the set 'default' of layers, and the model has none"
+    ):
+        bare = replace(models, spec=replace(models.spec, layer_sets={}))
+        edit_photo(bare, photograph(64, 64), "a dog", "a cat", **how)
 
 
 def test_too_few_steps_are_refused_at_once():

@@ -6,9 +6,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from flux.methods.field import Beside
 from flux.methods.flowedit import flowedit
 from flux.methods.masks import summed_mask
-from flux.methods.operators import masked
 from flux.methods.task import EditTask, MethodStep, begin
 from flux.sampling import Evaluation
 
@@ -31,10 +31,14 @@ def decflowedit(
     """
     for step in search_steps(task, start=start, search=search, threshold=threshold, softness=softness):
         yield step
-    given = task.field.mask
-    found = task.with_mask(step.mask if given is None else step.mask * given)
-    operators = (*task.field.operators, masked(strength))
-    task = replace(found, field=replace(found.field, operators=operators))
+    given = 1.0 if task.field.mask is None else task.field.mask
+    weight = given * (strength + (1 - strength) * step.mask)
+
+    def limited(v_edit: Tensor, beside: Beside) -> Tensor:
+        return beside.v_source + weight * (v_edit - beside.v_source)
+
+    found = task.with_mask(given * step.mask)
+    task = replace(found, field=replace(found.field, operators=(*task.field.operators, limited)))
     guidances = {"source_guidance": source_guidance, "guidance": guidance}
     for each in flowedit(task, start=start, last=0.0, draws=1, **guidances):
         yield replace(each, mask=step.mask)

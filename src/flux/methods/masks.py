@@ -41,6 +41,7 @@ def own_mask(
     peak: float = 0.3,
     whole: float = 0.75,
     softness: float = 0.15,
+    shown: Tensor | None = None,
 ) -> Tensor:
     """Where an edit changed its source, packed, from both clean latents, packed too (N, L, 64).
 
@@ -49,15 +50,19 @@ def own_mask(
     standard deviation, and at least `peak` times the largest r of the picture: where much was changed, what
     changed a little beside it was not asked for. Not so where the mask by the threshold alone has more than
     `whole` for its mean: there the scene was to change, and its quiet parts belong to it. By percentiles it
-    would eat into edits. size: (h, w) in tokens.
+    would eat into edits. size: (h, w) in tokens. shown: how much each position counts in that mean, and
+    whether in the largest r, (N, 2 h, 2 w) in [0, 1]: 0 for a photo's padding; None for all alike.
     """
     squared = unpack((edit - clean) ** 2, 16 * size[0], 16 * size[1]).mean(dim=1)
     change = mean_around(squared, 3).clamp(min=1e-20).sqrt()
     everywhere = _above(threshold * spread, change, softness)
-    largest = change.amax(dim=(1, 2), keepdim=True)
+    if shown is None:
+        largest, share = change.amax(dim=(1, 2), keepdim=True), everywhere.mean(dim=(1, 2), keepdim=True)
+    else:
+        largest = (change * (shown > 0)).amax(dim=(1, 2), keepdim=True)
+        share = (everywhere * shown).sum(dim=(1, 2), keepdim=True) / shown.sum(dim=(1, 2), keepdim=True)
     narrower = _above((peak * largest).clamp(min=threshold * spread), change, softness)
-    scene = everywhere.mean(dim=(1, 2), keepdim=True) > whole
-    return packed(torch.where(scene, everywhere, narrower))
+    return packed(torch.where(share > whole, everywhere, narrower))
 
 
 def _above(limit: Tensor | float, change: Tensor, softness: float) -> Tensor:

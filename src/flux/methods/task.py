@@ -39,6 +39,8 @@ class EditTask:
     times: noise levels from 1 to 0. spread: the standard deviation of the model's latents, to which masks
     are relative. words: of each edit the text tokens that its source's prompt has alone, and those that its
     own has alone; none where that is not known. word_layers: where image tokens look at such words.
+    shown: how much of each position of the sources' latents shows a photo and no padding, in [0, 1],
+    (S, 2 h, 2 w); None where all of it does.
     """
 
     field: Field
@@ -47,6 +49,7 @@ class EditTask:
     spread: float = 1.0
     words: tuple[tuple[Tokens, Tokens], ...] = ()
     word_layers: tuple[int, ...] = ()
+    shown: Tensor | None = None
 
     @property
     def clean(self) -> Tensor:
@@ -56,17 +59,23 @@ class EditTask:
     def steps(self) -> int:
         return len(self.times) - 1
 
+    @property
+    def shown_by_edit(self) -> Tensor | None:
+        """`shown` of the source of each edit: (N, 2 h, 2 w)."""
+        return None if self.shown is None else self.shown[list(self.field.of)]
+
     def noise(self, draw: int) -> Tensor:
         """Draw number `draw`, from 0, of each source's own noise: N(0, 1), (S, L, 64), on any device."""
         return torch.stack([_noise(seed, draw, self.clean[0]) for seed in self.seeds])
 
     def rows(self, rows: Sequence[int]) -> "EditTask":
         """The task of some of the edits, in the order given."""
-        sources = dict.fromkeys(self.field.of[row] for row in rows)
+        sources = list(dict.fromkeys(self.field.of[row] for row in rows))
         return replace(
             self,
             field=self.field.rows(rows),
             seeds=tuple(self.seeds[each] for each in sources),
+            shown=None if self.shown is None else self.shown[sources],
             words=tuple(self.words[row] for row in rows),
         )
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -26,12 +27,13 @@ from flux.hooks import Hooks
 from flux.methods import DEFAULT_METHOD, MethodRecord
 from flux.methods.counting import walk
 from flux.methods.field import Conditioning, Look, Operator, Schedule, WatchedRows, Watcher
+from flux.methods.looks import Role, look_at_source
 from flux.methods.lookup import find_method
 from flux.methods.masks import own_mask, packed, unpacked
 from flux.methods.operators import masked
 from flux.methods.tables import MASKS, build, part_record
 from flux.methods.task import EditTask, Method, MethodStep, open_task
-from flux.photos.framing import Box, Fit, Frame, cut_mask
+from flux.photos.framing import CELL, Box, Fit, Frame, cut_mask
 from flux.photos.gate import REMEDIES
 from flux.photos.paste import PASTE_BELOW, paste
 from flux.photos.replays import Replay, replay_of
@@ -205,13 +207,16 @@ def edit_photo(
     steps, size: the method's and the model's own where they are left out. settings: of the method.
     mask: where the edit may change the photo, as of `SourceEdit`, or one of `MASKS` by name, which is found;
     with one the change of the velocities is limited to it (`masked`), if operators limit the method.
-    options: further fields of `PhotoRequest`, by name; `operators` stand in the place of `masked`.
+    options: further fields of `PhotoRequest`, by name; `operators` stand in the place of `masked`, and `look`
+    in that of the layers in which the method's edits look at their source where nobody says.
     Raises what `edit_photo_steps` does.
     """
     found = {} if mask not in [each.name for each in MASKS] else {"mask": _finder(mask)}
     row = None if callable(method) else find_method(method)
     limited = mask is not None and (row is None or row.limitable)
     beside = found | ({"operators": (masked(),)} if limited else {})
+    if row is not None and row.layers and "look" not in (options or {}):
+        beside["look"] = _usual_look(models, row)
     request = PhotoRequest(
         sources=(EditSource(source_prompt, photo, seed),),
         edits=(SourceEdit(edit_prompt, mask=None if found else mask),),
@@ -222,6 +227,17 @@ def edit_photo(
     )
     steps_taken = edit_photo_steps(models, request, dino)
     return next(each for step in steps_taken for each in step.results.values())
+
+
+def _usual_look(models: Models, row: MethodRecord) -> Look:
+    """A method's look in the layers of its set; ValueError, in one line, for a model that has none."""
+    sets = models.spec.layer_sets
+    if row.layers not in sets:
+        raise ValueError(
+            f"{row.name} looks at its source in the set {row.layers!r} of layers, and the model has none: "
+            'give a look of your own, options={"look": look_at_source(...)}'
+        )
+    return look_at_source([Role(tuple(sets[row.layers]))], models.spec.layers)
 
 
 def _finder(mask: str) -> Literal["auto"] | Callable[[EditTask], Tensor]:
@@ -410,6 +426,8 @@ def _replayed(
     sampling = replace(request.sampling, width=width, height=height)
     of = range(len(sources))
     task = open_task(models, texts, prompts, prompts, of, latents, seeds, sampling, request.reference)
+    schedules = {"source_schedule": request.source_schedule, "edit_schedule": request.edit_schedule}
+    task = replace(task, field=replace(task.field, **schedules))
     with at_work(models.device, request.offload, models.flow, times=_times(request, task)):
         for step in replay.steps(task):
             yield replace(progress, phase="gate", step=step.index, steps=step.steps)
@@ -450,7 +468,9 @@ def _task(
     }
     if (negative := request.negative) is not None:
         beside["away"] = (Conditioning.of(texts, [negative.prompt]), negative.true_cfg)
-    return replace(task, field=replace(task.field, **beside))
+    shown = np.stack([each.frame.shown(CELL) for each in sources])
+    padded = None if (shown == 1).all() else torch.from_numpy(shown).to(task.clean)
+    return replace(task, field=replace(task.field, **beside), shown=padded)
 
 
 def _masks(
@@ -532,13 +552,14 @@ def _come_back(
     changes = _own_mask(task, latents if mask is None else torch.lerp(clean, latents, mask))
     grids = torch.stack([masks.get(i, each) for i, each in enumerate(changes)])
     grids, changes = (unpacked(each, task.field.size).cpu() for each in (grids, changes))
+    shown = [source.frame.shown(CELL) for source in sources]
     for i, row in enumerate(progress.edits):
         source = sources[task.field.of[i]]
         width, height = source.frame.size
         size = replace(request.sampling, width=width, height=height)
         picture = decode(models, latents[i : i + 1], size, offload=request.offload)[0]
         pasted, note = _paste(request, row, source, picture, grids[i])
-        if float(changes[i].amax()) < NOTHING_MADE:
+        if float(changes[i][shown[task.field.of[i]] > 0].amax()) < NOTHING_MADE:
             note = CHANGED_NOTHING
         result = EditedPhoto(source, picture, latents[i].cpu(), grids[i], pasted, task.field.counts[i], note)
         yield replace(progress, results={row: result})
@@ -561,7 +582,7 @@ def _paste(
 
 def _own_mask(task: EditTask, latents: Tensor) -> Tensor:
     clean = task.field.of_edits(task.clean)
-    return own_mask(clean, latents, task.field.size, task.spread)
+    return own_mask(clean, latents, task.field.size, task.spread, shown=task.shown_by_edit)
 
 
 def _grid(mask: Picture | Box, frame: Frame) -> Tensor:

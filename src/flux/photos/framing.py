@@ -87,10 +87,16 @@ class Frame:
         down, across = (self._covered(axis, count) for axis, count in zip((1, 0), levels.shape, strict=True))
         return float(down @ levels @ across / (down.sum() * across.sum()))
 
+    def shown(self, unit: int) -> np.ndarray:
+        """How much of each square of `unit` pixels shows the photo: float64 (height / unit, width / unit)."""
+        across, down = (self._covered(axis, self.size[axis] // unit) for axis in (0, 1))
+        return np.outer(down, across)
+
     def _covered(self, axis: int, count: int) -> np.ndarray:
         """How much of each of `count` columns (axis 0) or rows (axis 1) over the picture shows the photo."""
         edges = np.linspace(self.box[axis], self.box[axis + 2], count + 1)
-        return np.diff(edges.clip(0, self.photo[axis])) / np.diff(edges)
+        covered = np.diff(edges.clip(0, self.photo[axis])) / np.diff(edges)
+        return np.where(covered > 1 - ROUNDING, 1.0, np.where(covered < ROUNDING, 0.0, covered))
 
     def _shown(self, axis: int) -> "_Shown":
         """The picture's columns (axis 0) or rows (axis 1) that show any of the photo."""

@@ -81,15 +81,26 @@ def mask_of(spec: EditSpec, way: Way) -> Literal["auto"] | Callable[[EditTask], 
 def found_mask(mask: FoundMask, task: EditTask, edit: Tensor | None = None) -> Tensor:
     """A mask, packed, (N, L, 64). edit: for `auto`, what a first run made of the task, (N, L, 64)."""
     if mask.where == "auto":
-        return change_mask(mask, task.field.of_edits(task.clean), edit, task.field.size, task.spread)
+        clean = task.field.of_edits(task.clean)
+        return change_mask(mask, clean, edit, task.field.size, task.spread, task.shown_by_edit)
     return _feathered(
         mask, build(part_record(MASKS, mask.where), **dict(mask.settings))(task), task.field.size
     )
 
 
-def change_mask(mask: FoundMask, clean: Tensor, edit: Tensor, size: tuple[int, int], spread: float) -> Tensor:
-    """The mask of what an edit changed, packed, from both clean latents, packed too, (N, L, 64)."""
-    return _feathered(mask, own_mask(clean, edit, size, spread, **dict(mask.settings)), size)
+def change_mask(
+    mask: FoundMask,
+    clean: Tensor,
+    edit: Tensor,
+    size: tuple[int, int],
+    spread: float,
+    shown: Tensor | None = None,
+) -> Tensor:
+    """The mask of what an edit changed, packed, from both clean latents, packed too, (N, L, 64).
+
+    shown: as `own_mask` takes it.
+    """
+    return _feathered(mask, own_mask(clean, edit, size, spread, shown=shown, **dict(mask.settings)), size)
 
 
 def _feathered(mask: FoundMask, found: Tensor, size: tuple[int, int]) -> Tensor:
