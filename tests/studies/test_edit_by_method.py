@@ -453,6 +453,23 @@ def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
         ),
         ({"method": "rf-inversion", "steps": 1}, "steps = 1: rf-inversion takes 2 at least"),
         ({"method": "flowedit", "strength": 0.5}, "strength = 0.5: " + NOWHERE),
+        ({"outside": "all"}, 'outside = "all": looks outside a mask, and there is none: give mask, or name'),
+        (
+            {"mask": None, "edits": [{"prompt": "a", "mask": "auto"}, {"prompt": "b", "outside": [0]}]},
+            "edits[1].outside = [0]: looks outside a mask",
+        ),
+        ({"roles": [{"layers": [0], "side": "outside"}]}, 'roles[0].side = "outside": looks outside a mask'),
+        (
+            {"method": "kv-edit", "mask": [0, 0, 9, 9], "strength": 0.5},
+            "strength = 0.5: does not reach the look that kv-edit has of its own: leave it out",
+        ),
+        *(
+            (
+                {"method": name, "schedules": {"source": "exponential"}} | extra,
+                f"schedules.source: {name} never asks for the source under its prompt: leave it out",
+            )
+            for name, extra in (("noise", {}), ("rf-inversion", {}), ("inpaint", {"mask": [0, 0, 9, 9]}))
+        ),
         ({"edits": [{"prompt": "a", "layers": "all"}, {"prompt": "b", "window": [0, 2]}]}, "edits[1].window"),
         ({"edits": ["a"], "scan": {"strength": [0, 1]}}, "scan.strength: " + NOWHERE),
         (
@@ -472,7 +489,9 @@ def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"strength": 0.5, "edits": ["a", {"prompt": "b", "outside": "all"}]},
+        {"strength": 0.5, "edits": ["a", {"prompt": "b", "outside": "all"}], "mask": "auto"},
+        {"strength": 0.5, "outside": "all", "edits": ["a", {"prompt": "b", "mask": [0, 0, 9, 9]}]},
+        {"strength": 0.5, "outside": "all", "method": "decflowedit"},
         {"strength": 0.5, "layers": []},
         {"window": [0, 2], "roles": [{"layers": "all"}]},
         {"scan": {"strength": [0, 1], "layers": [[0], [1]]}},
@@ -579,6 +598,24 @@ SAME, LOST = Score(0.0, None, loss=0.0), Score(0.9, 9.0, loss=0.8)
         ),
         ({"method": "flowedit"}, LOST, None, "Try a mask of where it may change, a guidance below 5.5"),
         ({"method": "flowedit", "paste": False, "layers": [0]}, LOST, None, "paste true, or a prompt closer"),
+        (
+            {"method": "flowedit"},
+            LOST,
+            None,
+            "layers in which it looks at its source, such as --layers default, or a prompt",
+        ),
+        (
+            {"method": "flowedit", "model": "flux-dev-krea"},
+            LOST,
+            None,
+            "layers in which it looks at its source, or a prompt",
+        ),
+        (
+            {"method": "kv-edit", "mask": [0, 0, 8, 8]},
+            LOST,
+            None,
+            "a start above 0.142857, or a prompt closer",
+        ),
         (
             {"method": "flowedit", "model": "flux-schnell"},
             SAME,
@@ -741,7 +778,7 @@ def test_a_mask_that_masks_nothing_is_refused(name, tmp_path):
 def test_boxes_are_masks_too(tmp_path):
     photograph(tmp_path / "photo.png")
     check(spec_of(tmp_path, mask=[0, 0, 48, 64]))
-    for box, said in (([96, 0, 200, 64], "is empty"), ([0, 0, 96, 64], "is full")):
+    for box, said in (([96, 0, 200, 64], "lies outside a picture of 96 x 64"), ([0, 0, 96, 64], "is full")):
         with pytest.raises(ValueError, match=said):
             check(spec_of(tmp_path, mask=box))
 

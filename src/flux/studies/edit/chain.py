@@ -35,7 +35,7 @@ from flux.studies.edit.chain_report import report
 from flux.studies.edit.chaining import ChainLink, links_of
 from flux.studies.edit.figures import FIGURES, as_text
 from flux.studies.edit.finding import evaluations_to_find
-from flux.studies.edit.gates import gates_of
+from flux.studies.edit.gates import gates_of, replay_of_spec
 from flux.studies.edit.items import FOUND
 from flux.studies.edit.jobs import Batch, mask_picture
 from flux.studies.edit.spec import EditSpec
@@ -306,7 +306,8 @@ def _by_method(
                 edits=(SourceEdit(job.edit.prompt, 0, inside, _regions(link)),),
             )
     request = replace(request, sources=(whole,), gate=request.gate and first)
-    dino = load_dino(spec)[0] if request.gate and job.source.image is not None else None
+    measured = job.source.image is not None or replay_of_spec(spec) is not None
+    dino = load_dino(spec)[0] if request.gate and measured else None
     made: list[Picture | KeptFile] = []
     for step in edit_photo_steps(models, request, dino):
         for opened in step.sources.values():

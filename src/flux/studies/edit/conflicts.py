@@ -148,7 +148,12 @@ def with_method(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
     if not row.pairs:
         yield from _alone(spec, method, but="mask" if row.needs_mask else "")
     else:
-        yield from _in_no_layers(spec)
+        yield from _in_no_layers(spec, method)
+        yield from _outside_of_nothing(spec, method)
+    scheduled = spec.schedules is not None and spec.schedules.source is not None
+    if scheduled and not row.pairs and "source_guidance" not in row.settings:
+        text = f"{row.name} never asks for the source under its prompt: leave it out"
+        yield Problem(("schedules", "source"), text)
 
 
 def _of_ones_own(spec: "EditSpec") -> Iterator[Problem]:
@@ -302,11 +307,13 @@ def _said_of_looks(place: Any) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _in_no_layers(spec: "EditSpec") -> Iterator[Problem]:
+def _in_no_layers(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
     """How to look, said of edits for which no layers are named; an empty list of them is named."""
     text = (
         "is how an edit looks at its source, and no layers are named to look in: name layers, or leave it out"
     )
+    if method.row.needs_mask:
+        text = f"does not reach the look that {method.name} has of its own: leave it out, or name outside"
     scanned = spec.scan is not None and spec.scan.layers is not None
     blind = {path: item for path, item in items_of(spec) if not scanned and not _looks(spec, item)}
     if len(blind) == len(list(items_of(spec))) and not scanned:
@@ -322,3 +329,25 @@ def _looks(spec: "EditSpec", item: EditItem) -> bool:
     """Whether layers are named in which an edit looks at its source."""
     named = (getattr(place, name) for place in (item, spec) for name in ("layers", "outside"))
     return roles_in(spec, item) is not None or any(each is not None for each in named)
+
+
+def _outside_of_nothing(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
+    """Looks outside a mask where no edit that they are for has one."""
+    if method.row.own_mask:
+        return
+    masked = {path for path, item in items_of(spec) if _mask_of(spec, path, item) is not None}
+    text = "looks outside a mask, and there is none: give mask, or name layers"
+    for path, place in ((), spec), *items_of(spec):
+        if any(each[: len(path)] == path for each in masked):
+            continue
+        if place.outside:
+            yield Problem((*path, "outside"), text, as_written(place.outside))
+        for i, role in enumerate(place.roles or ()):
+            if role.side == "outside":
+                yield Problem((*path, "roles", i, "side"), text, "outside")
+
+
+def _mask_of(spec: "EditSpec", path: KeyPath, item: EditItem) -> Any:
+    """The mask of the edit at a path: its own, its source's or the spec's."""
+    source = spec.sources[path[1]].mask if path[0] == "sources" else None
+    return next((each for each in (item.mask, source, spec.mask) if each is not None), None)

@@ -356,11 +356,11 @@ def mask_picture(mask: MaskChoice, frame: Frame) -> Image.Image:
     else:
         picture = Image.new("L", size)
         picture.paste(255, mask.where)
+    if not isinstance(mask.where, Path) and (mask.where[2] > size[0] or mask.where[3] > size[1]):
+        raise ValueError(f"{name}: lies outside a picture of {size[0]} x {size[1]} pixels: end it there")
     lowest, highest = picture.getextrema()
     if highest < 128:
         raise ValueError(f"{name}: the mask is empty: white says where the edit may change the picture")
-    if not isinstance(mask.where, Path) and (mask.where[2] > size[0] or mask.where[3] > size[1]):
-        raise ValueError(f"{name}: lies outside a picture of {size[0]} x {size[1]} pixels: end it there")
     if lowest >= 128:
         raise ValueError(f"{name}: the mask is full: all may change, as without a mask; leave it out")
     if not mask.feather:

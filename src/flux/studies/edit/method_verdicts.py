@@ -77,8 +77,9 @@ def _to_bind(spec: EditSpec, job: EditJob) -> Iterator[str]:
     if job.mask is None and (row.pairs or row.needs_mask):
         yield "a mask of where it may change"
     yield from _settings(spec, frees=False)
-    if row.pairs and not job.way.layers:
-        yield "layers in which it looks at its source, such as --layers default"
+    if row.pairs and not row.needs_mask and not job.way.layers:  # with a mask alone: it looks by itself
+        known = ", such as --layers default" if "default" in spec.model.record.layer_sets else ""
+        yield f"layers in which it looks at its source{known}"
     if spec.paste is not None and spec.paste.when is False:
         yield "paste true"
     yield "a prompt closer to the source's"
