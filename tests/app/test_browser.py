@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from flux.app.jobs import PageJob
 from flux.files import read_json_object
 
 ROOT = Path(__file__).parents[2]
@@ -106,20 +107,65 @@ def tab(page, name):
     page.click(f"button[role=tab]:has-text('{name}')")
 
 
+def idle(page):
+    """Wait until the page has done what it was about to do."""
+    page.wait_for_timeout(100)
+    page.evaluate("new Promise(done => requestIdleCallback(done, {timeout: 5000}))")
+
+
+def keeps(page, holds) -> bool:
+    """Whether a field still has its value when the page has come to rest, twice."""
+    for _ in range(2):
+        idle(page)
+        if not holds():
+            return False
+    return True
+
+
 def write(page, where, text):
     """Fill a field. One that came into view milliseconds ago, too few for a hand, may empty itself once."""
     field = page.locator(where)
-    for _ in range(3):
+    for _ in range(5):
         field.fill(text)
-        page.wait_for_timeout(200)
-        if field.input_value() == text:
+        if keeps(page, lambda: field.input_value() == text):
             return
     raise AssertionError(f"{where} does not keep {text!r}")
+
+
+def pick(page, where):
+    """Choose one of several; as with `write`, what came into view milliseconds ago may forget it once."""
+    field = page.locator(where)
+    for _ in range(5):
+        field.check()
+        if keeps(page, field.is_checked):
+            return
+    raise AssertionError(f"{where} does not stay chosen")
 
 
 def steps(page, kind, count):
     write(page, f"#{kind}-steps input[type=number]", str(count))
     page.press(f"#{kind}-steps input[type=number]", "Tab")
+
+
+def counts(found, many):
+    """So many of them come onto the page, or are on it."""
+    from playwright.sync_api import expect
+
+    expect(found).to_have_count(many, timeout=SLOW)
+
+
+def shows(place, text):
+    """A text comes onto the page, or is on it."""
+    from playwright.sync_api import expect
+
+    expect(place).to_contain_text(text, timeout=SLOW)
+
+
+def has_value(field, text):
+    """A field is filled, or comes to be, with a text."""
+    from playwright.sync_api import expect
+
+    expect(field).to_have_value(text, timeout=SLOW)
 
 
 def ended(page, kind, how="done"):
@@ -139,21 +185,44 @@ def saved(page, kind, folder) -> Path:
     return file
 
 
+DONE_ON = """name => {
+  const canvas = document.querySelector(`#${name} canvas`), editor = window.editor;
+  if (!canvas?.clientWidth || editor?.app?.canvas !== canvas) return null;
+  const done = [];
+  for (let each = editor.command_manager.history; each; each = each.previous)
+    if (each.command) done.push(each.command.name);
+  return done.includes("AddImage") && editor.current_tool === "draw" ? done.length : null;
+}"""
+"""How much was done on a canvas; null until it has its picture, whose arrival clears it, and its brush."""
+
+
 def paint(page, name):
     """Draw over the middle of a picture with the mouse."""
     canvas = page.locator(f"#{name} canvas").first
-    page.wait_for_function(f"document.querySelector('#{name} canvas').clientWidth > 0")
+    before = page.wait_for_function(DONE_ON, arg=name).json_value()
     canvas.scroll_into_view_if_needed()
     box = None
     while box != (box := canvas.bounding_box()):
         page.wait_for_timeout(500)
+        idle(page)
     across, down = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(across - 30, down - 20)
     page.mouse.down()
     page.mouse.move(across + 30, down - 20, steps=6)
     page.mouse.move(across, down + 20, steps=6)
     page.mouse.up()
-    page.wait_for_timeout(500)
+    page.wait_for_function(f"([name, before]) => ({DONE_ON})(name) > before", arg=[name, before])
+
+
+def require_in_the_middle(mask):
+    """What is white lies where `paint` draws, around the middle, and leaves a border."""
+    inside = mask.convert("L").point(lambda value: 255 * (value >= 128)).getbbox()
+    assert inside is not None
+    left, top, right, bottom = inside
+    assert 0 < left < mask.width / 2 < right < mask.width, inside
+    assert 0 < top < mask.height / 2 < bottom < mask.height, inside
+    assert abs((left + right) / 2 - mask.width / 2) <= mask.width / 10, inside
+    assert abs((top + bottom) / 2 - mask.height / 2) <= mask.height / 10, inside
 
 
 def drop(page, kind, file):
@@ -169,9 +238,9 @@ def test_a_picture_is_made_and_its_spec_makes_the_same_by_the_demo(page, desk, t
     steps(page, "test", 2)
     page.click("#test-go")
     ended(page, "test")
-    assert "5" in page.inner_text("#test-facts")
-    assert page.locator("#test-pictures img").count() == 1
-    assert page.locator("#test-film img").count() == 2
+    shows(page.locator("#test-facts"), "5")
+    counts(page.locator("#test-pictures img"), 1)
+    counts(page.locator("#test-film img"), 2)
     file = saved(page, "test", tmp_path)
     assert json.loads(file.read_text())["prompts"] == ["a small blue house on the grass"]
     demo = runpy.run_path(str(ROOT / "demos" / "demo_0_test.py"))["main"]
@@ -193,22 +262,23 @@ def test_layers_are_picked_and_a_mask_is_drawn_by_mouse(page, desk, tmp_path):
     page.wait_for_function("document.querySelector('#edit-method input').value === 'gentle'")
     strip = page.locator("#edit-strip")
     strip.locator("button:has-text('none')").click()
-    assert strip.locator("[aria-pressed=true]").count() == 0
-    for layer in (3, 7):
+    counts(strip.locator("[aria-pressed=true]"), 0)
+    focused = """([layer, pressed]) => document.activeElement?.dataset.layer === layer
+        && document.activeElement.getAttribute("aria-pressed") === pressed"""
+    for layer in ("3", "7"):
         strip.locator(f"button[data-layer='{layer}']").click()
+        page.wait_for_function(focused, arg=[layer, "true"])
     page.keyboard.press("ArrowRight")
+    page.wait_for_function(focused, arg=["8", "false"])
     page.keyboard.press("Space")
-    assert [int(each.get_attribute("data-layer")) for each in strip.locator("[aria-pressed=true]").all()] == [
-        3,
-        7,
-        8,
-    ]
+    page.wait_for_function(focused, arg=["8", "true"])
+    pressed = strip.locator("[aria-pressed=true]").evaluate_all("all => all.map(each => each.dataset.layer)")
+    assert pressed == ["3", "7", "8"]
     page.click("button:has-text('Mask: where it may change')")
-    page.check("#edit-mask-kind input[value=painted]")
+    pick(page, "#edit-mask-kind input[value=painted]")
     paint(page, "edit-mask")
     page.click("button:has-text('More'):visible")
     steps(page, "edit", 2)
-    page.wait_for_timeout(500)
     page.click("#edit-go")
     ended(page, "edit")
     spec = json.loads(saved(page, "edit", tmp_path).read_text())
@@ -216,8 +286,9 @@ def test_layers_are_picked_and_a_mask_is_drawn_by_mouse(page, desk, tmp_path):
     mask = Image.open(spec["mask"]["where"])
     assert mask.size == Image.open(photo).size
     assert 0 < sum(mask.convert("L").histogram()[128:]) < mask.width * mask.height
-    assert page.locator("#edit-slider img").count() >= 2
-    assert "PSNR" in page.inner_text("#edit-facts")
+    require_in_the_middle(mask)
+    page.locator("#edit-slider img").nth(1).wait_for(state="attached")
+    shows(page.locator("#edit-facts"), "PSNR")
 
 
 def test_a_canvas_that_was_opened_while_it_started_gets_its_size(page):
@@ -246,6 +317,7 @@ def test_a_part_of_a_photo_is_painted_and_drawn_anew(page, desk, tmp_path):
     mask = Image.open(start["mask"]["where"]).convert("L")
     assert mask.size == Image.open(photo).size
     assert 0 < sum(mask.histogram()[128:]) < mask.width * mask.height
+    require_in_the_middle(mask)
 
 
 def test_a_click_on_an_edit_says_what_that_point_looks_at(page, desk):
@@ -257,12 +329,11 @@ def test_a_click_on_an_edit_says_what_that_point_looks_at(page, desk):
     page.click("button:has-text('What does a point look at?')")
     picture = page.locator("#edit-point img")
     picture.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('#edit-point img').naturalWidth === 384")
+    page.wait_for_function("document.querySelector('#edit-point img')?.naturalWidth === 384")
     box = picture.bounding_box()
     assert box["width"] > 300  # large enough to hit something on it
     picture.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
-    page.wait_for_selector("#edit-looks img")
-    assert page.locator("#edit-looks img").count() >= 3
+    page.locator("#edit-looks img").nth(2).wait_for(state="attached")
     watched = [
         read_json_object(file)["spec"]["watch"]
         for file in desk.runs.glob("edit-*/run.json")
@@ -308,7 +379,7 @@ def test_a_picture_is_made_by_keys_alone(page):
     tab_to("#test-go")
     page.keyboard.press("Enter")
     ended(page, "test")
-    assert page.locator("#test-pictures img").count() == 1
+    counts(page.locator("#test-pictures img"), 1)
     tab_to("#test-save")
 
 
@@ -337,9 +408,11 @@ def test_who_is_to_log_in_does(browser, desk, tmp_path):
         for password in ("wrong", "secret"):
             page.locator("input:not([type=password])").first.fill("anna")
             page.fill("input[type=password]", password)
-            page.click("button:has-text('Log')")
+            with page.expect_response(lambda each: each.url.endswith("/login")) as answer:
+                page.click("button:has-text('Log')")
+            assert answer.value.ok == (password == "secret")
             if password == "wrong":
-                page.wait_for_timeout(1000)
+                has_value(page.locator("input[type=password]"), "")
                 assert page.locator("#test-go").count() == 0
         page.wait_for_selector("#test-go")
         assert page.request.get(f"{here}runs/anything/run.json").status == 404
@@ -348,13 +421,29 @@ def test_who_is_to_log_in_does(browser, desk, tmp_path):
         blocks.close(verbose=False)
 
 
-def test_a_run_is_stopped_in_its_middle_and_the_page_goes_on(page, desk):
+@pytest.fixture
+def going(monkeypatch):
+    """Until this event is set, a job that has begun to draw gets no further, unless it is stopped."""
+    going, watch = threading.Event(), PageJob.watch
+
+    def held(job, progress):
+        watch(job, progress)
+        while progress.step is not None and not job.cancelled and not going.wait(0.02):
+            pass
+
+    monkeypatch.setattr(PageJob, "watch", held)
+    yield going
+    going.set()
+
+
+def test_a_run_is_stopped_in_its_middle_and_the_page_goes_on(page, going):
     write(page, "#test-seed input, #test-seed textarea", "77")
     steps(page, "test", 40)
     page.click("#test-go")
     page.wait_for_selector("#test-status .working:has-text('Step')")
     page.click("#test-stop")
     assert "stopped" in ended(page, "test", "stopped")
+    going.set()
     steps(page, "test", 2)
     page.click("#test-go")
     page.wait_for_selector("#test-status .done")
@@ -381,12 +470,12 @@ def test_a_broken_spec_is_said_in_one_line_and_a_whole_one_fills_the_fields(page
     )
     drop(page, "test", tmp_path / "whole.json")
     page.wait_for_selector("#edit-status .loaded")
-    assert page.input_value("#edit-prompt textarea") == "a red house"
-    assert page.input_value("#edit-edits textarea") == "a blue house"
-    assert page.locator("#edit-strip [aria-pressed=true]").count() == 1
+    has_value(page.locator("#edit-prompt textarea"), "a red house")
+    has_value(page.locator("#edit-edits textarea"), "a blue house")
+    counts(page.locator("#edit-strip [aria-pressed=true]"), 1)
 
 
-def test_two_users_wait_for_each_other(opened, desk):
+def test_two_users_wait_for_each_other(opened, going):
     first, second = opened(), opened()
     for page, seed in ((first, "81"), (second, "82")):
         write(page, "#test-seed input, #test-seed textarea", seed)
@@ -398,8 +487,10 @@ def test_two_users_wait_for_each_other(opened, desk):
     second.wait_for_selector("#test-status .waiting:has-text('1 job before yours')")
     first.click("#test-stop")
     ended(first, "test", "stopped")
+    going.set()
     ended(second, "test")
-    assert "82" in second.inner_text("#test-facts") and not first.inner_text("#test-facts").strip()
+    shows(second.locator("#test-facts"), "82")
+    assert not first.inner_text("#test-facts").strip()
 
 
 def test_layers_are_probed_and_the_run_is_opened_and_loaded(page, elsewhere):
@@ -408,7 +499,7 @@ def test_layers_are_probed_and_the_run_is_opened_and_loaded(page, elsewhere):
     steps(page, "skip", 1)
     page.click("#skip-go")
     ended(page, "skip")
-    assert page.locator("#skip-bars .row").count() == 2
+    counts(page.locator("#skip-bars .row"), 2)
     page.click("#skip-use")
     tab(page, "Edit")
     page.wait_for_selector("#edit-strip button[data-layer='0'][title*='importance']")
@@ -426,15 +517,25 @@ def test_layers_are_probed_and_the_run_is_opened_and_loaded(page, elsewhere):
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_wider_than_the_window(browser, address, width, scheme):
+    come = {
+        "Generate": "#test-go",
+        "Edit": "#edit-go",
+        "Layers": "#skip-go",
+        "Runs": "#runs-status .idle, #runs-wall img",
+    }
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page = context.new_page()
-    page.goto(address)
-    page.wait_for_selector("#test-go")
-    for name in ("Generate", "Edit", "Layers", "Runs"):
-        tab(page, name)
-        page.wait_for_timeout(300)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-    context.close()
+    try:
+        page = context.new_page()
+        page.set_default_timeout(SLOW)
+        page.goto(address)
+        page.wait_for_selector("#test-go")
+        for name, what in come.items():
+            tab(page, name)
+            page.wait_for_selector(what)
+            idle(page)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+    finally:
+        context.close()
 
 
 def test_what_is_drawn_to_paint_on_is_stopped_too_and_its_fields_are_checked(page, desk):
