@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,16 @@ def test_a_page_that_is_stopped_leaves_nothing(tmp_path, how):
         stderr=subprocess.PIPE,
         text=True,
     )
+    limit = threading.Timer(300, page.kill)  # reading a line has none of its own
+    limit.start()
     try:
         assert page.stdout.readline().startswith("open http://127.0.0.1:")
+        limit.cancel()
         assert [*(tmp_path / "tmp").glob("flux-page-*")]
         page.send_signal(how)
         _, said = page.communicate(timeout=300)
     finally:
+        limit.cancel()
         page.kill()
     assert "Traceback" not in said and page.returncode in (0, 130)
     assert not [*(tmp_path / "tmp").glob("flux-page-*")]
