@@ -159,8 +159,8 @@ class EditTab:
         if self.desk.record.guidance is None:
             fields[14] = None
         file = None
-        if fields[17] == "painted" and canvas:
-            file = mask_file(editor, canvas, self.desk.uploads) or painted
+        if fields[17] == "painted":
+            file = (mask_file(editor, canvas, self.desk.uploads) if canvas else None) or painted
         return edit_spec(*fields, file, more)
 
     def show(self, asked: AskedRun, state: JobState, *values: Any) -> JobView:
