@@ -1,12 +1,14 @@
 """A spec that is loaded fills the fields, and they and More keys give it again, whole."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from flux.app.desk import kind_of
 from flux.app.fields import (
+    SIDE_BY_SIDE,
     edit_fields,
     edit_spec,
     generate_fields,
@@ -18,10 +20,11 @@ from flux.app.fields import (
     more_text,
     rest_beyond,
 )
+from flux.util import configs
 
 TABS = {
     "test": (generate_fields, generate_spec),
-    "edit": (edit_fields, edit_spec),
+    "edit": (edit_fields, partial(edit_spec, record=configs["flux-tiny"])),
     "skip": (layers_fields, layers_spec),
 }
 HOUSE, EDIT = "a big red house on the grass", {"source": "a big red house", "edits": ["a big blue house"]}
@@ -87,3 +90,29 @@ def test_more_keys_win_key_by_key():
         "d": [5],
     }
     assert more_keys(" \n") == {} and more_text({}) == ""
+
+
+def edit_asked(**changed):
+    """The tab's spec with its fields as they are at first, but for those that are changed."""
+    fields = {"prompt": HOUSE, "photo": None, "edits": "a big blue house", "method": SIDE_BY_SIDE}
+    fields |= {"settings": "", "layers": [1, 11], "strategy": "copy", "amount": 0.5, "strength": 1}
+    fields |= {"fade": "constant", "start": 0, "stop": 0, "seed": "2", "steps": 0, "guidance": None}
+    fields |= {"width": 64, "height": 64, "mask": "none", "mask_file": None}
+    return edit_spec(**fields | changed, record=configs["flux-tiny"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "window"),
+    [
+        ({"start": 2}, (2, 16)),
+        ({"start": 2, "steps": 8}, (2, 8)),
+        ({"start": 2, "more": '{"steps": 4}'}, (2, 4)),
+        ({"start": 2, "method": "flowedit"}, (2, 16)),
+        ({"start": 2, "more": '{"method": "uniedit"}'}, (2, 15)),
+        ({"start": None, "stop": 3}, (0, 3)),
+        ({"start": 2, "stop": None}, (2, 16)),
+        ({"start": None, "stop": None}, None),
+    ],
+)
+def test_steps_to_the_end_are_those_that_are_made(desk, changed, window):
+    assert desk.read("edit", edit_asked(**changed)).spec.window == window

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flux.flags import typed
+from flux.methods import METHODS, MethodRecord
+from flux.models import ModelSpec
+from flux.studies.edit.choices import usual_steps
 from flux.text_files import parse_json
 
 Json = dict[str, Any]
@@ -185,12 +188,16 @@ def edit_spec(
     mask: str,
     mask_file: str | None,
     more: str | None = None,
+    *,
+    record: ModelSpec,
 ) -> Json:
     """Demo 4's spec of these fields. photo, mask_file: among the uploads. stop: 0 is behind the last step.
 
-    steps: 0 for the method's own.
+    steps: 0 for the method's own, or the model's. record: of the page's model.
     """
+    further = more_keys(more)
     given = settings_of(settings)
+    row = _row_of(further.get("method") or method)
     if given and method == SIDE_BY_SIDE:
         raise ValueError("settings: are a method's: choose one")
     spec: Json = {
@@ -212,7 +219,8 @@ def edit_spec(
         if not layers:
             del spec["layers"]
     if start or stop:
-        spec["window"] = [int(start), int(stop) or int(steps) or 1000]
+        usual = record.num_steps if row is None else usual_steps(row, record)
+        spec["window"] = [int(start or 0), int(stop or 0) or further.get("steps") or steps or usual]
     if mask == "painted":
         if not mask_file:
             raise ValueError(
@@ -221,10 +229,15 @@ def edit_spec(
         spec["mask"] = {"where": mask_file}
     elif mask != "none":
         spec["mask"] = {"where": mask}
-    further = more_keys(more)
     if further.get("sources"):  # each with edits of its own
         del spec["source"], spec["edits"]
     return merged(spec, further)
+
+
+def _row_of(method: Any) -> MethodRecord | None:
+    """The row of a method as a spec names it; None for one that is in no table."""
+    name = method.get("name") if isinstance(method, dict) else method
+    return next((row for row in METHODS if row.name == name), None)
 
 
 def edit_fields(spec: Any) -> dict[str, Any]:

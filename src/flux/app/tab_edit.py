@@ -161,7 +161,7 @@ class EditTab:
         file = None
         if fields[17] == "painted":
             file = (mask_file(editor, canvas, self.desk.uploads) if canvas else None) or painted
-        return edit_spec(*fields, file, more)
+        return edit_spec(*fields, file, more, record=self.desk.record)
 
     def show(self, asked: AskedRun, state: JobState, *values: Any) -> JobView:
         """The pictures of a finished run."""
@@ -283,7 +283,7 @@ class EditTab:
         """Values of `targets` for a spec that was read."""
         found = edit_fields(asked.spec)
         photo = found["photo"]
-        more = rest_beyond(asked, edit_spec(**found), self.desk.read)
+        more = rest_beyond(asked, edit_spec(**found, record=self.desk.record), self.desk.read)
         names = ("prompt", "photo", "edits", "method", "settings")
         further = ("strategy", "amount", "strength", "fade", "start", "stop", "seed", "steps")
         guidance = gr.skip() if found["guidance"] is None else found["guidance"]
