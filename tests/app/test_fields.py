@@ -116,3 +116,22 @@ def edit_asked(**changed):
 )
 def test_steps_to_the_end_are_those_that_are_made(desk, changed, window):
     assert desk.read("edit", edit_asked(**changed)).spec.window == window
+
+
+SOURCES = '"sources": [{"prompt": "a big red house", "edit": "a big blue house"}]'
+
+
+@pytest.mark.parametrize(
+    ("changed", "method", "guidance"),
+    [
+        ({}, None, 3.5),
+        ({"photo": "photo.png"}, {"name": "gentle"}, None),
+        ({"more": f"{{{SOURCES}}}"}, {"name": "gentle"}, None),
+        ({"more": f'{{{SOURCES}, "guidance": 2}}'}, {"name": "gentle"}, 2),
+        ({"more": f'{{{SOURCES}, "method": "noise"}}'}, "noise", None),
+        ({"photo": "photo.png", "method": "flowedit"}, {"name": "flowedit"}, None),
+    ],
+)
+def test_what_is_not_edited_side_by_side_has_a_method_and_its_guidance(changed, method, guidance):
+    spec = edit_asked(guidance=3.5, **changed)
+    assert (spec.get("method"), spec.get("guidance")) == (method, guidance)

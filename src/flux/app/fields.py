@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flux.flags import typed
-from flux.methods import METHODS, MethodRecord
+from flux.methods import DEFAULT_METHOD, METHODS, MethodRecord
 from flux.models import ModelSpec
 from flux.studies.edit.choices import usual_steps
 from flux.text_files import parse_json
@@ -193,13 +193,16 @@ def edit_spec(
 ) -> Json:
     """Demo 4's spec of these fields. photo, mask_file: among the uploads. stop: 0 is behind the last step.
 
-    steps: 0 for the method's own, or the model's. record: of the page's model.
+    steps: 0 for the method's own, or the model's. record: of the page's model. Where the photo, or `sources`
+    among the further keys, cannot be edited side by side, the method is the usual one.
     """
     further = more_keys(more)
     given = settings_of(settings)
-    row = _row_of(further.get("method") or method)
     if given and method == SIDE_BY_SIDE:
         raise ValueError("settings: are a method's: choose one")
+    if method == SIDE_BY_SIDE and (photo or further.get("sources")) and not further.get("method"):
+        method = DEFAULT_METHOD
+    row = _row_of(further.get("method"), method)
     spec: Json = {
         "source": {"prompt": prompt or ""} | ({"image": photo} if photo else {}),
         "edits": [*(lines(edits) or [""])],
@@ -212,7 +215,7 @@ def edit_spec(
     }
     if steps:
         spec["steps"] = steps
-    if guidance is not None and method == SIDE_BY_SIDE:
+    if guidance is not None and row is None:
         spec["guidance"] = guidance
     if method != SIDE_BY_SIDE:
         spec["method"] = {"name": method} | given
@@ -234,9 +237,9 @@ def edit_spec(
     return merged(spec, further)
 
 
-def _row_of(method: Any) -> MethodRecord | None:
-    """The row of a method as a spec names it; None for one that is in no table."""
-    name = method.get("name") if isinstance(method, dict) else method
+def _row_of(said: Any, chosen: str) -> MethodRecord | None:
+    """The row of a method, as a spec says it or else as it was chosen; None for one without a row."""
+    name = said.get("name", chosen) if isinstance(said, dict) else said or chosen
     return next((row for row in METHODS if row.name == name), None)
 
 

@@ -307,7 +307,8 @@ class EditTab:
 def method_words(name: str) -> str:
     """What a method does, its paper, and its settings."""
     if name == SIDE_BY_SIDE:
-        return "<p class='hint'>Stable Flow: source and edits are drawn from one noise, side by side.</p>"
+        text = "Stable Flow: source and edits are drawn from one noise, side by side"
+        return f"<p class='hint'>{text}; a photo, and sources under More keys, by {DEFAULT_METHOD}.</p>"
     row = next(row for row in METHODS if row.name == name)
     known = ", ".join(f"{key}={as_word(each.default)}" for key, each in row.settings.items())
     return f"<p class='hint'>{row.about} ({row.source}); {row.steps} steps. {known}</p>"
