@@ -1,11 +1,14 @@
 """What the tab Edit asks for and is filled with, without a browser."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 pytest.importorskip("gradio")
 import gradio as gr  # noqa: E402
 
+from flux.app.fields import SIDE_BY_SIDE  # noqa: E402
 from flux.app.tab_edit import EditTab  # noqa: E402
 
 EDIT = {"source": "a big red house", "edits": ["a big blue house"]}
@@ -14,7 +17,17 @@ EDIT = {"source": "a big red house", "edits": ["a big blue house"]}
 @pytest.fixture(scope="module")
 def tab(desk):
     with gr.Blocks():
-        return EditTab(desk)
+        made = EditTab(desk)
+        made.connect()
+        return made
+
+
+def heard(component, event):
+    """What is called when a component tells of an event."""
+    page = component
+    while page.parent is not None:
+        page = page.parent
+    return next(each.fn for each in page.fns.values() if each.targets == [(component._id, event)])
 
 
 def asked_again(tab, asked):
@@ -30,3 +43,9 @@ def test_a_saved_mask_on_a_drawn_source_is_there_again(tab, desk):
     mask.save(file)
     asked = desk.read("edit", EDIT | {"mask": str(file), "width": 64, "height": 64})
     assert asked_again(tab, asked).recipe == asked.recipe
+
+
+@pytest.mark.parametrize(("method", "then"), [(SIDE_BY_SIDE, "gentle"), ("flowedit", gr.skip())])
+def test_a_photo_leaves_the_method_that_was_chosen(tab, method, then):
+    photo = Path(__file__).parents[2] / "json" / "photos" / "scene.png"
+    assert heard(tab.file, "change")(str(photo), method)[5] == then

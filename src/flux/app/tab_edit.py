@@ -205,19 +205,19 @@ class EditTab:
         self.method.change(method_words, self.method, self.about, **quiet)
         self.strip.input(lambda: None, None, None, **quiet)
 
-        def take(file: str | None) -> list[Any]:
+        def take(file: str | None, method: str) -> list[Any]:
             if file is None:
                 return [None, None, Brush.empty(), None, "", gr.skip(), ""]
             try:
                 kept = take_picture(file, self.desk.uploads, self.desk.options.upload)
             except (ValueError, OSError) as error:
                 return [None, None, Brush.empty(), None, words.failure(str(error)), gr.skip(), ""]
-            photo = words.photo(kept)
-            return [str(kept), str(kept), Brush.showing(kept), None, "", DEFAULT_METHOD, photo]
+            method = DEFAULT_METHOD if method == SIDE_BY_SIDE else gr.skip()
+            return [str(kept), str(kept), Brush.showing(kept), None, "", method, words.photo(kept)]
 
         outputs = [self.photo, self.canvas, self.brush.editor, self.painted, self.panel.status, self.method]
         outputs.append(self.preview)
-        self.file.change(take, self.file, outputs, **quiet)
+        self.file.change(take, [self.file, self.method], outputs, **quiet)
 
         def draw(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
             """Draw the source, to be painted on."""
