@@ -20,6 +20,7 @@ from flux.app.fields import (
     more_text,
     rest_beyond,
 )
+from flux.methods import METHODS
 from flux.util import configs
 
 TABS = {
@@ -135,3 +136,31 @@ SOURCES = '"sources": [{"prompt": "a big red house", "edit": "a big blue house"}
 def test_what_is_not_edited_side_by_side_has_a_method_and_its_guidance(changed, method, guidance):
     spec = edit_asked(guidance=3.5, **changed)
     assert (spec.get("method"), spec.get("guidance")) == (method, guidance)
+
+
+@pytest.mark.parametrize("row", METHODS, ids=lambda row: row.name)
+def test_every_method_takes_the_fields_as_they_are_at_first(desk, row):
+    spec = edit_asked(method=row.name) | ({"mask": [0, 0, 32, 64]} if row.needs_mask else {})
+    assert desk.read("edit", spec).recipe["layers"] == ([1, 11] if row.pairs else None)
+
+
+@pytest.mark.parametrize("name", [SIDE_BY_SIDE, "stable-flow", "flowedit", "noise"])
+def test_no_layers_on_the_strip_are_no_layers_of_the_edit_and_come_back_as_none(desk, name):
+    asked = desk.read("edit", edit_asked(method=name, layers=[]))
+    assert not asked.recipe["layers"]
+    found = edit_fields(asked.spec)
+    spec = edit_spec(**found, record=configs["flux-tiny"])
+    assert found["layers"] == [] and not rest_beyond(asked, spec, desk.read)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"method": "noise", "strength": 0.5}, "strength = 0.5: noise never looks at its source"),
+        ({"method": "noise", "more": '{"layers": [1]}'}, "noise takes none"),
+        ({"method": "flowedit", "layers": [], "start": 2}, "no layers are named to look in"),
+    ],
+)
+def test_what_is_said_of_looks_that_there_are_none_of_is_refused(desk, changed, said):
+    with pytest.raises(ValueError, match=said):
+        desk.read("edit", edit_asked(**changed))

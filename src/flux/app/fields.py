@@ -194,7 +194,8 @@ def edit_spec(
     """Demo 4's spec of these fields. photo, mask_file: among the uploads. stop: 0 is behind the last step.
 
     steps: 0 for the method's own, or the model's. record: of the page's model. Where the photo, or `sources`
-    among the further keys, cannot be edited side by side, the method is the usual one.
+    among the further keys, cannot be edited side by side, the method is the usual one. layers: of no meaning
+    to methods that look in none; without any, they are named to those that would take a set of their own.
     """
     further = more_keys(more)
     given = settings_of(settings)
@@ -206,7 +207,6 @@ def edit_spec(
     spec: Json = {
         "source": {"prompt": prompt or ""} | ({"image": photo} if photo else {}),
         "edits": [*(lines(edits) or [""])],
-        "layers": [*layers],
         "strategy": {"name": strategy} | ({} if strategy == "copy" else {strategy: amount}),
         "strength": strength if fade == "constant" else fade,
         "seed": numbers(seed),
@@ -219,8 +219,8 @@ def edit_spec(
         spec["guidance"] = guidance
     if method != SIDE_BY_SIDE:
         spec["method"] = {"name": method} | given
-        if not layers:
-            del spec["layers"]
+    if row is None or row.pairs and (layers or row.layers):
+        spec["layers"] = [*layers]
     if start or stop:
         usual = record.num_steps if row is None else usual_steps(row, record)
         spec["window"] = [int(start or 0), int(stop or 0) or further.get("steps") or steps or usual]
