@@ -1,6 +1,8 @@
 """What the tab Edit asks for and is filled with, without a browser."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ import gradio as gr  # noqa: E402
 
 from flux.app.fields import SIDE_BY_SIDE  # noqa: E402
 from flux.app.tab_edit import EditTab  # noqa: E402
+from flux.studies.folder import RECORD  # noqa: E402
 
 EDIT = {"source": "a big red house", "edits": ["a big blue house"]}
 
@@ -49,3 +52,13 @@ def test_a_saved_mask_on_a_drawn_source_is_there_again(tab, desk):
 def test_a_photo_leaves_the_method_that_was_chosen(tab, method, then):
     photo = Path(__file__).parents[2] / "json" / "photos" / "scene.png"
     assert heard(tab.file, "change")(str(photo), method)[5] == then
+
+
+def test_a_click_on_one_of_many_sources_is_answered_in_one_line(tab, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "edit.png")
+    edit = {"prompt": "a big blue house", "files": {"edit": "edit.png", "source": "edit.png"}}
+    (tmp_path / RECORD).write_text(json.dumps({"edits": [edit]}), encoding="utf-8")
+    recipe = {"sources": [{"prompt": "a big red house", "edit": "a big blue house"}]}
+    click = SimpleNamespace(index=(3, 3))
+    (said,) = heard(tab.point, "select")((str(tmp_path), recipe), 0, click, None)
+    assert "sources: a click is for edits of one source" in said[tab.panel.status]

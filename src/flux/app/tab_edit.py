@@ -379,13 +379,19 @@ def clickable(picture: Any) -> Any:
 def photo_point(folder: Path, made: MadeEdit, recipe: dict[str, Any], at: Any) -> tuple[int, int]:
     """Where a click is, in the pixels that a spec counts in: a photo's own, or the picture's.
 
-    at: across and down, on the edit as `clickable` shows it.
+    at: across and down, on the edit as `clickable` shows it. Raises ValueError for a run of `sources`.
     """
     from flux.photos.framing import frame_photo
 
     edit = open_picture(folder / made.files["edit"])
     x, y = (int(each) // _factor(edit) for each in at)
-    image = recipe["source"].get("image")
+    source = recipe.get("source")
+    if source is None:
+        raise ValueError(
+            "sources: a click is for edits of one source: ask for that alone, or give the point under More "
+            'keys, as in {"watch": {"points": [[64, 80]]}}'
+        )
+    image = source.get("image")
     if image is None:
         return x, y
     photo = open_picture(Path(image))
