@@ -30,13 +30,16 @@ class RunsTab:
         self.said = gr.HTML("", padding=False, elem_id="runs-status")
         self.wall = empty_wall("runs-wall", 6, object_fit="cover", allow_preview=False, buttons=[])
         self.report = gr.HTML("", padding=False, elem_id="runs-report")
+        self.walled = gr.State(())
 
     def look(self) -> list[Any]:
-        """The list and the wall as they are now."""
+        """The list and the wall as they are now, and the places of the runs on the wall."""
         found = list_runs(self.desk.root)
         choices = [(each.label, each.place) for each in found]
         hint = "" if found else words.idle("What the other tabs and the demos make is shown here.")
-        return [gr.Dropdown(choices, value=None), wall(_pictures(found)), hint, ""]
+        pictures = _pictures(found)
+        places = tuple(pictures)
+        return [gr.Dropdown(choices, value=None), wall(list(pictures.values())), hint, "", places]
 
     def connect(self, tab: Any, fill: Fill, outputs: list[Any]) -> None:
         """Wire it. tab: that it stands on; when it is chosen, runs are looked for anew.
@@ -44,7 +47,7 @@ class RunsTab:
         fill, outputs: as `flux.app.loading.filler` gives them.
         """
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        shown = [self.which, self.wall, self.said, self.report]
+        shown = [self.which, self.wall, self.said, self.report, self.walled]
         tab.select(self.look, None, shown, **quiet)
         self.again.click(self.look, None, shown, **quiet)
 
@@ -55,11 +58,10 @@ class RunsTab:
         def show(place: Any) -> str:
             return "" if place is None else words.report(run_at(place))
 
-        def pick(event: gr.SelectData) -> list[Any]:
-            walled = [each for each in list_runs(self.desk.root) if each.picture is not None][:SHOWN]
+        def pick(walled: tuple[str, ...], event: gr.SelectData) -> list[Any]:
             if not 0 <= event.index < len(walled):
                 return [gr.skip(), gr.skip()]
-            return [walled[event.index].place, words.report(walled[event.index])]
+            return [walled[event.index], show(walled[event.index])]
 
         def load(place: Any) -> list[Any]:
             found = None if place is None else run_at(place)
@@ -71,17 +73,18 @@ class RunsTab:
                 return [words.failure(str(error)), *[gr.skip()] * len(outputs)]
 
         self.which.input(show, self.which, self.report, **quiet)
-        self.wall.select(pick, None, [self.which, self.report], **quiet)
+        self.wall.select(pick, self.walled, [self.which, self.report], **quiet)
         self.load.click(load, self.which, [self.said, *outputs], **quiet)
 
 
-def _pictures(found: list[ListedRun]) -> list[tuple[Any, str]]:
-    pictures = []
+def _pictures(found: list[ListedRun]) -> dict[str, tuple[Any, str]]:
+    """What is shown of runs that have a picture, by their places."""
+    pictures = {}
     for each in [each for each in found if each.picture is not None][:SHOWN]:
         try:
             picture = open_picture(each.picture)
         except PictureError:
             continue
         picture.thumbnail((SIDE, SIDE))
-        pictures.append((picture, each.word))
+        pictures[each.place] = picture, each.word
     return pictures
