@@ -62,3 +62,14 @@ def test_a_click_on_one_of_many_sources_is_answered_in_one_line(tab, tmp_path):
     click = SimpleNamespace(index=(3, 3))
     (said,) = heard(tab.point, "select")((str(tmp_path), recipe), 0, click, None)
     assert "sources: a click is for edits of one source" in said[tab.panel.status]
+
+
+def test_nothing_of_an_earlier_run_stays_when_another_begins(tab, desk):
+    *values, _, more = tab.filled(desk.read("edit", EDIT | {"steps": 1, "width": 64, "height": 64}))
+    reader = SimpleNamespace(session_hash="a reader")
+    try:
+        begun = next(heard(tab.panel.go, "click")(reader, *values, more))
+    finally:
+        tab.panel.leave(reader)
+    assert begun[tab.panel.saved] == begun[tab.panel.command] == begun[tab.panel.film] == ""
+    assert not any(begun[each]["visible"] for each in (tab.panel.reading, tab.panel.text, tab.pictures))

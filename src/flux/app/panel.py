@@ -71,6 +71,7 @@ class JobPanel:
                 elem_id=f"{kind}-spec",
             )
             self.command = gr.HTML("", padding=False)
+        self.saved = gr.State("")  # a browser does not empty what it hides
 
     def told(self, state: JobState) -> dict[Any, Any]:
         """What the status and the button Stop are in a state."""
@@ -92,6 +93,10 @@ class JobPanel:
         on_the_way: what of `live` and `more` changes when the job has made files; begun: when it begins.
         """
         outputs = [self.status, self.stop, live, *more, self.film, self.reading, self.text, self.command]
+        outputs.append(self.saved)
+        hidden = gr.update(visible=False)
+        emptied = {live: gr.update(value=[], visible=False), self.film: "", self.reading: hidden}
+        emptied |= {self.text: gr.update(value="", visible=False), self.command: "", self.saved: ""}
 
         def run(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
             try:
@@ -101,7 +106,7 @@ class JobPanel:
                 return
             job = self.put(asked, request)
             before: JobState | None = None
-            yield self.told(job.state) | {self.film: ""} | dict(begun or {})
+            yield self.told(job.state) | emptied | dict(begun or {})
             for state in job.states():
                 shown = self.told(state)
                 if state.seen and (before is None or state.seen is not before.seen):
@@ -115,6 +120,7 @@ class JobPanel:
                     shown |= {
                         self.text: gr.Code(spec_text(asked), visible=True),
                         self.command: command_of(asked),
+                        self.saved: spec_text(asked),
                     }
                 before = state
                 yield shown
@@ -137,7 +143,7 @@ class JobPanel:
         self.go.click(run, list(inputs), outputs, **many)
         self.stop.click(cancel, None, None, queue=False, show_progress="hidden", api_visibility="private")
         kept = gr.Textbox(visible=False)
-        self.save.click(text_of, [self.text, *inputs], [kept, self.status], **many).then(
+        self.save.click(text_of, [self.saved, *inputs], [kept, self.status], **many).then(
             None, kept, None, js=SAVE
         )
 

@@ -122,7 +122,8 @@ class GenerateTab:
         return JobView(pictures, [html])
 
     def connect(self) -> None:
-        self.panel.connect(self.inputs, self.ask, self.pictures, [self.facts], self.show)
+        begun = {self.facts: ""}
+        self.panel.connect(self.inputs, self.ask, self.pictures, [self.facts], self.show, begun=begun)
 
         def take(file: str | None) -> tuple[Any, Any, Any, Any]:
             if file is None:

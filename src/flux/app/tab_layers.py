@@ -100,6 +100,7 @@ class LayersTab:
             [self.bars, self.report, self.found, self.use],
             self.show,
             on_the_way=self.on_the_way,
+            begun={self.bars: "", self.report: "", self.use: gr.update(visible=False)},
         )
         self.probe.change(
             lambda probe: gr.Textbox(visible=probe == "carry"),
