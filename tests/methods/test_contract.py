@@ -1,6 +1,7 @@
 """What every method owes, whoever wrote it: rows by themselves, and evaluations as its row says."""
 
 import re
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -64,6 +65,14 @@ def test_evaluations_are_those_that_the_table_states(row):
     run(row, task)
     more = round(evaluated(row.again or "0", T=steps, **defaults(row.name)))
     assert {count - round(stated(steps)) for count in task.field.counts} <= {0, more}
+
+
+@every_method
+def test_another_seed_is_another_edit_where_the_row_says_so(row):
+    task, steps = together(row.name)
+    other = replace(task_for(row), seeds=tuple(seed + 100 for seed in task.seeds))
+    drawn = row.draws and defaults(row.name).get("origin") != "inverted"
+    assert torch.equal(run(row, other)[-1].edit, steps[-1].edit) != drawn
 
 
 @every_method

@@ -1,6 +1,7 @@
 """What a method makes of a model without guidance is said before it is made, in a line."""
 
 import pytest
+from PIL import Image
 
 from flux.methods import METHODS, method_record
 from flux.studies.edit.spec import EditSpec
@@ -34,6 +35,24 @@ def test_a_way_to_noise_is_no_way_on_a_distilled_model(row):
         f"hardly comes back; without that way: {able}"
     )
     assert notes({"name": row.name}) == ([said] if row.inverts else [])
+
+
+def test_seeds_that_change_nothing_are_named(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "photo.png")
+    photo = {"prompt": "a dog", "image": str(tmp_path / "photo.png")}
+    edits = [{"prompt": "a cat", "seeds": [1, 2]}]
+    said = "seeds: {} draws no noise for a photo, so that all of them give the same picture"
+
+    def of(name, **more):
+        whole = {"source": photo, "edits": edits, "method": name, "model": "flux-tiny"} | more
+        return list(read_spec(EditSpec, whole, "my.json").notes())
+
+    for name in ("stable-flow", "fireflow"):
+        assert of(name) == [said.format(name)] and of(name, source="a dog") == []
+    assert of("kv-edit", mask=[0, 0, 16, 16]) == [said.format("kv-edit")]
+    straight = {"name": "kv-edit", "origin": "straight"}
+    assert of(straight, mask=[0, 0, 16, 16]) == of("flowedit") == of("uniedit", mask="velocity") == []
+    assert of("fireflow", edits=[{"prompt": "a cat", "seeds": [1]}]) == []
 
 
 def test_a_straight_way_is_none_to_noise():

@@ -588,7 +588,18 @@ SAME, LOST = Score(0.0, None, loss=0.0), Score(0.9, 9.0, loss=0.8)
             None,
             "fewer layers than 2, a larger mask, or none, a source",
         ),
-        ({"method": "kv-edit", "mask": [0, 0, 8, 8]}, SAME, None, "a larger mask, a source prompt"),
+        (
+            {"method": "kv-edit", "mask": [0, 0, 8, 8]},
+            SAME,
+            None,
+            "a larger mask, or a source prompt that names what is to change.",
+        ),
+        (
+            {"method": "kv-edit", "mask": [0, 0, 8, 8], "source": "a dog"},
+            SAME,
+            None,
+            "a source prompt that names what is to change, or another seed.",
+        ),
         ({"method": "noise"}, SAME, None, "Try a guidance above 3.5, a strength above 0.6, a source prompt"),
         (
             {"method": "noise"},

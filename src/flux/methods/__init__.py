@@ -96,7 +96,7 @@ class MethodRecord:
     source: the paper. steps: the paper's number of them. settings: at the paper's defaults; numbers of steps
     are shares of all steps, so that they hold for any number. evaluations: how many of one row an edit
     takes, as a formula over T steps, in words. again: how many more where a method tries a second time.
-    fewest: steps below which it makes no picture.
+    fewest: steps below which it makes no picture. draws: whether the noise of a seed reaches edits of photos.
     pairs: whether source and edit are evaluated side by side, so that looks and operators apply.
     inverts: whether it goes from the picture to noise first; integrator: how, where that is no setting.
     needs_mask: whether it does nothing without one.
@@ -121,6 +121,7 @@ class MethodRecord:
     own_mask: bool = False
     again: str = ""
     fewest: int = 1
+    draws: bool = True
 
     @property
     def defaults(self) -> dict[str, float | str | bool]:
@@ -171,6 +172,7 @@ METHODS: tuple[MethodRecord, ...] = (
             "guidance": _guidance(3.0),
         },
         inverts=True,
+        draws=False,
         layers="default",
     ),
     MethodRecord(
@@ -189,6 +191,7 @@ METHODS: tuple[MethodRecord, ...] = (
         },
         pairs=False,
         inverts=True,
+        draws=False,
         integrator="midpoint",
     ),
     MethodRecord(
@@ -205,6 +208,7 @@ METHODS: tuple[MethodRecord, ...] = (
         },
         pairs=False,
         inverts=True,
+        draws=False,
         integrator="fireflow",
     ),
     MethodRecord(
@@ -286,6 +290,7 @@ METHODS: tuple[MethodRecord, ...] = (
             "guidance": _guidance(1.0),
         },
         inverts=True,
+        draws=False,
         needs_guidance=True,
         integrator="uni-inv",
     ),

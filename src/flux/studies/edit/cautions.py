@@ -11,9 +11,13 @@ if TYPE_CHECKING:
 
 
 def cautions(spec: "EditSpec") -> Iterator[str]:
-    """What a model without guidance, distilled to few steps, makes of a method."""
+    """Seeds that a method never draws from; and what a model distilled to few steps makes of a method."""
     method, model = spec.method, spec.model
-    if method is None or method.row is None or model.record.guidance is not None:
+    if method is None or method.row is None:
+        return
+    if any(_seeds_for_nothing(spec)):
+        yield f"seeds: {method.name} draws no noise for a photo, so that all of them give the same picture"
+    if model.record.guidance is not None:
         return
     if _inverts(method.row, spec):
         able = [row.name for row in METHODS if not row.inverts and row.needs_mask == method.row.needs_mask]
@@ -25,6 +29,20 @@ def cautions(spec: "EditSpec") -> Iterator[str]:
     idle += [("schedules",)] if spec.schedules is not None else []
     if idle:
         yield f"{', '.join(map(dotted, idle))}: {model.name} takes no guidance, so this changes nothing"
+
+
+def draws(spec: "EditSpec", image: object) -> bool:
+    """Whether another seed makes another edit by a method of the table. image: the source's photo, if any."""
+    return image is None or (spec.method.row.draws and spec.settings.get("origin") != "inverted")
+
+
+def _seeds_for_nothing(spec: "EditSpec") -> Iterator[bool]:
+    """Of each edit whether it has several seeds and no use for them; masks may be found by noise."""
+    for source in spec.pictures:
+        for edit in source.edit:
+            mask = edit.mask or source.mask or spec.mask
+            found = mask is not None and mask.where in ("velocity", "words")
+            yield len(edit.seeds or ()) > 1 and not found and not draws(spec, source.image)
 
 
 def _inverts(row: MethodRecord, spec: "EditSpec") -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from flux.methods import Setting
 from flux.methods.lookup import find_method
 from flux.pictures.metrics import Score, did_nothing, lost_source
+from flux.studies.edit.cautions import draws
 from flux.studies.edit.jobs import EditJob
 from flux.studies.edit.spec import EditSpec
 from flux.studies.edit.verdicts import Seen, either, share
@@ -35,7 +36,8 @@ def what_went_wrong(spec: EditSpec, job: EditJob, figures: Score, seen: Seen = N
         return
     lost, unmet = seen or (_lost_by_pictures(spec, job, figures), [])
     if lost and unmet:
-        yield f"lost the source: {'; '.join(lost)}; and {'; '.join(unmet)}. Try {either(_to_redo())}."
+        again = either(_to_redo(spec, job))
+        yield f"lost the source: {'; '.join(lost)}; and {'; '.join(unmet)}. Try {again}."
     elif lost:
         yield f"lost the source: {'; '.join(lost)}. Try {either(_to_bind(spec, job))}."
     elif unmet:
@@ -62,13 +64,14 @@ def _to_free(spec: EditSpec, job: EditJob) -> Iterator[str]:
     for operator in spec.operators or ():
         if operator.name in ("gate", "velo-edit") and operator.settings["limit"] < 1:
             yield f"a {operator.name} limit above {operator.settings['limit']:g}"
-    yield from _to_redo()
+    yield from _to_redo(spec, job)
 
 
-def _to_redo() -> Iterator[str]:
+def _to_redo(spec: EditSpec, job: EditJob) -> Iterator[str]:
     """What makes it another edit."""
     yield "a source prompt that names what is to change"
-    yield "another seed"
+    if spec.method.row is None or draws(spec, job.source.image):
+        yield "another seed"
 
 
 def _to_bind(spec: EditSpec, job: EditJob) -> Iterator[str]:
