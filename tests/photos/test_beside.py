@@ -53,6 +53,9 @@ def test_when_it_is_pasted(when, reach, pasted):
     edit = edited(reach)
     back = come_back(edit, when)
     assert back.pasted is pasted
+    assert (back.note is not None and "nothing to paste it into" in back.note) == (
+        when == "auto" and not pasted
+    )
     if not pasted:
         assert back.picture.tobytes() == to_pil(edit.pictures[1]).tobytes()
     if reach == 0:

@@ -4,6 +4,7 @@ import html
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,6 +198,19 @@ def test_edits_are_pasted_into_the_source_unless_a_spec_says_they_are_not(demo, 
     records = json.loads((tmp_path / "pasted" / "run.json").read_text())["edits"]
     assert all(each["pasted"] and 0 <= each["mask"] <= 1 for each in records)
     assert "pasted" not in json.loads((tmp_path / "plain" / "run.json").read_text())["edits"][0]
+
+
+@pytest.mark.parametrize("chained", ["false", "true"])
+def test_an_edit_that_fills_the_picture_is_named(chained, demo, tmp_path, monkeypatch, capsys):
+    argv = [*FEW, "--source", "a red boat", "--edits", '["the sea"]', "--chain", chained, "--output", "run"]
+    monkeypatch.setattr("flux.photos.beside.PASTE_BELOW", 0.0)
+    assert demo("edit", *argv) == 0
+    said = r"he edit changes \d+% of the picture: there is nothing to paste it into"
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    (record,) = run["links" if chained == "true" else "edits"]
+    for text in (record["note"], capsys.readouterr().out, (tmp_path / "run" / "index.html").read_text()):
+        assert re.search(said, text)
+    assert not record["pasted"]
 
 
 def test_a_lost_edit_is_pasted_again_into_the_source_that_is_kept(demo, tmp_path):

@@ -1,14 +1,14 @@
 """An edit that was generated beside its source comes back to it: what it left alone, pixel by pixel."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 from torch import Tensor
 
 from flux.methods.masks import own_mask, unpacked
 from flux.photos.framing import Frame
-from flux.photos.paste import PASTE_BELOW, paste
+from flux.photos.paste import PASTE_BELOW, nothing_to_paste, paste
 from flux.pictures.files import to_pil
 from flux.sampling import pack
 
@@ -33,12 +33,14 @@ class GeneratedEdit:
 class ReturnedEdit:
     """An edit that came back.
 
-    mask: where it changed its source, or was allowed to, (h, w) in [0, 1], on the latents' grid.
+    mask: where it changed its source, or was allowed to, (h, w) in [0, 1], on the latents' grid. note:
+    what is to be said of it, if anything.
     """
 
     picture: Image.Image
     mask: Tensor
     pasted: bool
+    note: str | None = None
 
     @property
     def mask_image(self) -> Image.Image:
@@ -50,6 +52,11 @@ class ReturnedEdit:
     def share(self) -> float:
         """The mean of the mask."""
         return float(self.mask.mean())
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What is known of it beside its pixels."""
+        return {"mask": self.share, "pasted": self.pasted, "note": self.note}
 
 
 def come_back(
@@ -67,8 +74,10 @@ def come_back(
     if mask is None:
         mask = unpacked(own_mask(clean, changed, size, edit.spread), size)[0]
     whole = ReturnedEdit(to_pil(edit.pictures[1]), mask, False)
-    if when is False or (when == "auto" and whole.share >= PASTE_BELOW):
+    if when is False:
         return whole
+    if when == "auto" and whole.share >= PASTE_BELOW:
+        return replace(whole, note=nothing_to_paste(whole.share))
     frame = Frame((width, height), (width, height), (0, 0, width, height))
     before, after = edit.pictures
     return replace(whole, picture=paste(edit.source, frame, mask, after, before, residual), pasted=True)

@@ -35,7 +35,7 @@ from flux.methods.tables import MASKS, build, part_record
 from flux.methods.task import EditTask, Method, MethodStep, open_task
 from flux.photos.framing import CELL, Box, Fit, Frame, cut_mask
 from flux.photos.gate import REMEDIES
-from flux.photos.paste import PASTE_BELOW, paste
+from flux.photos.paste import PASTE_BELOW, nothing_to_paste, paste
 from flux.photos.replays import Replay, replay_of
 from flux.photos.sources import (
     EditSource,
@@ -573,7 +573,7 @@ def _paste(
     if request.paste is False:
         return None, None
     if request.paste == "auto" and share >= PASTE_BELOW:
-        return None, f"the edit changes {share:.0%} of the picture: there is nothing to paste it into"
+        return None, nothing_to_paste(share)
     photo = request.sources[request.edits[row].source].photo
     whole = to_pil(source.picture) if photo is None else open_photo(photo)
     back = source.reconstruction

@@ -50,6 +50,11 @@ BAND = 2**20
 """So many pixels are pasted at once."""
 
 
+def nothing_to_paste(share: float) -> str:
+    """What is said of an edit whose mask covers so much of the picture that it comes back whole."""
+    return f"the edit changes {share:.0%} of the picture: there is nothing to paste it into"
+
+
 def paste(
     photo: Image.Image,
     frame: Frame,

@@ -173,7 +173,7 @@ def _side_by_side(
     states[link] = ChainState(link.job.edit.prompt, latents, back.picture)
     about = _about(spec, models, link)
     if spec.paste.when is not False:
-        about[FIGURES] = as_text({"mask": back.share, "pasted": back.pasted})
+        about[FIGURES] = as_text(back.figures)
     yield Progress(
         pictures=[
             *made,

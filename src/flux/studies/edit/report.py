@@ -5,7 +5,7 @@ from typing import Any
 from flux.hooks import Select, TopRatio
 from flux.hooks.looking import ByLayer
 from flux.methods.stable_flow import Edit
-from flux.studies.edit.figures import PASTED
+from flux.studies.edit.figures import PASTED, sentences
 from flux.studies.edit.items import mask_caption
 from flux.studies.edit.requests import mask_choice
 from flux.studies.edit.spec import EditSpec
@@ -32,7 +32,7 @@ def report(spec: EditSpec, run: RunFolder) -> dict[str, Any]:
     """
     found = judge(spec, run)
     for each in found.edits:
-        for text in each.notices:
+        for text in (*([each.note] if each.note else []), *each.notices):
             print(f"{each.title}: {text}")
     if found.unchecked:
         print(found.unchecked)
@@ -131,7 +131,7 @@ def _page(spec: EditSpec, run: RunFolder, found: Verdicts) -> str:
     edits = [
         {
             "prompt": each.edit.prompt,
-            "problems": [f"This edit {text}" for text in each.notices],
+            "problems": [*sentences(each.note), *(f"This edit {text}" for text in each.notices)],
             "pictures": _shown(spec, each),
             "facts": {"edit": each.title, "how": _how(each.edit), **_figures(each)},
         }

@@ -154,7 +154,7 @@ def _pictures(
     grid = None if where is None else unpacked(where, (spec.height // 16, spec.width // 16))[0]
     edit = GeneratedEdit(source, pictures, latents, models.spec.latent_spread, grid)
     back = come_back(edit, spec.paste.when, spec.paste.residual)
-    about |= {FIGURES: as_text({"mask": back.share, "pasted": back.pasted})}
+    about |= {FIGURES: as_text(back.figures)}
     return [Picture(file, back.picture, about), Picture(mask, back.mask_image, about)]
 
 

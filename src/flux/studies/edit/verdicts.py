@@ -38,7 +38,8 @@ Judge = Callable[[tuple[str, str], tuple[Image.Image, Image.Image]], Seen]
 class Verdict:
     """One edit of one seed: the files of its pictures, its figures, and what went wrong, in words.
 
-    figures: what its file says of it, if it may be pasted: `mask`, the share that it changed, and `pasted`.
+    figures: what its file says of it, if it may be pasted: `mask`, the share that it changed, `pasted`, and a
+    `note` in words.
     """
 
     number: int
@@ -48,6 +49,11 @@ class Verdict:
     score: Score
     notices: tuple[str, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def note(self) -> str | None:
+        """What its figures say of it in words."""
+        return self.figures.get("note")
 
     @property
     def title(self) -> str:
