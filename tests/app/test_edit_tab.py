@@ -1,9 +1,11 @@
 """What the tab Edit asks for and is filled with, without a browser."""
 
 import json
+import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -11,7 +13,7 @@ pytest.importorskip("gradio")
 import gradio as gr  # noqa: E402
 
 from flux.app.fields import SIDE_BY_SIDE  # noqa: E402
-from flux.app.tab_edit import EditTab  # noqa: E402
+from flux.app.tab_edit import EditTab, source_alone  # noqa: E402
 from flux.studies.folder import RECORD  # noqa: E402
 
 EDIT = {"source": "a big red house", "edits": ["a big blue house"]}
@@ -73,3 +75,36 @@ def test_nothing_of_an_earlier_run_stays_when_another_begins(tab, desk):
         tab.panel.leave(reader)
     assert begun[tab.panel.saved] == begun[tab.panel.command] == begun[tab.panel.film] == ""
     assert not any(begun[each]["visible"] for each in (tab.panel.reading, tab.panel.text, tab.pictures))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"method": "gentle"},
+        {"method": "fireflow", "steps": 4},
+        {"method": "stable-flow", "integrator": "midpoint", "steps": 3},
+        {"source": {"prompt": "a big red house", "prompt_2": "a red house"}, "steps": 2},
+        {"negative_prompt": "snow", "true_cfg": 2.0, "steps": 2},
+        {"method": "flowedit", "negative_prompt": "snow", "true_cfg": 2.0, "steps": 2},
+    ],
+)
+def test_the_source_that_is_drawn_to_paint_on_is_the_one_that_is_edited(desk, tmp_path, more):
+    spec = EDIT | {"source": {"prompt": EDIT["source"]}, "seed": 7, "width": 64, "height": 64} | more
+    drawn, edited = (tmp_path / name for name in ("drawn", "edited"))
+    alone = source_alone(spec, desk.record) | {"output": str(drawn)}
+    whole = spec | {"output": str(edited), "checks": {"gate": False, "dino": "off"}}
+    for demo, asked in (("demo_0_test", alone), ("demo_4_edit", whole)):
+        (tmp_path / "spec.json").write_text(json.dumps(asked), encoding="utf-8")
+        main = runpy.run_path(str(Path(__file__).parents[2] / "demos" / f"{demo}.py"))["main"]
+        assert main([str(tmp_path / "spec.json")]) == 0
+    (picture,) = drawn.glob("picture-*.png")
+    levels = [np.asarray(Image.open(file), dtype=int) for file in (picture, edited / "source.png")]
+    assert np.abs(levels[0] - levels[1]).max() <= 1  # as the batch is another
+
+
+def test_a_photo_is_what_is_painted_on(tab):
+    photo = str(Path(__file__).parents[2] / "json" / "photos" / "scene.png")
+    values = [None, photo, *[None] * (len(tab.inputs) - 2)]
+    (told,) = heard(tab.draw, "click")(None, *values)
+    assert told[tab.canvas] == photo and told[tab.mask] == "painted"

@@ -203,7 +203,7 @@ def edit_spec(
         raise ValueError("settings: are a method's: choose one")
     if method == SIDE_BY_SIDE and (photo or further.get("sources")) and not further.get("method"):
         method = DEFAULT_METHOD
-    row = _row_of(further.get("method"), method)
+    row = method_row(further.get("method"), method)
     spec: Json = {
         "source": {"prompt": prompt or ""} | ({"image": photo} if photo else {}),
         "edits": [*(lines(edits) or [""])],
@@ -237,7 +237,7 @@ def edit_spec(
     return merged(spec, further)
 
 
-def _row_of(said: Any, chosen: str) -> MethodRecord | None:
+def method_row(said: Any, chosen: str | None = None) -> MethodRecord | None:
     """The row of a method, as a spec says it or else as it was chosen; None for one without a row."""
     name = said.get("name", chosen) if isinstance(said, dict) else said or chosen
     return next((row for row in METHODS if row.name == name), None)

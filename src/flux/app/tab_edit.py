@@ -9,7 +9,15 @@ import gradio as gr
 from flux.app import words
 from flux.app.brush import Brush, mask_file
 from flux.app.desk import AskedRun, Desk
-from flux.app.fields import MASKS, SIDE_BY_SIDE, edit_fields, edit_spec, more_text, rest_beyond
+from flux.app.fields import (
+    MASKS,
+    SIDE_BY_SIDE,
+    edit_fields,
+    edit_spec,
+    method_row,
+    more_text,
+    rest_beyond,
+)
 from flux.app.inputs import guidance_field, more_field, photo_field, size_fields
 from flux.app.jobs import JobState
 from flux.app.made_edits import MadeEdit, made_edits
@@ -17,8 +25,9 @@ from flux.app.panel import JobPanel, JobView, empty_wall, wall
 from flux.app.strip import chosen_in, layer_strip, measured, strip_value
 from flux.app.uploads import take_picture
 from flux.methods import DEFAULT_METHOD, METHODS
+from flux.models import ModelSpec
 from flux.pictures.opening import open_picture
-from flux.studies.edit.choices import as_word
+from flux.studies.edit.choices import as_word, usual_steps
 
 STRATEGIES = [("everywhere", "copy"), ("a share of the picture", "ratio"), ("above a threshold", "threshold")]
 
@@ -220,10 +229,18 @@ class EditTab:
         self.file.change(take, [self.file, self.method], outputs, **quiet)
 
         def draw(request: gr.Request, *values: Any) -> Iterator[dict[Any, Any]]:
-            """Draw the source, to be painted on."""
+            """Draw the source, to be painted on; a photo is there."""
+            if photo := values[1]:
+                yield {
+                    self.canvas: photo,
+                    self.brush.editor: Brush.showing(photo),
+                    self.mask: "painted",
+                    self.panel.status: "",
+                }
+                return
             try:
                 spec = self.ask(*values[:17], "none", *values[18:])
-                asked = self.desk.read("test", source_alone(spec))
+                asked = self.desk.read("test", source_alone(spec, self.desk.record))
             except (ValueError, OSError) as error:
                 yield {self.panel.status: words.failure(str(error))}
                 return
@@ -314,12 +331,24 @@ def method_words(name: str) -> str:
     return f"<p class='hint'>{row.about} ({row.source}); {row.steps} steps. {known}</p>"
 
 
-def source_alone(spec: dict[str, Any]) -> dict[str, Any]:
-    """Demo 0's spec of the picture that a spec of demo 4 edits."""
-    source = spec.get("source")
+OF_SOURCES = ("steps", "width", "height", "integrator", "reference")
+"""Keys of a spec of demo 4 by which its generated source is drawn, whatever edits it."""
+
+OF_SOURCES_BESIDE = ("guidance", "negative_prompt", "true_cfg", "two_passes")
+"""And of one that is drawn beside its edits: for a method it is drawn at the model's guidance."""
+
+
+def source_alone(spec: dict[str, Any], record: ModelSpec) -> dict[str, Any]:
+    """Demo 0's spec of the picture that a spec of demo 4 edits, a generated one. record: of its model."""
+    source, row = spec.get("source"), method_row(spec.get("method"))
     if not isinstance(source, dict):
         raise ValueError("source: stands under More keys: draw it there, or clear that field")
-    more = {key: spec[key] for key in ("steps", "width", "height", "guidance") if spec.get(key) is not None}
+    keys = (*OF_SOURCES, *(OF_SOURCES_BESIDE if spec.get("method") is None else ()))
+    more = {key: spec[key] for key in keys if spec.get(key) is not None}
+    if row is not None:
+        more = {"steps": usual_steps(row, record)} | more
+    if source.get("prompt_2") is not None:
+        more["prompt_2"] = source["prompt_2"]
     return {"prompts": [source["prompt"]], "seeds": spec["seed"]} | more
 
 
