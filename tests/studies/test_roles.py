@@ -52,6 +52,7 @@ def test_each_layer_has_its_own_side_parts_strength_and_window(tmp_path):
     strategy = {"name": "ratio", "ratio": 0.5, "keys": False}
     edits = ["a cat", {"prompt": "a cow", "layers": [7]}, {"prompt": "a boat", "roles": roles[:1]}]
     more = {"steps": 4, "method": "flowedit", "strategy": strategy, "strength": 0.75, "edits": edits}
+    more["mask"] = "auto"
     spec = spec_of(tmp_path, roles=roles, **more)
     plan, inside, half = plan_of(spec), INSIDE[0], TopRatio(0.5)
     assert plan.keys() == {0, 1, 2, 4, 5}
@@ -85,7 +86,8 @@ def test_roles_say_what_layers_and_outside_say(tmp_path):
     photograph(tmp_path / "photo.png")
     old = {"layers": [1, 11], "outside": "all", "strength": "cosine", "strategy": {"values": False}}
     roles = [{"layers": "all", "side": "outside", "what": "keys"}, {"layers": [1, 11], "what": "keys"}]
-    old, new = ({"method": "flowedit", "steps": 4, **each} for each in (old, {"roles": roles}))
+    usual = {"method": "flowedit", "steps": 4, "mask": "auto"}
+    old, new = (usual | each for each in (old, {"roles": roles}))
     plans = plan_of(spec_of(tmp_path, **old)), plan_of(spec_of(tmp_path, **new, strength="cosine"))
     assert plans[0].keys() == plans[1].keys() == set(range(len(LAYERS)))
     for layer in plans[0]:
@@ -118,7 +120,7 @@ def test_a_found_mask_takes_the_settings_of_its_function(tmp_path):
     assert EditSpec.model_validate(spec.recipe()).recipe() == spec.recipe()
     clean, edit = torch.randn(2, 1, 6, 64, generator=torch.Generator().manual_seed(0))
     field = SimpleNamespace(size=(2, 3), of_edits=lambda x: x)
-    task = SimpleNamespace(field=field, clean=clean, spread=0.5)
+    task = SimpleNamespace(field=field, clean=clean, spread=0.5, shown_by_edit=None)
     found = found_mask(jobs_of(spec)[0].way.mask, task, edit)
     assert torch.equal(found, own_mask(clean, edit, (2, 3), 0.5, **settings))
     assert not torch.equal(found, own_mask(clean, edit, (2, 3), 0.5))

@@ -121,5 +121,5 @@ def test_a_scan_goes_through_fades(made):
 
 def test_a_mask_beyond_the_picture_is_refused_before_models_load():
     spec = load_spec(EditSpec, None, {"source": "a dog", "edits": ["a red cat"], "mask": [128, 0, 192, 64]})
-    with pytest.raises(ValueError, match="the mask is empty"):
+    with pytest.raises(ValueError, match="lies outside a picture of 128 x 128 pixels: end it there"):
         check(spec)
