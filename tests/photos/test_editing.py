@@ -106,6 +106,15 @@ def test_a_mask_that_is_named_is_found(mask):
     assert edited.evaluations > 6 and edited.share > 0
 
 
+def test_a_mask_by_name_and_a_size_that_cannot_be_are_said():
+    edits, how = (SourceEdit("a cat"),), {"mask": "velocity"}
+    with pytest.raises(ValueError, match="mask is 'velocity': give \"auto\" or a function"):
+        PhotoRequest((EditSource("a dog", photograph()),), edits, SAMPLING, **how)
+    for fit in ("pad", "crop"):
+        with pytest.raises(ValueError, match="size is 100 x 64: sides must be multiples of 16"):
+            edit_photo(small_models(), photograph(), "a", "b", size=(100, 64), steps=2, options={"fit": fit})
+
+
 def test_what_is_no_mask_is_said():
     with pytest.raises(ValueError, match="a mask must be a picture, its path, or a box; got a dict"):
         edit_photo(small_models(), photograph(), "a dog", "a cat", mask={"where": "auto"}, steps=2)

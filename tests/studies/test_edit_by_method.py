@@ -430,7 +430,7 @@ def test_what_a_method_cannot_do_is_said_at_once(tmp_path):
         (
             {"method": "kv-edit", "mask": "auto"},
             'mask = "auto": is the edit\'s own change, which a first run without a mask finds, and kv-edit '
-            'edits inside a mask alone: give a picture, a box, or "velocity"',
+            'edits inside a mask alone: give a picture, a box, "velocity" or "words"',
         ),
         (
             {"method": "inpaint", "mask": "velocity", "edits": ["a", {"prompt": "b", "mask": "auto"}]},
@@ -615,6 +615,7 @@ SAME, LOST = Score(0.0, None, loss=0.0), Score(0.9, 9.0, loss=0.8)
             None,
             "layers in which it looks at its source, such as --layers default, or a prompt",
         ),
+        ({"method": "fireflow"}, SAME, None, "an inject below 0.125, or a source prompt"),
         (
             {"method": "flowedit", "model": "flux-dev-krea"},
             LOST,
@@ -671,6 +672,18 @@ def test_nothing_is_said_of_an_edit_that_worked(tmp_path):
 
 
 # Before anything is made
+
+
+def test_what_is_typed_of_a_method_stays_wherever_the_method_is_typed(demo, tmp_path, capsys):
+    photograph(tmp_path / "photo.png")
+    start = ["--source.image", "photo.png", *DOG, "--dry-run"]
+    whole, part = ["--method", "flowedit"], ["--method.guidance", "9"]
+    for typed in ([*whole, *part], [*part, *whole]):
+        assert demo(*start, *typed) == 0
+        assert "guidance 9" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        demo(*start, "--method.pinning", "foo", "--method", "stable-flow")
+    assert "choose from right, released, free, exact" in capsys.readouterr().err
 
 
 def test_a_dry_run_says_what_the_method_will_do(demo, tmp_path, capsys):

@@ -122,6 +122,10 @@ class PhotoRequest:
     def __post_init__(self) -> None:
         if not self.edits:
             raise ValueError("edits must hold at least one edit")
+        if isinstance(self.mask, str) and self.mask != "auto":
+            raise ValueError(
+                f'mask is {self.mask!r}: give "auto" or a function; edit_photo takes others by name'
+            )
         if self.batch < 1:
             raise ValueError(f"batch must be 1 or more; got {self.batch}")
         for index, each in enumerate(self.edits):
@@ -407,7 +411,9 @@ def _require_what_it_needs(request: PhotoRequest) -> None:
         return
     if any(each.mask is None for each in request.edits):
         why = "" if request.mask is None else ', and "auto" is found by a run without one'
-        raise ValueError(f"{row.name} edits inside a mask alone{why}: give a picture, a box, or a function")
+        raise ValueError(
+            f"{row.name} edits inside a mask alone{why}: give a picture, a box, or what finds one"
+        )
 
 
 def _replayed(

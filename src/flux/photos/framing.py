@@ -165,7 +165,9 @@ def cut_mask(mask: Image.Image | Box, frame: Frame) -> np.ndarray:
             f"{CELL} x {CELL} pixels of the picture as it is edited"
         )
     if levels.min() == 1:
-        raise ValueError("a mask that is white all over keeps nothing: leave it out")
+        raise ValueError(
+            "a mask that is white all over keeps nothing: leave some of it black, or leave it out"
+        )
     return levels
 
 
@@ -209,6 +211,8 @@ def frame_photo(
     _require_shape(photo)
     if how not in get_args(Fit):
         raise ValueError(f"fit is {how!r}: choose from {', '.join(get_args(Fit))}")
+    if how != "fit" and any(side % UNIT for side in size):
+        raise ValueError(f"size is {size[0]} x {size[1]}: sides must be multiples of {UNIT}")
     if how == "fit":
         size = _fitting(photo, size[0] * size[1], largest)
     if max(size) > MOST_PIXELS:

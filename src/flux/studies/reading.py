@@ -249,8 +249,8 @@ def read_spec(
     """
     other = _meant_for(kind, data)
     flags = {_key_path(key): value for key, value in (overrides or {}).items()}
-    for key, value in flags.items():
-        _put(kind, data, key, value)
+    for key in sorted(flags, key=len):  # what is typed of a part stays, wherever its whole is typed
+        _put(kind, data, key, flags[key])
     if data.get("output") is None:
         data["output"] = Typed(Path("output") / kind.demo / (name or kind.demo))
     try:

@@ -167,7 +167,7 @@ def _own_changes(spec: "EditSpec", method: MethodChoice) -> Iterator[Problem]:
     """Masks of the edit's own change, for a method that changes nothing, or all, without one."""
     text = (
         f"is the edit's own change, which a first run without a mask finds, and {method.name} edits inside a "
-        'mask alone: give a picture, a box, or "velocity"'
+        'mask alone: give a picture, a box, "velocity" or "words"'
     )
     used = [each.mask if edit.mask is None else edit.mask for each in spec.pictures for edit in each.edit]
     for path, place in _places(spec):

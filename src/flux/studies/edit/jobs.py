@@ -362,7 +362,7 @@ def mask_picture(mask: MaskChoice, frame: Frame) -> Image.Image:
     if highest < 128:
         raise ValueError(f"{name}: the mask is empty: white says where the edit may change the picture")
     if lowest >= 128:
-        raise ValueError(f"{name}: the mask is full: all may change, as without a mask; leave it out")
+        raise ValueError(f"{name}: the mask is full and keeps nothing: leave some of the picture out of it")
     if not mask.feather:
         return picture
     scale = (frame.box[2] - frame.box[0]) / frame.size[0]

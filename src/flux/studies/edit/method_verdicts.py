@@ -99,4 +99,5 @@ def _settings(spec: EditSpec, *, frees: bool) -> Iterator[str]:
         if not isinstance(known, Setting):  # of one's own, whatever it is called
             continue
         if value < known.highest if up else value > known.lowest:
-            yield f"a {name} {'above' if up else 'below'} {value:g}"
+            article = "an" if name[0] in "aeiou" else "a"
+            yield f"{article} {name} {'above' if up else 'below'} {value:g}"
