@@ -326,7 +326,7 @@ def method_words(name: str) -> str:
     if name == SIDE_BY_SIDE:
         text = "Stable Flow: source and edits are drawn from one noise, side by side"
         return f"<p class='hint'>{text}; a photo, and sources under More keys, by {DEFAULT_METHOD}.</p>"
-    row = next(row for row in METHODS if row.name == name)
+    row = method_row(name)
     known = ", ".join(f"{key}={as_word(each.default)}" for key, each in row.settings.items())
     return f"<p class='hint'>{row.about} ({row.source}); {row.steps} steps. {known}</p>"
 

@@ -40,7 +40,7 @@ def _seeds_for_nothing(spec: "EditSpec") -> Iterator[bool]:
     """Of each edit whether it has several seeds and no use for them; masks may be found by noise."""
     for source in spec.pictures:
         for edit in source.edit:
-            mask = edit.mask or source.mask or spec.mask
+            mask = edit.mask or source.mask
             found = mask is not None and mask.where in ("velocity", "words")
             yield len(edit.seeds or ()) > 1 and not found and not draws(spec, source.image)
 
